@@ -1,0 +1,30 @@
+//! Generates the wire types from `proto/` without a system `protoc`.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message;
+
+const FILES: [&str; 6] = [
+    "guestkit/v1/fleet.proto",
+    "guestkit/v1/job.proto",
+    "guestkit/v1/jobs.proto",
+    "guestkit/v1/payload.proto",
+    "guestkit/v1/report.proto",
+    "guestkit/v1/workers.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo:rerun-if-changed={}", root.display());
+
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    let descriptors = compiler.file_descriptor_set();
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The wire contract: generated code and checked conversions; the only crate that names wire types.
+
+/// The generated types of `proto/guestkit/v1`.
+#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("guestkit.v1");
+}
+
+/// The encoded `FileDescriptorSet` of `proto/guestkit/v1` and its imports, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
