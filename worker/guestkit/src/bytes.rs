@@ -1,0 +1,49 @@
+//! Bounds-checked numbers out of byte slices: a field past the end is `None`, never a panic.
+
+macro_rules! reader {
+    ($($name:ident: $type:ty, $from:ident, $what:literal;)*) => {$(
+        #[doc = concat!("The ", $what, " at byte `at`.")]
+        pub(crate) fn $name(bytes: &[u8], at: usize) -> Option<$type> {
+            array(bytes, at).map(<$type>::$from)
+        }
+    )*};
+}
+
+reader! {
+    le_u16: u16, from_le_bytes, "little-endian 16-bit number";
+    le_u32: u32, from_le_bytes, "little-endian 32-bit number";
+    le_u64: u64, from_le_bytes, "little-endian 64-bit number";
+    be_u16: u16, from_be_bytes, "big-endian 16-bit number";
+    be_u32: u32, from_be_bytes, "big-endian 32-bit number";
+    be_u64: u64, from_be_bytes, "big-endian 64-bit number";
+}
+
+/// The `N` bytes at `at`.
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    slice(bytes, at, N)?.try_into().ok()
+}
+
+/// The `length` bytes at `at`.
+pub(crate) fn slice(bytes: &[u8], at: usize, length: usize) -> Option<&[u8]> {
+    bytes.get(at..at.checked_add(length)?)
+}
+
+/// Whether `magic` stands at `at`.
+pub(crate) fn has(bytes: &[u8], at: usize, magic: &[u8]) -> bool {
+    slice(bytes, at, magic.len()) == Some(magic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_past_the_end_are_none() {
+        let bytes = [1, 2, 3, 4];
+        assert_eq!(le_u32(&bytes, 0), Some(0x0403_0201));
+        assert_eq!(be_u16(&bytes, 2), Some(0x0304));
+        assert_eq!(le_u16(&bytes, 3), None);
+        assert_eq!(le_u64(&bytes, usize::MAX), None);
+        assert!(has(&bytes, 2, &[3, 4]) && !has(&bytes, 3, &[4, 5]));
+    }
+}
