@@ -1,2 +1,90 @@
-//! (being laid)
-fn main() {}
+//! The project's chores, one file each; `cargo xtask --help` lists them.
+
+mod bench;
+mod demo;
+mod fixtures;
+mod fleet;
+mod schema;
+mod shell;
+mod simulate;
+mod test;
+mod tidy;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the guestkit project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Build everything, start a coordinator and two workers, send jobs through them, show what happens, leave cleanly.
+    Demo {
+        /// Inspect this disk image instead of the small guest that the repository carries.
+        #[arg(long, value_name = "PATH")]
+        image: Option<PathBuf>,
+    },
+    /// Everything that must pass: format, clippy, docs, unit, story, simulation slice, system tests, examples.
+    Test {
+        /// Folder with the corpus of real disks; without it the tests that need one say so and pass.
+        #[arg(long, value_name = "DIR", env = "GUESTKIT_CORPUS")]
+        corpus: Option<PathBuf>,
+    },
+    /// Measure what the README states (release build) and print the tables.
+    Bench {
+        /// Guest image for the engine's figures.
+        #[arg(long, value_name = "PATH")]
+        image: Option<PathBuf>,
+        /// Jobs queued for the throughput figure.
+        #[arg(long, default_value_t = 10_000)]
+        jobs: u32,
+        /// Runs of which the median is taken.
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
+    },
+    /// Run the scheduler's simulation over many seeds.
+    Simulate {
+        /// How many seeds.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// Steps of each.
+        #[arg(long, default_value_t = 1_000)]
+        steps: u64,
+    },
+    /// Make the guest image of the demo and the tests again (Debian, root, mmdebstrap).
+    Fixtures,
+    /// Write the JSON Schema of the job document again.
+    Schema,
+    /// Check what no compiler checks: words, paths, headers, the map in ARCHITECTURE.md.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<()> {
+    match chore {
+        Chore::Demo { image } => demo::run(image),
+        Chore::Test { corpus } => test::run(corpus),
+        Chore::Bench { image, jobs, runs } => bench::run(image, jobs, runs),
+        Chore::Simulate { seeds, steps } => simulate::run(seeds, steps),
+        Chore::Fixtures => fixtures::run(),
+        Chore::Schema => schema::run(),
+        Chore::Tidy => tidy::run(),
+    }
+}
