@@ -1,10 +1,18 @@
 //! One file per on-disk format; above them all stands [`FileSystem`], which knows nodes, and [`crate::guest::Tree`],
 //! which knows paths.
 
+mod ext;
+mod probe;
+
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Result;
+pub use self::probe::{Probe, Usage, probe};
+
+use self::ext::Ext;
+use crate::error::{Error, Result};
+use crate::limits::Budget;
+use crate::read_at::Source;
 
 /// A file of one file system: the inode number, or whatever the format identifies a file by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,3 +132,14 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 
 /// A shared file system.
 pub type SharedFileSystem = Arc<dyn FileSystem>;
+
+/// Mounts the file system that fills `source`; `probe` is what its superblock told.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming a format or a feature that is not read; [`Error::Corrupt`]; limits and I/O.
+pub fn mount(source: Source, probe: &Probe, budget: &Arc<Budget>) -> Result<SharedFileSystem> {
+    match probe.kind {
+        "ext2" | "ext3" | "ext4" => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
+        other => Err(Error::unsupported(format!("file system {other}"))),
+    }
+}

@@ -1,0 +1,345 @@
+//! ext2, ext3 and ext4, read by the `ferrosys` crate behind our own trait, budget and errors.
+//!
+//! The journal of an unclean file system is replayed in memory when it is opened. Whatever a third-party reader does on
+//! hostile bytes ends here: a panic becomes [`Error::Corrupt`], a failed read keeps the typed error it began as.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ferrosys::ext::ondisk::{FileType as ExtFileType, Inode};
+use ferrosys::ext::{Limits as ExtLimits, OpenOptions, ReadError, ReadPolicy, Reader};
+
+use super::{DirEntry, FileSystem, FileSystemInfo, FileType, Metadata, NodeId, Probe};
+use crate::block_cache::Lru;
+use crate::error::{Error, Limit, Result};
+use crate::limits::Budget;
+use crate::read_at::{Cursor, Source};
+
+/// The root directory's inode (`EXT4_ROOT_INO`).
+const ROOT_INODE: u64 = 2;
+/// Names of one directory: `dir_nlink` file systems hold more only where mail or caches went astray.
+const DIRECTORY_ENTRIES_MAX: usize = 2_000_000;
+/// Directories whose names are held, so that looking up one path after another reads each once.
+const DIRECTORIES_HELD: usize = 64;
+/// Inodes held: those of the directories on the way and of the files just opened.
+const INODES_HELD: usize = 1024;
+
+type Names = Arc<HashMap<Vec<u8>, u64>>;
+
+/// A mounted ext2, ext3 or ext4 file system.
+pub(super) struct Ext {
+    info: FileSystemInfo,
+    warnings: Vec<String>,
+    reader: Mutex<Shared>,
+    budget: Arc<Budget>,
+}
+
+struct Shared {
+    reader: Reader<Remembering>,
+    failure: Arc<Mutex<Option<Error>>>,
+    directories: Lru<u64, Names>,
+    inodes: Lru<u64, Arc<Inode>>,
+}
+
+impl fmt::Debug for Ext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ext").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// A cursor that keeps the typed error of a failed read, which the reader above turns into text.
+#[derive(Debug)]
+struct Remembering {
+    cursor: Cursor,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Remembering {
+    fn keep(&self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        if let Some(typed) = error.into_inner().and_then(|inner| inner.downcast::<Error>().ok()) {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(*typed);
+        }
+        kind.into()
+    }
+}
+
+impl Read for Remembering {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cursor.read(buffer).map_err(|error| self.keep(error))
+    }
+}
+
+impl Seek for Remembering {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.cursor.seek(to)
+    }
+}
+
+impl Ext {
+    /// Opens the file system that fills `source`; `probe` is what its superblock told.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming a feature that is not read; [`Error::Corrupt`]; limits and I/O.
+    pub(super) fn open(source: Source, probe: &Probe, budget: Arc<Budget>) -> Result<Self> {
+        let failure = Arc::new(Mutex::new(None));
+        let open = |policy| {
+            let cursor = Cursor::new(Arc::clone(&source));
+            let limits = ExtLimits::new()
+                .max_walk_entries(DIRECTORY_ENTRIES_MAX)
+                .max_file_bytes(budget.limits().allocation_bytes);
+            let options = OpenOptions::new().policy(policy).limits(limits);
+            let source = Remembering { cursor, failure: Arc::clone(&failure) };
+            guarded(&failure, || Reader::open_with(source, &options))
+        };
+        let mut warnings = Vec::new();
+        let reader = match open(ReadPolicy::Strict) {
+            Ok(reader) => reader,
+            Err(Failed::Reader(error @ (ReadError::JournalMalformed { .. } | ReadError::JournalCopyChecksum { .. }))) => {
+                warnings.push(format!("the journal could not be replayed, so recent changes may be missing: {error}"));
+                open(ReadPolicy::Lenient).map_err(Failed::into_error)?
+            }
+            Err(other) => return Err(other.into_error()),
+        };
+        if let Some(replay) = reader.journal_replay().filter(|replay| replay.skipped > 0) {
+            warnings.push(format!("{} blocks of the journal were skipped: their checksum is wrong", replay.skipped));
+        }
+        let info = info(&reader, probe);
+        let shared = Shared {
+            reader,
+            failure,
+            directories: Lru::new(DIRECTORIES_HELD),
+            inodes: Lru::new(INODES_HELD),
+        };
+        Ok(Self { info, warnings, reader: Mutex::new(shared), budget })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Shared) -> std::result::Result<T, Failed>) -> Result<T> {
+        // A poisoned lock is taken over: the reader's own state is plain data, and a panic in it was already answered.
+        let mut shared = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut shared).map_err(Failed::into_error)
+    }
+
+    fn check_directory(&self, inode: &Inode, node: NodeId) -> std::result::Result<(), Failed> {
+        if file_type(inode.mode) != Some(FileType::Directory) {
+            return Err(wrong_type(node, "a directory"));
+        }
+        // The reader lists the blocks of a directory before it reads them.
+        let bound = self.budget.limits().allocation_bytes;
+        if inode.size > bound {
+            return Err(Failed::Ours(Error::LimitReached { which: Limit::Allocation, value: bound }));
+        }
+        Ok(())
+    }
+}
+
+fn wrong_type(node: NodeId, expected: &str) -> Failed {
+    Failed::Ours(Error::corrupt("ext inode", node.0, format!("inode {} is not {expected}", node.0)))
+}
+
+impl Shared {
+    fn call<T>(
+        &mut self,
+        work: impl FnOnce(&mut Reader<Remembering>) -> std::result::Result<T, ReadError>,
+    ) -> std::result::Result<T, Failed> {
+        let Self { reader, failure, .. } = self;
+        guarded(failure, || work(reader))
+    }
+
+    fn inode(&mut self, number: u64) -> std::result::Result<Arc<Inode>, Failed> {
+        if let Some(inode) = self.inodes.get(number) {
+            return Ok(inode);
+        }
+        let narrow = u32::try_from(number).map_err(|_| wrong_type(NodeId(number), "an inode of this file system"))?;
+        let inode = Arc::new(self.call(|reader| reader.inode(narrow))?);
+        self.inodes.insert(number, Arc::clone(&inode));
+        Ok(inode)
+    }
+}
+
+impl FileSystem for Ext {
+    fn info(&self) -> &FileSystemInfo {
+        &self.info
+    }
+
+    fn root(&self) -> NodeId {
+        NodeId(ROOT_INODE)
+    }
+
+    fn lookup(&self, directory: NodeId, name: &[u8]) -> Result<Option<NodeId>> {
+        self.with(|shared| {
+            if let Some(names) = shared.directories.get(directory.0) {
+                return Ok(names.get(name).copied().map(NodeId));
+            }
+            let inode = shared.inode(directory.0)?;
+            self.check_directory(&inode, directory)?;
+            let entries = shared.call(|reader| reader.read_dir(&inode))?;
+            let names: Names =
+                Arc::new(entries.into_iter().map(|entry| (entry.name, u64::from(entry.inode))).collect());
+            let found = names.get(name).copied().map(NodeId);
+            shared.directories.insert(directory.0, names);
+            Ok(found)
+        })
+    }
+
+    fn metadata(&self, node: NodeId) -> Result<Metadata> {
+        self.with(|shared| {
+            let inode = shared.inode(node.0)?;
+            let known = shared.reader.metadata(&inode);
+            let file_type = file_type(inode.mode).ok_or_else(|| wrong_type(node, "in use"))?;
+            Ok(Metadata {
+                node,
+                file_type,
+                mode: known.mode,
+                uid: known.uid,
+                gid: known.gid,
+                size: inode.size,
+                links: u32::from(inode.links_count),
+                modified: known.mtime.secs,
+                changed: known.ctime.secs,
+                created: known.btime.map(|time| time.secs),
+            })
+        })
+    }
+
+    fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>> {
+        let entries = self.with(|shared| {
+            let inode = shared.inode(directory.0)?;
+            self.check_directory(&inode, directory)?;
+            shared.call(|reader| reader.read_dir(&inode))
+        })?;
+        let entry = |entry: ferrosys::ext::Entry| DirEntry {
+            name: entry.name,
+            node: NodeId(u64::from(entry.inode)),
+            file_type: match entry.file_type {
+                ExtFileType::Unknown => None,
+                ExtFileType::RegFile => Some(FileType::Regular),
+                ExtFileType::Dir => Some(FileType::Directory),
+                ExtFileType::Symlink => Some(FileType::Symlink),
+                _ => Some(FileType::Special),
+            },
+        };
+        Ok(entries.into_iter().filter(|found| !matches!(found.name.as_slice(), b"." | b"..")).map(entry).collect())
+    }
+
+    fn read(&self, node: NodeId, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.with(|shared| {
+            let inode = shared.inode(node.0)?;
+            if file_type(inode.mode) != Some(FileType::Regular) {
+                return Err(wrong_type(node, "a regular file"));
+            }
+            shared.call(|reader| reader.read_into(&inode, offset, buffer))
+        })
+    }
+
+    fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
+        self.with(|shared| {
+            let inode = shared.inode(node.0)?;
+            if file_type(inode.mode) != Some(FileType::Symlink) {
+                return Err(wrong_type(node, "a symbolic link"));
+            }
+            shared.call(|reader| reader.read_symlink(&inode))
+        })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+}
+
+/// `S_IFMT` of an inode's mode; `None` for an inode that no file has.
+const fn file_type(mode: u16) -> Option<FileType> {
+    match mode >> 12 {
+        0x8 => Some(FileType::Regular),
+        0x4 => Some(FileType::Directory),
+        0xa => Some(FileType::Symlink),
+        0x1 | 0x2 | 0x6 | 0xc => Some(FileType::Special),
+        _ => None,
+    }
+}
+
+fn info(reader: &Reader<Remembering>, probe: &Probe) -> FileSystemInfo {
+    let superblock = reader.superblock();
+    // The reader holds log_block_size to 0..=6.
+    let block_bytes = 1024_u64 << superblock.log_block_size.min(6);
+    FileSystemInfo {
+        kind: probe.kind,
+        label: probe.label.clone(),
+        uuid: probe.uuid.clone(),
+        size_bytes: superblock.blocks_count.saturating_mul(block_bytes),
+        free_bytes: superblock.free_blocks_count.saturating_mul(block_bytes),
+        inodes: Some(u64::from(superblock.inodes_count)),
+        inodes_free: Some(u64::from(superblock.free_inodes_count)),
+    }
+}
+
+/// Why a call of the borrowed reader failed.
+#[derive(Debug)]
+enum Failed {
+    /// A read below it failed, or it panicked, or we refused to ask.
+    Ours(Error),
+    /// It contradicts what it read.
+    Reader(ReadError),
+}
+
+impl Failed {
+    fn into_error(self) -> Error {
+        let error = match self {
+            Self::Ours(error) => return error,
+            Self::Reader(error) => error,
+        };
+        let structure = "ext file system";
+        match &error {
+            ReadError::UnsupportedIncompat { bits, .. } => Error::unsupported(describe_features(*bits)),
+            ReadError::JournalUnsupported { feature, .. } => Error::unsupported(format!("ext journal {feature}")),
+            ReadError::FileTooLarge { limit, .. } => Error::LimitReached { which: Limit::Allocation, value: *limit },
+            ReadError::WalkTooLarge { limit, .. } => Error::LimitReached { which: Limit::Entries, value: *limit as u64 },
+            ReadError::OutOfRange { what, index, .. } => {
+                Error::corrupt(structure, 0, format!("a reference to {what} {index} leaves it"))
+            }
+            other => Error::corrupt(structure, 0, other.to_string()),
+        }
+    }
+}
+
+fn guarded<T>(
+    failure: &Mutex<Option<Error>>,
+    work: impl FnOnce() -> std::result::Result<T, ReadError>,
+) -> std::result::Result<T, Failed> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    let below = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (outcome, below) {
+        (Ok(Ok(value)), _) => Ok(value),
+        (Ok(Err(ReadError::Io { .. })), Some(error)) => Err(Failed::Ours(error)),
+        (Ok(Err(error)), _) => Err(Failed::Reader(error)),
+        (Err(_), _) => Err(Failed::Ours(Error::corrupt("ext file system", 0, "it makes its reader panic"))),
+    }
+}
+
+fn describe_features(bits: u32) -> String {
+    let names: Vec<String> = (0..32)
+        .map(|bit| 1 << bit)
+        .filter(|bit| bits & bit != 0)
+        .map(|bit| incompatible_name(bit).map_or_else(|| format!("{bit:#x}"), str::to_owned))
+        .collect();
+    format!("ext4 feature {}", names.join(", "))
+}
+
+/// The kernel's `EXT4_FEATURE_INCOMPAT_*`, named as `dumpe2fs` does.
+const fn incompatible_name(bit: u32) -> Option<&'static str> {
+    Some(match bit {
+        0x0001 => "compression",
+        0x0008 => "journal_dev",
+        0x0100 => "mmp",
+        0x0400 => "ea_inode",
+        0x1000 => "dirdata",
+        0x4000 => "large_dir",
+        0x8000 => "inline_data",
+        0x1_0000 => "encrypt",
+        0x2_0000 => "casefold",
+        _ => return None,
+    })
+}

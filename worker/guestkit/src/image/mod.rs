@@ -1,0 +1,266 @@
+//! Disk images: from files of the host to the bytes the guest saw.
+//!
+//! One file per format. [`open`] follows a chain of backing files through the caller's [`ImageOpener`]; whatever an
+//! image names is held to the same policy as the image itself, and a format is only guessed where the caller asked for
+//! it.
+
+mod checksum;
+mod detect;
+mod file;
+mod open;
+mod qcow2;
+mod raw;
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use checksum::sha256;
+pub use detect::{Format, detect};
+pub use open::{ImageOpener, Roots};
+pub use qcow2::Compression;
+
+use self::file::HostFile;
+use self::qcow2::{Header, Qcow2};
+use self::raw::Raw;
+use crate::error::{Error, Limit, Result};
+use crate::limits::Budget;
+use crate::read_at::{ReadAt as _, Source};
+
+/// An image of a chain, as its header describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The file, as it was named: by the caller, or by the image above resolved against that image's directory.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// The format's own version where it has one: 2 or 3 for qcow2.
+    pub format_version: Option<u32>,
+    /// Bytes the guest sees of this image.
+    pub virtual_size_bytes: u64,
+    /// Length of the file in bytes.
+    pub file_size_bytes: u64,
+    /// Bytes the file occupies on the host; less than its length where it is sparse.
+    pub allocated_bytes: u64,
+    /// Bytes of a cluster, where the format has them.
+    pub cluster_size_bytes: Option<u64>,
+    /// How clusters may be compressed, where the format has that.
+    pub compression: Option<Compression>,
+    /// The file that holds the data of this image, where it is not the image file.
+    pub data_file: Option<PathBuf>,
+}
+
+/// An opened image, with all it rests on.
+#[derive(Debug, Clone)]
+pub struct Image {
+    source: Source,
+    layers: Vec<Layer>,
+    format_was_guessed: bool,
+    warnings: Vec<String>,
+}
+
+impl Image {
+    /// The bytes the guest saw.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        Arc::clone(&self.source)
+    }
+
+    /// The image that was asked for.
+    #[must_use]
+    pub fn top(&self) -> Option<&Layer> {
+        self.layers.first()
+    }
+
+    /// The images of the chain, the one that was asked for first.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Whether nobody stated the format of the image that was asked for.
+    #[must_use]
+    pub const fn format_was_guessed(&self) -> bool {
+        self.format_was_guessed
+    }
+
+    /// What is odd about the image and was read nevertheless.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// Opens the image at `path`. `stated` is its format, or `None` to have it recognised.
+///
+/// # Errors
+/// Any variant of [`Error`]; the path in it is that of the file of the chain that failed.
+pub fn open(path: &Path, stated: Option<Format>, opener: &dyn ImageOpener, budget: &Arc<Budget>) -> Result<Image> {
+    let mut chain = Chain { opener, budget, guessing: stated.is_none(), seen: HashSet::new(), image: Vec::new(), warnings: Vec::new() };
+    let known = stated.map_or(Known::Guess, Known::Stated);
+    let source = chain.open(path, known)?;
+    Ok(Image { source, layers: chain.image, format_was_guessed: stated.is_none(), warnings: chain.warnings })
+}
+
+/// How the format of one image of the chain is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// The caller stated it: its header must agree.
+    Stated(Format),
+    /// The image above states it. What is declared raw is raw, whatever its first bytes look like: a guest wrote them.
+    Declared(Format),
+    /// Nobody does, and the caller asked for guessing: this is the image that was asked for.
+    Guess,
+    /// The same, for a backing file.
+    GuessBacking,
+}
+
+struct Chain<'a> {
+    opener: &'a dyn ImageOpener,
+    budget: &'a Arc<Budget>,
+    guessing: bool,
+    seen: HashSet<(u64, u64)>,
+    image: Vec<Layer>,
+    warnings: Vec<String>,
+}
+
+impl Chain<'_> {
+    fn open(&mut self, path: &Path, known: Known) -> Result<Source> {
+        let bound = self.budget.limits().chain_length;
+        if self.image.len() >= bound as usize {
+            return Err(Error::LimitReached { which: Limit::ChainLength, value: u64::from(bound) });
+        }
+        let file = self.host_file(path)?;
+        if !self.seen.insert(file.identity()) {
+            let reason = format!("the chain comes back to {}", path.display());
+            return Err(Error::corrupt("backing chain", 0, reason));
+        }
+        if file.is_empty() && known != Known::Declared(Format::Raw) {
+            return Err(Error::NotAnImage { path: path.into(), found: "an empty file" });
+        }
+        let format = settle_format(path, known, &file)?;
+        let mut layer = Layer {
+            path: path.into(),
+            format,
+            format_version: None,
+            virtual_size_bytes: 0,
+            file_size_bytes: file.len(),
+            allocated_bytes: file.allocated(),
+            cluster_size_bytes: None,
+            compression: None,
+            data_file: None,
+        };
+        match format {
+            Format::Raw => {
+                let raw = Raw::new(Arc::new(file));
+                layer.virtual_size_bytes = raw.len();
+                self.image.push(layer);
+                Ok(Arc::new(raw))
+            }
+            Format::Qcow2 => self.open_qcow2(file, layer, known == Known::GuessBacking),
+            Format::Compressed(by) => Err(Error::unsupported(format!("an image compressed as a whole by {by}"))),
+            other => Err(Error::unsupported(format!("image format {}", other.name()))),
+        }
+    }
+
+    fn host_file(&self, path: &Path) -> Result<HostFile> {
+        HostFile::new(self.opener.open(path)?, path, Arc::clone(self.budget))
+    }
+
+    fn open_qcow2(&mut self, file: HostFile, mut layer: Layer, only_guessed: bool) -> Result<Source> {
+        let header = Header::read(&file)?;
+        let path = file.path().to_path_buf();
+        if header.marked_corrupt {
+            self.warnings.push(format!("{} is marked corrupt by the program that wrote it", path.display()));
+        }
+        layer.format_version = Some(header.version);
+        layer.virtual_size_bytes = header.virtual_size;
+        layer.cluster_size_bytes = Some(header.cluster_bytes());
+        layer.compression = Some(header.compression);
+        let names_files = header.backing_name.is_some() || header.has_data_file;
+        if only_guessed && names_files {
+            // The oldest trick against overlays: a guest writes a qcow2 header into its raw disk and names a file.
+            let reason = "its format was only guessed, so it may not name further files; \
+                          `qemu-img rebase -u -F` in the image above it records the format";
+            return Err(Error::AccessDenied { path, reason: reason.into() });
+        }
+        let data_file = match (header.has_data_file, &header.data_file_name) {
+            (false, _) => None,
+            (true, None) => return Err(Error::corrupt("qcow2 header", 72, "it has a data file and does not name it")),
+            (true, Some(name)) => {
+                let named = resolve_name(&path, name)?;
+                let data = self.host_file(&named)?;
+                if !self.seen.insert(data.identity()) {
+                    return Err(Error::corrupt("backing chain", 0, "a data file is an image of the same chain"));
+                }
+                layer.data_file = Some(named);
+                let data: Source = Arc::new(data);
+                Some(data)
+            }
+        };
+        self.image.push(layer);
+        let backing = match &header.backing_name {
+            Some(name) => Some(self.open_backing(&path, name, header.backing_format.as_deref())?),
+            None => None,
+        };
+        Ok(Arc::new(Qcow2::open(header, Arc::new(file), data_file, backing, self.budget)?))
+    }
+
+    fn open_backing(&mut self, overlay: &Path, name: &[u8], declared: Option<&[u8]>) -> Result<Source> {
+        let path = resolve_name(overlay, name)?;
+        let known = match declared.map(String::from_utf8_lossy) {
+            Some(declared) => match Format::from_name(&declared) {
+                Some(format) => Known::Declared(format),
+                None => return Err(Error::unsupported(format!("backing format \"{}\"", declared.escape_debug()))),
+            },
+            None if self.guessing => {
+                self.warnings.push(format!(
+                    "{} does not record the format of its backing file {}; it was guessed",
+                    overlay.display(),
+                    path.display()
+                ));
+                Known::GuessBacking
+            }
+            None => {
+                let what = "a backing file whose format is not recorded, where the image's format was stated";
+                return Err(Error::unsupported(what));
+            }
+        };
+        self.open(&path, known)
+    }
+}
+
+fn settle_format(path: &Path, known: Known, file: &HostFile) -> Result<Format> {
+    let (stated, by) = match known {
+        Known::Guess | Known::GuessBacking => return detect(file),
+        Known::Declared(Format::Raw) => return Ok(Format::Raw),
+        Known::Declared(format) => (format, " by the image above it"),
+        Known::Stated(format) => (format, ""),
+    };
+    let found = detect(file)?;
+    if found == stated {
+        return Ok(stated);
+    }
+    let found = match found {
+        Format::Raw => "raw bytes without the header of any image format".to_owned(),
+        other => other.name().to_owned(),
+    };
+    Err(Error::FormatMismatch { path: path.into(), stated: format!("{}{by}", stated.name()), found })
+}
+
+/// The path an image names, against the image's own directory; names of protocols are refused as QEMU would read them:
+/// a colon before any slash.
+fn resolve_name(image: &Path, name: &[u8]) -> Result<PathBuf> {
+    let path = Path::new(OsStr::from_bytes(name));
+    let protocol = name.iter().find(|byte| matches!(byte, b':' | b'/')) == Some(&b':');
+    if protocol || name.contains(&0) {
+        let reason = format!("{} names it, and only plain paths are followed", image.display());
+        return Err(Error::AccessDenied { path: PathBuf::from(name.escape_ascii().to_string()), reason });
+    }
+    Ok(image.parent().unwrap_or(Path::new("")).join(path))
+}
+
+#[cfg(test)]
+mod tests;
