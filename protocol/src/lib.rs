@@ -8,3 +8,8 @@ pub mod v1 {
 
 /// The encoded `FileDescriptorSet` of `proto/guestkit/v1` and its imports, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub mod client;
+pub mod convert;
+pub mod document;
+pub mod status;
