@@ -59,7 +59,9 @@ pub(crate) fn check_range(total: u64, length: usize, offset: u64) -> Result<()> 
 pub(crate) fn read_up_to(source: &dyn ReadAt, offset: u64, length: usize) -> Result<Vec<u8>> {
     let available = source.len().saturating_sub(offset).min(length as u64);
     let mut buffer = vec![0; usize::try_from(available).unwrap_or(0)];
-    source.read_exact_at(&mut buffer, offset)?;
+    if !buffer.is_empty() {
+        source.read_exact_at(&mut buffer, offset)?;
+    }
     Ok(buffer)
 }
 
