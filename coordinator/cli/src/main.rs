@@ -1,2 +1,31 @@
-//! (being laid)
-fn main() {}
+//! `guestkit`: submit, watch and read jobs, or inspect a disk image right here.
+//!
+//! Standard output is the document that was asked for and nothing else; progress, notes and errors go to standard error;
+//! the exit code says which of five things happened ([`failure`]). This program decides nothing about jobs: it writes down
+//! what the coordinator, or the worker's own handlers, say.
+
+mod args;
+mod command;
+mod coordinator;
+mod document;
+mod failure;
+mod follow;
+mod instant;
+mod outcome;
+mod output;
+mod progress;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match command::run(args::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            failure.into()
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! What can be typed. Every flag here changes something; what a flag means for a document stands in `proto/guestkit/v1`.
+
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use guestkit_protocol::v1;
+
+const EXAMPLES: &str = "\
+Examples:
+  guestkit local inspect disk.qcow2                 what is in this image (no coordinator needed)
+  guestkit inspect /vms/web1.qcow2 --watch          the same on the fleet, with live progress
+  guestkit submit job.json --watch -o json          run a job document, print its report as JSON
+  jq … template.json | guestkit submit -            a document from standard input
+  guestkit list --state failed --since 2h           what went wrong lately
+  guestkit explain JOB                              why a job is not running
+  guestkit report JOB -o yaml                       what a job found
+
+Exit codes:
+  0  done; with --watch, and for `report`: the job completed
+  1  the job failed, was cancelled or ran out of time, or the command itself failed
+  2  wrong usage: flags, or a file that cannot be read
+  3  refused: the document or the request was not taken; every problem is listed
+  4  no coordinator could be reached
+  130  interrupted; jobs that were submitted go on";
+
+/// Submit, watch and read jobs on virtual machine disk images, or inspect an image right here.
+#[derive(Debug, Parser)]
+#[command(name = "guestkit", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// What standard output is: one JSON document, YAML, or tables for people.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global options")]
+    pub(crate) output: Format,
+    /// Where the coordinator is; several are tried in turn (repeat the flag or separate by commas).
+    #[arg(
+        long,
+        global = true,
+        env = "GUESTKIT_COORDINATOR",
+        value_delimiter = ',',
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7443",
+        value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Global options"
+    )]
+    pub(crate) coordinator: Vec<String>,
+    /// No progress and no notes on standard error; errors remain.
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub(crate) quiet: bool,
+    /// Colour in tables. `auto`: on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", help_heading = "Global options")]
+    pub(crate) color: Color,
+}
+
+/// What standard output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+    /// Tables for people.
+    Table,
+}
+
+/// When tables are coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Into pipes as well.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// The commands, in the order people meet them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit job documents.
+    Submit(Submit),
+    /// Submit an inspection of one image; the document is built for you.
+    Inspect(Inspect),
+    /// Follow a job to its end, then print its report.
+    Watch(Watch),
+    /// Show one job.
+    Get(OneJob),
+    /// Print what a job found.
+    Report(Report),
+    /// List jobs, newest first.
+    List(List),
+    /// Ask for a job to end.
+    Cancel(Cancel),
+    /// Give a job that is over, and did not complete, new attempts.
+    Retry(OneJob),
+    /// Forget a job that is over.
+    Delete(OneJob),
+    /// Say why a job is not running.
+    Explain(OneJob),
+    /// List the workers, or show one.
+    Workers(Workers),
+    /// Give a worker no new work.
+    Drain(Drain),
+    /// Give a drained worker work again.
+    Resume(Selected),
+    /// Count jobs, slots and workers.
+    Summary,
+    /// Work right here, without a coordinator.
+    Local(Local),
+    /// Print a completion script for a shell.
+    ///
+    /// For bash: guestkit completions bash > ~/.local/share/bash-completion/completions/guestkit
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// `submit`
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// Job documents, one for each file; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// Whether and how a job is followed after it was submitted.
+#[derive(Debug, Args)]
+pub(crate) struct Follow {
+    /// Follow to the end, then print the report; the exit code is the outcome's.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// How long a broken connection is tried again.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Patience {
+    /// Seconds to keep trying when the coordinator goes away while a job is watched.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) reconnect: u32,
+}
+
+/// `watch`
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The job.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) job: String,
+    /// Only what came after this sequence number of the job's log.
+    #[arg(long, default_value_t = 0, value_name = "SEQUENCE")]
+    pub(crate) after: u64,
+    /// Print the log's entries on standard output instead of progress and report (JSON: one entry per line).
+    #[arg(long)]
+    pub(crate) events: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// A command about one job.
+#[derive(Debug, Args)]
+pub(crate) struct OneJob {
+    /// The job.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) job: String,
+}
+
+/// `report`
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// The job.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) job: String,
+    /// The whole outcome document: status, times, metrics and outputs around the report.
+    #[arg(long)]
+    pub(crate) outcome: bool,
+}
+
+/// `cancel`
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The job.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) job: String,
+    /// Why, for the job's log.
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    pub(crate) reason: String,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// In one of these states.
+    #[arg(long = "state", value_enum, value_delimiter = ',', value_name = "STATE")]
+    pub(crate) states: Vec<State>,
+    /// Of one of these operations.
+    #[arg(long = "operation", value_delimiter = ',', value_name = "OPERATION")]
+    pub(crate) operations: Vec<String>,
+    /// Of this namespace.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// With all of these labels.
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Held, or held last, by this worker.
+    #[arg(long)]
+    pub(crate) worker: Option<String>,
+    /// Submitted at or after: a time (2026-01-31T08:00:00Z) or how long ago (90s, 2h, 3 days).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Submitted before: as --since.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// At most this many.
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: u64,
+    /// Every one, however many pages they are.
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+}
+
+/// States that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    Pending,
+    Queued,
+    Assigned,
+    Running,
+    Cancelling,
+    Completed,
+    Failed,
+    Cancelled,
+    Timeout,
+}
+
+impl From<State> for v1::JobState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Queued => Self::Queued,
+            State::Assigned => Self::Assigned,
+            State::Running => Self::Running,
+            State::Cancelling => Self::Cancelling,
+            State::Completed => Self::Completed,
+            State::Failed => Self::Failed,
+            State::Cancelled => Self::Cancelled,
+            State::Timeout => Self::Timeout,
+        }
+    }
+}
+
+/// `workers`
+#[derive(Debug, Args)]
+pub(crate) struct Workers {
+    /// Show this worker alone.
+    #[arg(conflicts_with = "pool")]
+    pub(crate) worker: Option<String>,
+    /// Only of this pool.
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+}
+
+/// One worker by name, or several by label.
+#[derive(Debug, Args)]
+pub(crate) struct Selected {
+    /// The worker.
+    #[arg(required_unless_present = "selector")]
+    pub(crate) worker: Option<String>,
+    /// All workers with all of these labels.
+    #[arg(short = 'l', long, value_name = "KEY=VALUE", value_parser = parse_pair, conflicts_with = "worker")]
+    pub(crate) selector: Vec<(String, String)>,
+}
+
+/// `drain`
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    #[command(flatten)]
+    pub(crate) selected: Selected,
+    /// Seconds that running jobs may go on; then they go elsewhere. Without it they may end.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) deadline: Option<u32>,
+}
+
+/// `local`
+#[derive(Debug, Args)]
+pub(crate) struct Local {
+    #[command(subcommand)]
+    pub(crate) command: LocalCommand,
+}
+
+/// What can be done without a coordinator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocalCommand {
+    /// Inspect an image here and print the report.
+    Inspect(LocalInspect),
+    /// Run a job document here and print its report.
+    Run {
+        /// The document; `-` is standard input.
+        #[arg(value_name = "JOB.json")]
+        file: PathBuf,
+    },
+}
+
+/// `local inspect`
+#[derive(Debug, Args)]
+pub(crate) struct LocalInspect {
+    /// The disk image.
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) what: InspectWhat,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The disk image, as the worker sees it; made absolute against the current folder.
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) what: InspectWhat,
+    #[command(flatten)]
+    pub(crate) job: InspectJob,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// What an inspection looks at and what it writes: the payload of `guestkit.inspect.v1`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectWhat {
+    /// Walk the whole tree as well: set-user-ID files, world-writable files, database files.
+    #[arg(long, help_heading = "What to look at")]
+    pub(crate) deep_scan: bool,
+    /// Look at these modules alone. Without it: all but databases.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "MODULE", help_heading = "What to look at")]
+    pub(crate) include: Vec<Module>,
+    /// Leave the packages out.
+    #[arg(long, help_heading = "What to look at", conflicts_with = "include")]
+    pub(crate) no_packages: bool,
+    /// Leave the services out.
+    #[arg(long, help_heading = "What to look at", conflicts_with = "include")]
+    pub(crate) no_services: bool,
+    /// Leave the users out.
+    #[arg(long, help_heading = "What to look at", conflicts_with = "include")]
+    pub(crate) no_users: bool,
+    /// Leave the network out.
+    #[arg(long, help_heading = "What to look at", conflicts_with = "include")]
+    pub(crate) no_network: bool,
+    /// Leave the security settings out.
+    #[arg(long, help_heading = "What to look at", conflicts_with = "include")]
+    pub(crate) no_security: bool,
+    /// Leave the storage out.
+    #[arg(long, help_heading = "What to look at", conflicts_with = "include")]
+    pub(crate) no_storage: bool,
+    /// Look for database servers and files as well.
+    #[arg(long, help_heading = "What to look at")]
+    pub(crate) databases: bool,
+    /// SHA-256 that the file must have: 64 hexadecimal digits, `sha256:` before them or not.
+    #[arg(long, value_name = "SHA256", help_heading = "Image")]
+    pub(crate) checksum: Option<String>,
+    /// The image's format; one that disagrees with the file is an error.
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Image")]
+    pub(crate) format: Option<ImageFormat>,
+    /// Where the worker writes the report as well: a file, or a folder when it ends in `/`.
+    #[arg(long, value_name = "PATH", help_heading = "Report file")]
+    pub(crate) output_destination: Option<PathBuf>,
+    /// How that file is written.
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "output_destination", help_heading = "Report file")]
+    pub(crate) output_format: Option<ReportFormat>,
+    /// How that file is compressed.
+    #[arg(long, value_enum, value_name = "METHOD", requires = "output_destination", help_heading = "Report file")]
+    pub(crate) output_compression: Option<Compression>,
+}
+
+/// How the job around an inspection is run.
+#[derive(Debug, Args)]
+pub(crate) struct InspectJob {
+    /// The job's name for ever: 8 to 128 of A-Z a-z 0-9 . _ -. Minted when absent.
+    #[arg(long, value_name = "ID", help_heading = "Job")]
+    pub(crate) job_id: Option<String>,
+    /// Two submissions with one key in one namespace are one job.
+    #[arg(long, value_name = "KEY", help_heading = "Job")]
+    pub(crate) idempotency_key: Option<String>,
+    /// A name for people.
+    #[arg(long, help_heading = "Job")]
+    pub(crate) name: Option<String>,
+    /// The namespace the job belongs to.
+    #[arg(short, long, help_heading = "Job")]
+    pub(crate) namespace: Option<String>,
+    /// Labels to select it by.
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_pair, help_heading = "Job")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// 1 to 10, higher first; 5 when absent.
+    #[arg(long, value_name = "N", help_heading = "Job")]
+    pub(crate) priority: Option<i32>,
+    /// Seconds that one attempt may run; 3600 when absent.
+    #[arg(long, value_name = "SECONDS", help_heading = "Job")]
+    pub(crate) timeout: Option<i32>,
+    /// Attempts that may fail before the job has failed; 1 when absent.
+    #[arg(long, value_name = "N", help_heading = "Job")]
+    pub(crate) max_attempts: Option<i32>,
+    /// This worker and no other.
+    #[arg(long, value_name = "WORKER", help_heading = "Job")]
+    pub(crate) worker: Option<String>,
+    /// This pool and no other.
+    #[arg(long, help_heading = "Job")]
+    pub(crate) pool: Option<String>,
+}
+
+/// Modules of an inspection that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Module {
+    Packages,
+    Services,
+    Users,
+    Network,
+    Security,
+    Storage,
+    Databases,
+}
+
+/// Formats an image can be said to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    Auto,
+    Raw,
+    Qcow2,
+    Vmdk,
+    Vdi,
+    Vhd,
+    Vhdx,
+}
+
+/// Formats of a report file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    Json,
+    Yaml,
+}
+
+/// Compressions of a report file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// The word that documents use for a value: the one that is typed.
+pub(crate) fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_do_not_contradict_themselves() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_are_repeated_or_separated_by_commas() {
+        let cli = Cli::parse_from([
+            "guestkit",
+            "summary",
+            "--coordinator",
+            "http://a:1,http://b:2",
+            "--coordinator",
+            "http://c:3",
+        ]);
+        assert_eq!(cli.global.coordinator, ["http://a:1", "http://b:2", "http://c:3"]);
+    }
+
+    #[test]
+    fn a_label_needs_a_key() {
+        assert!(parse_pair("=x").is_err());
+        assert!(parse_pair("x").is_err());
+        assert_eq!(parse_pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+    }
+}

@@ -1,0 +1,57 @@
+//! The commands, one module for each group.
+
+mod fleet;
+mod jobs;
+mod local;
+mod submit;
+
+use std::future::Future;
+
+use clap::CommandFactory;
+
+use crate::args::{Cli, Command, LocalCommand};
+use crate::coordinator::Coordinator;
+use crate::failure::Failure;
+use crate::output::{Output, write};
+
+/// Does what was typed.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(&cli.global);
+    let remote = || Coordinator::new(&cli.global);
+    match cli.command {
+        Command::Submit(args) => block_on(submit::submit(&remote()?, &output, args)),
+        Command::Inspect(args) => block_on(submit::inspect(&remote()?, &output, args)),
+        Command::Watch(args) => block_on(jobs::watch(&remote()?, &output, args)),
+        Command::Get(args) => block_on(jobs::get(&remote()?, &output, args)),
+        Command::Report(args) => block_on(jobs::report(&remote()?, &output, args)),
+        Command::List(args) => block_on(jobs::list(&remote()?, &output, args)),
+        Command::Cancel(args) => block_on(jobs::cancel(&remote()?, &output, args)),
+        Command::Retry(args) => block_on(jobs::retry(&remote()?, &output, args)),
+        Command::Delete(args) => block_on(jobs::delete(&remote()?, &output, args)),
+        Command::Explain(args) => block_on(jobs::explain(&remote()?, &output, args)),
+        Command::Workers(args) => block_on(fleet::workers(&remote()?, &output, args)),
+        Command::Drain(args) => block_on(fleet::drain(&remote()?, &output, args)),
+        Command::Resume(args) => block_on(fleet::resume(&remote()?, &output, args)),
+        Command::Summary => block_on(fleet::summary(&remote()?, &output)),
+        Command::Local(local) => match local.command {
+            LocalCommand::Inspect(args) => local::inspect(&output, &args),
+            LocalCommand::Run { file } => local::run(&output, &file),
+        },
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+/// Runs a command that talks to a coordinator. One thread: it waits, it does not compute.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Work { message: format!("cannot start: {error}") })?;
+    runtime.block_on(work)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "guestkit", &mut script);
+    write(&String::from_utf8_lossy(&script))
+}

@@ -1,0 +1,93 @@
+//! Commands about workers.
+
+use guestkit_protocol::document::to_json;
+use guestkit_protocol::v1;
+use serde_json::Value;
+
+use crate::args::{Drain, Selected, Workers};
+use crate::coordinator::Coordinator;
+use crate::failure::Failure;
+use crate::instant;
+use crate::output::Output;
+use crate::table::{Sheet, fleet};
+
+/// Workers of a page: the most that a coordinator gives.
+const PAGE_MAX: i32 = 1000;
+
+/// Lists the workers, or shows one.
+pub(crate) async fn workers(coordinator: &Coordinator, output: &Output, args: Workers) -> Result<(), Failure> {
+    match args.worker {
+        Some(worker) => one(coordinator, output, worker).await,
+        None => all(coordinator, output, args.pool.unwrap_or_default()).await,
+    }
+}
+
+async fn one(coordinator: &Coordinator, output: &Output, worker_id: String) -> Result<(), Failure> {
+    let request = v1::GetWorkerRequest { worker_id: worker_id.clone() };
+    let answer = coordinator
+        .fleet()
+        .await?
+        .get_worker(request)
+        .await
+        .map_err(|status| coordinator.failed(&worker_id, &status))?;
+    let worker = answer.into_inner().worker.unwrap_or_default();
+    output.document(|| to_json(&worker), || fleet::worker(&worker, instant::now()))
+}
+
+async fn all(coordinator: &Coordinator, output: &Output, pool: String) -> Result<(), Failure> {
+    let mut client = coordinator.fleet().await?;
+    let mut workers = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListWorkersRequest { pool: pool.clone(), page_size: PAGE_MAX, page_token };
+        let page =
+            client.list_workers(request).await.map_err(|status| coordinator.failed("the list", &status))?.into_inner();
+        workers.extend(page.workers);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if workers.is_empty() {
+        output.note("no workers; start one with `guestkit-worker --coordinator … --image-root DIR`");
+    }
+    print_workers(output, &workers)
+}
+
+fn print_workers(output: &Output, workers: &[v1::Worker]) -> Result<(), Failure> {
+    let sheet = || if workers.is_empty() { Sheet::default() } else { fleet::workers(workers, instant::now()) };
+    output.document(|| workers.iter().map(to_json).collect::<Vec<Value>>().into(), sheet)
+}
+
+/// Gives workers no new work.
+pub(crate) async fn drain(coordinator: &Coordinator, output: &Output, args: Drain) -> Result<(), Failure> {
+    let deadline = args.deadline.map(|seconds| prost_types::Duration { seconds: i64::from(seconds), nanos: 0 });
+    let (subject, worker_id, selector) = named(args.selected);
+    let request = v1::DrainRequest { worker_id, selector, deadline };
+    let answer =
+        coordinator.fleet().await?.drain(request).await.map_err(|status| coordinator.failed(&subject, &status))?;
+    print_workers(output, &answer.into_inner().workers)
+}
+
+/// Gives drained workers work again.
+pub(crate) async fn resume(coordinator: &Coordinator, output: &Output, args: Selected) -> Result<(), Failure> {
+    let (subject, worker_id, selector) = named(args);
+    let request = v1::ResumeRequest { worker_id, selector };
+    let answer =
+        coordinator.fleet().await?.resume(request).await.map_err(|status| coordinator.failed(&subject, &status))?;
+    print_workers(output, &answer.into_inner().workers)
+}
+
+fn named(selected: Selected) -> (String, String, std::collections::HashMap<String, String>) {
+    let subject = selected.worker.clone().unwrap_or_else(|| "the selection".to_owned());
+    (subject, selected.worker.unwrap_or_default(), selected.selector.into_iter().collect())
+}
+
+/// Counts jobs, slots and workers.
+pub(crate) async fn summary(coordinator: &Coordinator, output: &Output) -> Result<(), Failure> {
+    let mut client = coordinator.fleet().await?;
+    let answer =
+        client.summary(v1::SummaryRequest {}).await.map_err(|status| coordinator.failed("the summary", &status))?;
+    let counts = answer.into_inner();
+    output.document(|| to_json(&counts), || fleet::summary(&counts))
+}

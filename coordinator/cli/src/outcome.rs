@@ -1,0 +1,100 @@
+//! Outcome documents: fetching them, also those too large to travel in one message, and printing them.
+
+use guestkit_protocol::document::{report_to_json, result_to_json};
+use guestkit_protocol::v1;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::args::Format;
+use crate::coordinator::{Coordinator, Jobs};
+use crate::failure::Failure;
+use crate::output::{self, Output};
+use crate::table;
+
+/// Bytes of a report that came by reference: a deep scan of a very full guest makes tens of MiB; no peer may make us hold more.
+const REPORT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// The outcome document of a job that is over, its report in it.
+pub(crate) async fn fetch(coordinator: &Coordinator, job: &str) -> Result<v1::JobResult, Failure> {
+    let mut jobs = coordinator.jobs().await?;
+    let request = v1::GetReportRequest { job_id: job.to_owned() };
+    let answer = jobs.get_report(request).await.map_err(|status| coordinator.failed(job, &status))?;
+    let result = answer.into_inner().result.unwrap_or_default();
+    match (&result.report, &result.report_artifact) {
+        (None, Some(artifact)) => {
+            let whole = read_artifact(coordinator, &mut jobs, job, artifact).await?;
+            let whole = v1::JobResult::decode(whole.as_slice()).map_err(|error| unusable(job, &error.to_string()))?;
+            Ok(v1::JobResult { report: whole.report, ..result })
+        }
+        _ => Ok(result),
+    }
+}
+
+async fn read_artifact(
+    coordinator: &Coordinator,
+    jobs: &mut Jobs,
+    job: &str,
+    artifact: &v1::Artifact,
+) -> Result<Vec<u8>, Failure> {
+    if artifact.size_bytes > REPORT_BYTES_MAX {
+        return Err(unusable(
+            job,
+            &format!("it has {} bytes, at most {REPORT_BYTES_MAX} are read", artifact.size_bytes),
+        ));
+    }
+    let request = v1::ReadArtifactRequest { job_id: job.to_owned(), name: artifact.name.clone(), offset: 0 };
+    let failed = |status| coordinator.failed(job, &status);
+    let mut stream = jobs.read_artifact(request).await.map_err(failed)?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.message().await.map_err(failed)? {
+        if bytes.len() as u64 + piece.data.len() as u64 > artifact.size_bytes {
+            return Err(unusable(job, "more bytes came than its size says"));
+        }
+        bytes.extend(piece.data);
+    }
+    let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if sum != artifact.sha256 {
+        return Err(unusable(job, &format!("its SHA-256 is {sum}, expected {}", artifact.sha256)));
+    }
+    Ok(bytes)
+}
+
+fn unusable(job: &str, why: &str) -> Failure {
+    Failure::Work { message: format!("cannot use the report of {job}: {why}") }
+}
+
+/// Whether an outcome is a completed job's.
+pub(crate) fn is_completed(result: &v1::JobResult) -> bool {
+    result.status == "completed"
+}
+
+/// Prints what one job found; for a job that did not complete the outcome document, which says why.
+pub(crate) fn print_report(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
+    let value = || if is_completed(result) { report_to_json(result) } else { result_to_json(result) };
+    match table::report::outcome(result) {
+        Some(sheet) => output.document(value, || sheet),
+        // No summary is drawn for this operation: people get the whole report, readable.
+        None if output.format == Format::Table => output::write(&output::yaml(&value())?),
+        None => output.document(value, table::Sheet::default),
+    }
+}
+
+/// Prints a whole outcome document.
+pub(crate) fn print_whole(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
+    if output.format != Format::Table {
+        return output.document(|| result_to_json(result), table::Sheet::default);
+    }
+    output.document(|| result_to_json(result), || table::report::frame(result))?;
+    output::write("\n")?;
+    print_report(output, result)
+}
+
+/// Prints the outcomes of several jobs as one document.
+pub(crate) fn print_several(output: &Output, results: &[v1::JobResult]) -> Result<(), Failure> {
+    output.document(|| results.iter().map(result_to_json).collect(), || table::job::outcomes(results))
+}
+
+/// Success for a completed job.
+pub(crate) fn judge(result: &v1::JobResult) -> Result<(), Failure> {
+    if is_completed(result) { Ok(()) } else { Err(Failure::NotCompleted) }
+}
