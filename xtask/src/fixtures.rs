@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result};
 
 use crate::shell::{Need, check, require, root, say};
 
-const PACKAGES: &str = "systemd-sysv,openssh-server,sudo,cron,nftables,ifupdown,isc-dhcp-client,linux-image-cloud-amd64";
+const PACKAGES: &str =
+    "systemd-sysv,openssh-server,sudo,cron,nftables,ifupdown,isc-dhcp-client,linux-image-cloud-amd64";
 const ROOT_UUID: &str = "5f3c1d52-8f0e-4c1b-9d0a-6b1f6c0de012";
 const DISK_UUID: &str = "0B7F2C36-2A4D-4C57-8A52-9F6B1C0DE012";
 const SECTOR: u64 = 512;
@@ -60,7 +61,13 @@ pub(crate) fn run() -> Result<()> {
     let image = root().join("tests/fixtures/debian12-small.qcow2");
 
     say("installing Debian 12 into a folder (needs root, some minutes)");
-    check(Command::new("mmdebstrap").arg("--variant=minbase").arg(format!("--include={PACKAGES}")).arg("bookworm").arg(&tree))?;
+    check(
+        Command::new("mmdebstrap")
+            .arg("--variant=minbase")
+            .arg(format!("--include={PACKAGES}"))
+            .arg("bookworm")
+            .arg(&tree),
+    )?;
     configure(&tree)?;
     say("turning program contents into holes");
     for folder in REMOVED {
@@ -109,7 +116,17 @@ fn configure(tree: &Path) -> Result<()> {
     }
     fs::write(tree.join("etc/fstab"), format!("UUID={ROOT_UUID} / ext4 errors=remount-ro 0 1\n"))?;
     let chroot = |args: &[&str]| check(Command::new("chroot").arg(tree).args(args));
-    chroot(&["useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "--comment", "Ada Operator", "ada"])?;
+    chroot(&[
+        "useradd",
+        "--create-home",
+        "--shell",
+        "/bin/bash",
+        "--groups",
+        "sudo",
+        "--comment",
+        "Ada Operator",
+        "ada",
+    ])?;
     chroot(&["ln", "-sf", "/usr/share/zoneinfo/Europe/Vienna", "/etc/localtime"])?;
     chroot(&["systemctl", "enable", "nftables.service"])?;
     chroot(&["systemctl", "mask", "ctrl-alt-del.target"])

@@ -3,7 +3,6 @@
 mod bench;
 mod demo;
 mod fixtures;
-mod fleet;
 mod schema;
 mod shell;
 mod simulate;

@@ -49,6 +49,8 @@ pub(crate) fn run(corpus: Option<PathBuf>) -> Result<()> {
     shell(&cargo(), ["build", "--workspace", "--bins", "--locked"])?;
     step("tests: unit, story, simulation slice, real disks, system, examples");
     tests(&buf, corpus.as_deref())?;
+    step("demo");
+    crate::demo::run(None)?;
     say(format_args!("everything passed in {} s", started.elapsed().as_secs()));
     Ok(())
 }

@@ -10,8 +10,13 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{root, say};
 
 /// Words that mean that something was left for later. Split, so that this file does not find itself.
-const UNFINISHED: [&str; 5] =
-    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("#[ig", "nore"), concat!("place", "holder")];
+const UNFINISHED: [&str; 5] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("#[ig", "nore"),
+    concat!("place", "holder"),
+];
 
 /// Folders that exist on one machine only.
 const MACHINE_PATHS: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/runner")];
@@ -102,7 +107,9 @@ fn map(faults: &mut Vec<String>) -> Result<()> {
         faults.push(format!("ARCHITECTURE.md: {path} does not exist"));
     }
     for (folder, _) in WALLS {
-        for entry in fs::read_dir(root().join(folder).join("src")).with_context(|| format!("failed to list {folder}/src"))? {
+        for entry in
+            fs::read_dir(root().join(folder).join("src")).with_context(|| format!("failed to list {folder}/src"))?
+        {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let path = format!("{folder}/src/{name}");
             let listed = named.iter().any(|known| known.trim_end_matches('/') == path);
