@@ -91,3 +91,24 @@ impl FromStr for ErrorCode {
         Self::ALL.iter().copied().find(|code| code.as_str() == text).ok_or(UnknownErrorCode)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_reads_back() {
+        for &code in ErrorCode::ALL {
+            assert_eq!(code.as_str().parse(), Ok(code));
+        }
+        assert_eq!("internal".parse::<ErrorCode>(), Err(UnknownErrorCode));
+    }
+
+    #[test]
+    fn what_is_retried_can_succeed_unchanged() {
+        for &code in ErrorCode::ALL {
+            assert!(code.recoverable() || !code.retry_recommended(), "{code}");
+        }
+        assert!(!ErrorCode::ImageChecksumMismatch.retry_recommended());
+    }
+}

@@ -32,12 +32,13 @@ pub enum IdError {
     },
 }
 
+/// What is wrong with a text is told by its characters first: of `../../x` the length is the least.
 fn check(text: &str, min: usize, max: usize) -> Result<(), IdError> {
-    if !(min..=max).contains(&text.len()) {
-        return Err(IdError::Length { min, max, actual: text.len() });
-    }
     if let Some(found) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c))) {
         return Err(IdError::Character { allowed: "A-Z a-z 0-9 . _ -", found });
+    }
+    if !(min..=max).contains(&text.len()) {
+        return Err(IdError::Length { min, max, actual: text.len() });
     }
     match text.chars().next() {
         Some('.') => Err(IdError::Start { found: '.' }),
@@ -150,3 +151,38 @@ pub struct SessionId(pub u64);
 /// Position of a change in the store's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_job_id(text: &str, expected: Result<(), &str>) {
+        let found = JobId::new(text).map(|id| assert_eq!(id.as_str(), text)).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned), "{text:?}");
+    }
+
+    #[test]
+    fn a_job_id_can_be_a_file_name() {
+        check_job_id("job-0001", Ok(()));
+        check_job_id("A.b_c-9z", Ok(()));
+        check_job_id(&"x".repeat(128), Ok(()));
+        check_job_id("", Err("must be 8 to 128 bytes long, is 0"));
+        check_job_id("job-001", Err("must be 8 to 128 bytes long, is 7"));
+        check_job_id(&"x".repeat(129), Err("must be 8 to 128 bytes long, is 129"));
+        check_job_id("../../x", Err("may only contain A-Z a-z 0-9 . _ -, not '/'"));
+        check_job_id("job 0001", Err("may only contain A-Z a-z 0-9 . _ -, not ' '"));
+        check_job_id("job-000é", Err("may only contain A-Z a-z 0-9 . _ -, not 'é'"));
+        check_job_id("job-0001\0", Err("may only contain A-Z a-z 0-9 . _ -, not '\\0'"));
+        check_job_id("........", Err("must not start with '.'"));
+    }
+
+    #[test]
+    fn a_namespace_is_lower_case() {
+        assert_eq!(Namespace::new("team-a1").map(|namespace| namespace.to_string()), Ok("team-a1".to_owned()));
+        assert_eq!(Namespace::default().as_str(), "default");
+        for bad in ["", "Team", "a_b", "a.b", &"x".repeat(64)] {
+            assert!(Namespace::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

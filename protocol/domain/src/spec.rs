@@ -210,3 +210,19 @@ pub struct Progress {
     /// Phase, message and details, encoded by the shell and carried unopened.
     pub body: Arc<[u8]>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_are_one_to_ten() {
+        for value in 1..=10 {
+            assert_eq!(Priority::new(value).map(|priority| i64::from(priority.get())), Some(value));
+        }
+        for value in [0, 11, -1, 256, 257, i64::MAX, i64::MIN] {
+            assert_eq!(Priority::new(value), None, "{value}");
+        }
+        assert_eq!(Priority::default().get(), 5);
+    }
+}

@@ -22,3 +22,17 @@ impl Time {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_neither_overflows_nor_runs_backwards() {
+        assert_eq!(Time(1000).plus(Duration::from_millis(500)), Time(1500));
+        assert_eq!(Time(u64::MAX).plus(Duration::from_secs(1)), Time(u64::MAX));
+        assert_eq!(Time(1000).plus(Duration::MAX), Time(u64::MAX));
+        assert_eq!(Time(1500).since(Time(1000)), Duration::from_millis(500));
+        assert_eq!(Time(1000).since(Time(1500)), Duration::ZERO);
+    }
+}

@@ -323,3 +323,58 @@ fn checksum(text: &str) -> Result<(), String> {
     }
     Err(format!("must be \"sha256:\" and 64 hex digits, has {} characters after the algorithm", digits.chars().count()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_reflect::MessageDescriptor;
+
+    use super::*;
+    use crate::document::descriptor;
+
+    /// Fields of scalar kind that may hold anything of their type, each with its reason.
+    const FREE: &[&str] = &[
+        "JobDocument.schema",               // Ignored.
+        "Execution.cancellable",            // Either.
+        "Constraints.require_privileged",   // Either.
+        "EchoPayload.message",              // Returned as it is.
+        "ImageRef.size_bytes",              // Compared with the file.
+        "ImageRef.read_only",               // Each operation decides.
+        "InspectOptions.deep_scan",         // Either.
+        "InspectOptions.include_packages",  // Either.
+        "InspectOptions.include_services",  // Either.
+        "InspectOptions.include_users",     // Either.
+        "InspectOptions.include_network",   // Either.
+        "InspectOptions.include_security",  // Either.
+        "InspectOptions.include_storage",   // Either.
+        "InspectOptions.include_databases", // Either.
+        "Routing.anti_affinity",            // Checked with the other rules of two fields.
+    ];
+
+    fn fields(message: &MessageDescriptor, names: &mut BTreeSet<String>) {
+        for field in message.fields() {
+            match field.kind() {
+                Kind::Message(inner) if !field.is_map() => {
+                    if inner.full_name().starts_with("guestkit.") {
+                        fields(&inner, names);
+                    }
+                }
+                _ => {
+                    names.insert(field.full_name().trim_start_matches("guestkit.v1.").to_owned());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_has_a_rule_or_a_reason_to_have_none() {
+        let mut names = BTreeSet::new();
+        for message in ["JobDocument", "EchoPayload", "InspectPayload"] {
+            fields(&descriptor(&format!("guestkit.v1.{message}")), &mut names);
+        }
+        let ruled: BTreeSet<String> =
+            RULES.iter().map(|(name, _)| *name).chain(FREE.iter().copied()).map(str::to_owned).collect();
+        assert_eq!(names, ruled);
+    }
+}
