@@ -120,7 +120,7 @@ fn every_setting_reaches_the_spec() {
     assert!(placement.privileged && placement.features.contains("ssd") && placement.capabilities.contains("fs.ext4"));
     assert_eq!(placement.minimum_version, Some(semver::Version::new(1, 2, 3)));
     assert_eq!(placement.pools.iter().map(|pool| &**pool).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(placement.worker.as_ref().map(|worker| worker.as_str()), Some("w1"));
+    assert_eq!(placement.worker.as_ref().map(guestkit_domain::WorkerId::as_str), Some("w1"));
     assert_eq!(placement.anti_affinity.get("rack").map(std::collections::BTreeSet::len), Some(2));
     assert_eq!(job.document.constraints.as_ref().and_then(|c| c.maximum_disk_size_gb), Some(10));
 }
@@ -406,7 +406,7 @@ fn the_fingerprint_is_of_what_the_user_wrote() {
         ("routing", json!({})),
         ("audit", Value::Null),
     ] {
-        assert_eq!(accepted(&[same.clone()]).spec.fingerprint, base, "{}", same.0);
+        assert_eq!(accepted(std::slice::from_ref(&same)).spec.fingerprint, base, "{}", same.0);
     }
     for other in [
         ("metadata.name", json!("x")),
@@ -416,7 +416,7 @@ fn the_fingerprint_is_of_what_the_user_wrote() {
         ("job_id", json!("job-00000002")),
         ("created_at", json!("2026-01-31T08:15:00Z")),
     ] {
-        assert_ne!(accepted(&[other.clone()]).spec.fingerprint, base, "{}", other.0);
+        assert_ne!(accepted(std::slice::from_ref(&other)).spec.fingerprint, base, "{}", other.0);
     }
     // A minted job_id is not part of it: a retried submission with an idempotency key is the same document.
     let keyed = [("job_id", Value::Null), ("execution.idempotency_key", json!("k"))];
