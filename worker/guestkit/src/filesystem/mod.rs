@@ -2,7 +2,8 @@
 //! which knows paths.
 
 mod ext;
-mod probe;
+pub(crate) mod probe;
+mod probes;
 
 use std::fmt;
 use std::sync::Arc;
