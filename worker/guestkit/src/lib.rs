@@ -11,6 +11,7 @@ pub mod image;
 mod limits;
 pub mod partition;
 mod read_at;
+mod volume;
 
 pub use block_cache::BlockCache;
 pub use disk::{Device, Disk, Drive, ImageSpec, Warning};
