@@ -16,18 +16,38 @@
 
 mod config;
 mod effects;
+mod explain;
+mod fleet;
+mod index;
 mod input;
+mod invariants;
+mod job;
+mod lease;
 mod ledger;
+mod on;
+mod placement;
+mod queue;
+mod retry;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use guestkit_domain::{JobId, LeaseId, Namespace, Revision, SessionId, Time, WorkerId};
 
 pub use config::Config;
 pub use effects::{
     Effects, GoodbyeReason, HeldDecision, NotDurable, Notice, OutcomeVerdict, Refusal, Released, Reply, ToWorker,
 };
+pub use explain::Explanation;
+pub use fleet::{WorkerState, WorkerView};
+pub use index::Summary;
 pub use input::{Body, DrainTarget, Held, Input, RequestId};
 pub use ledger::{Change, Ended, Event, JobEntry, JobRow, Lease, Ledger, Loss, Phase, Record, Return, Totals};
 
-use guestkit_domain::{JobId, Namespace, Time, WorkerId};
-use std::sync::Arc;
+use fleet::Worker;
+use index::{Counts, LastMinute};
+use on::{Hello, Report, Throttle};
+use queue::Queue;
 
 /// A job the scheduler needs before it can handle an input: the driver looks it up and hands it in with [`Input::Recall`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +58,31 @@ pub enum Want {
     Key(Namespace, Arc<str>),
 }
 
-/// The machine.
+/// The machine. Of its fields only the ledger survives; everything else is derived from it, or from sessions that open again.
 #[derive(Debug)]
 pub struct Scheduler {
     config: Config,
     ledger: Ledger,
+    /// The latest time handed in; never runs backwards.
     now: Time,
+    /// Leases up to this one were minted by a coordinator before this one.
+    inherited: LeaseId,
+    /// Until when those may be claimed.
+    grace_until: Time,
+    queue: Queue,
+    leases: BTreeMap<LeaseId, Revision>,
+    job_due: BTreeSet<(Time, Revision)>,
+    ended: BTreeSet<(Time, Revision)>,
+    counts: Counts,
+    last_minute: LastMinute,
+    workers: BTreeMap<WorkerId, Worker>,
+    sessions: BTreeMap<SessionId, WorkerId>,
+    worker_due: BTreeSet<(Time, WorkerId)>,
+    slots_connected: u64,
+    slots_in_use: u64,
+    drain_due: BTreeSet<(Time, DrainTarget)>,
+    throttles: BTreeMap<LeaseId, Throttle>,
+    progress_due: BTreeSet<(Time, LeaseId)>,
 }
 
 impl Scheduler {
@@ -56,31 +95,100 @@ impl Scheduler {
     /// A machine that goes on where another ended: leases stand, and get `restart_grace` from `now` to be claimed.
     #[must_use]
     pub fn restore(config: Config, ledger: Ledger, now: Time) -> Self {
-        Self { config, now: now.max(ledger.newest), ledger }
+        let now = now.max(ledger.newest);
+        let mut scheduler = Self {
+            now,
+            inherited: ledger.last_lease,
+            grace_until: now.plus(config.restart_grace),
+            queue: Queue::new(&config),
+            leases: BTreeMap::new(),
+            job_due: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            counts: Counts::default(),
+            last_minute: LastMinute::default(),
+            workers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            worker_due: BTreeSet::new(),
+            slots_connected: 0,
+            slots_in_use: 0,
+            drain_due: BTreeSet::new(),
+            throttles: BTreeMap::new(),
+            progress_due: BTreeSet::new(),
+            config,
+            ledger,
+        };
+        scheduler.index_all();
+        scheduler
     }
 
-    /// Decides what follows from `input`.
-    pub fn handle(&mut self, now: Time, _input: Input, _fx: &mut Effects) {
+    /// Decides what follows from `input`. Cannot fail: what makes no sense is answered or dropped.
+    pub fn handle(&mut self, now: Time, input: Input, fx: &mut Effects) {
         self.now = self.now.max(now);
-    }
-
-    /// Takes a record in; the only thing that changes what must survive.
-    pub fn apply(&mut self, record: &Record) {
-        self.ledger.apply(record);
+        match input {
+            Input::Submit { request, spec, document } => self.on_submit(request, *spec, document, fx),
+            Input::Cancel { request, job_id, reason } => self.on_cancel(request, job_id, reason, fx),
+            Input::Retry { request, job_id } => self.on_retry(request, job_id, fx),
+            Input::Delete { request, job_id } => self.on_delete(request, job_id, fx),
+            Input::Recall { entry } => self.on_recall(*entry),
+            Input::Connect { session, profile, held } => {
+                self.on_connect(Hello { session, profile: *profile, held }, fx);
+            }
+            Input::Disconnect { session } => self.on_disconnect(session, fx),
+            Input::Heartbeat { session, sequence } => self.on_heartbeat(session, sequence, fx),
+            Input::Accept { session, lease } => self.on_accept(session, lease, fx),
+            Input::Refuse { session, lease, fault, failure } => self.on_refuse(session, lease, fault, failure, fx),
+            Input::Progress { session, lease, progress } => self.on_progress(session, lease, progress, fx),
+            Input::Outcome { session, lease, job_id, status, failure, result } => {
+                self.on_outcome(session, Report { lease, job_id, status, failure, result }, fx);
+            }
+            Input::Draining { session } => self.on_draining(session, fx),
+            Input::Drain { request, target, deadline } => self.on_drain(request, target, deadline, fx),
+            Input::Resume { request, target } => self.on_resume(request, target, fx),
+            Input::Wake => self.on_wake(fx),
+        }
+        self.place(fx);
     }
 
     /// When to call again with [`Input::Wake`], if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        let jobs = self.job_due.first().map(|(at, _)| *at);
+        let workers = self.worker_due.first().map(|(at, _)| *at);
+        let drains = self.drain_due.first().map(|(at, _)| *at);
+        let progress = self.progress_due.first().map(|(at, _)| *at);
+        [jobs, workers, drains, progress].into_iter().flatten().min()
     }
 
     /// Jobs to be looked up in the store and handed in with [`Input::Recall`] just before `input`; those the store does not
-    /// have either are simply not there.
+    /// have either are simply not there. Empty while everything is in memory.
     #[must_use]
-    pub fn wants(&self, _input: &Input) -> Vec<Want> {
-        let _ = self.config.queue_max;
-        Vec::new()
+    pub fn wants(&self, input: &Input) -> Vec<Want> {
+        if !self.ledger.partial {
+            return Vec::new();
+        }
+        let unknown = |job_id: &JobId| self.ledger.job(job_id).is_none().then(|| Want::Job(job_id.clone()));
+        match input {
+            Input::Submit { spec, .. } => {
+                let key =
+                    spec.idempotency_key.as_ref().filter(|key| self.ledger.by_key(&spec.namespace, key).is_none());
+                let key = key.map(|key| Want::Key(spec.namespace.clone(), key.clone()));
+                unknown(&spec.job_id).into_iter().chain(key).collect()
+            }
+            Input::Cancel { job_id, .. }
+            | Input::Retry { job_id, .. }
+            | Input::Delete { job_id, .. }
+            | Input::Outcome { job_id, .. } => unknown(job_id).into_iter().collect(),
+            Input::Connect { held, .. } => {
+                held.iter().filter(|item| item.finished).filter_map(|item| unknown(&item.job_id)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What must survive, as it is now.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// A job that is not over, or ended lately.
@@ -88,111 +196,4 @@ impl Scheduler {
     pub fn job(&self, job_id: &JobId) -> Option<&JobEntry> {
         self.ledger.job(job_id)
     }
-
-    /// One worker.
-    #[must_use]
-    pub fn worker(&self, _worker_id: &WorkerId) -> Option<WorkerView> {
-        None
-    }
-
-    /// Every worker known, by name.
-    #[must_use]
-    pub fn workers(&self) -> Vec<WorkerView> {
-        Vec::new()
-    }
-
-    /// Counts; costs nothing.
-    #[must_use]
-    pub fn summary(&self) -> Summary {
-        Summary { totals: self.ledger.totals, ..Summary::default() }
-    }
-
-    /// Why a job is where it is, from the data it is decided with.
-    #[must_use]
-    pub fn explain(&self, job_id: &JobId) -> Option<Explanation> {
-        let entry = self.ledger.job(job_id)?;
-        Some(Explanation {
-            state: entry.row.phase.state(),
-            reasons: Vec::new(),
-            eligible_workers: 0,
-            connected_workers: 0,
-            jobs_ahead: 0,
-        })
-    }
-
-    /// Every invariant that does not hold; empty when all is well. Costs a walk over everything: for tests.
-    #[must_use]
-    pub fn check(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-/// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerState {
-    /// Connected and given work.
-    Ready,
-    /// Given no new work: its own wish or an operator's.
-    Draining,
-    /// Three heartbeats missed, or its stream broke: no new work; its leases stand until their time is out.
-    Unreachable,
-    /// Gone: its leases are void.
-    Lost,
-}
-
-/// A worker as the scheduler knows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WorkerView {
-    /// Its name.
-    pub worker_id: WorkerId,
-    /// What it is doing.
-    pub state: WorkerState,
-    /// What it said of itself; `None` before it connected to this coordinator.
-    pub profile: Option<Arc<guestkit_domain::WorkerProfile>>,
-    /// Jobs it holds, with their leases.
-    pub jobs: Vec<(JobId, guestkit_domain::LeaseId)>,
-    /// When it connected last.
-    pub connected: Option<Time>,
-    /// When it was heard last.
-    pub heard: Option<Time>,
-}
-
-/// Counts, kept as they change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// Jobs waiting for an instant.
-    pub pending: u64,
-    /// Jobs waiting for a worker.
-    pub queued: u64,
-    /// Jobs offered and not accepted yet.
-    pub assigned: u64,
-    /// Jobs running, without those being cancelled.
-    pub running: u64,
-    /// Jobs being cancelled.
-    pub cancelling: u64,
-    /// Jobs that ended since the store began.
-    pub totals: Totals,
-    /// Workers connected.
-    pub workers: u32,
-    /// Slots of the workers connected.
-    pub slots: u32,
-    /// Leases of the workers connected.
-    pub slots_in_use: u32,
-    /// Jobs ended in the last 60 seconds.
-    pub ended_last_minute: u64,
-}
-
-/// Why a job is where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// Its state.
-    pub state: guestkit_domain::JobState,
-    /// Reasons, the decisive one first; each one sentence.
-    pub reasons: Vec<String>,
-    /// Connected workers that could run it if they were free.
-    pub eligible_workers: u32,
-    /// Connected workers.
-    pub connected_workers: u32,
-    /// Jobs of its namespace and priority that go before it.
-    pub jobs_ahead: u64,
 }
