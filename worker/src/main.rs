@@ -1,2 +1,43 @@
-//! (being laid)
-fn main() {}
+//! The worker's binary: an attempt's process when its keeper starts it, a worker otherwise.
+
+use std::process::ExitCode;
+
+use guestkit_worker::config::{Config, Transport};
+use guestkit_worker::shutdown::Shutdown;
+use guestkit_worker::{attempt, folder, session};
+
+fn main() -> ExitCode {
+    // Not for people, so not in the help: only a keeper has the other end of its pipes.
+    if std::env::args_os().nth(1).is_some_and(|first| first == attempt::SUBCOMMAND) {
+        return report(attempt::child::main());
+    }
+    let config = Config::from_command_line();
+    report(run(&config))
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let _telemetry = guestkit_telemetry::init("guestkit-worker", &config.telemetry)?;
+        let shutdown = Shutdown::listen()?;
+        match &config.transport {
+            Transport::Fleet { coordinators, data } => session::stream::run(config, coordinators, data, shutdown).await,
+            Transport::Folder { jobs, results } => folder::run(config, jobs, results, shutdown).await,
+        }
+    });
+    // A read of a dead disk may never return; nothing waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn report(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            // Where standard error is gone there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "guestkit-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

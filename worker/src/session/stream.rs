@@ -1,0 +1,572 @@
+//! The session machine's I/O: connects, carries its words both ways, runs the attempts it wants, keeps their outcomes, and
+//! calls it when it wants to be called. It never waits for an attempt, a disk or a peer while it owes a heartbeat.
+
+use std::collections::HashMap;
+use std::future::{self, Future};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use guestkit_domain::ErrorCode;
+use guestkit_protocol::client::{self, Endpoints, MESSAGE_BYTES_MAX};
+use guestkit_protocol::document::{self, Source};
+use guestkit_protocol::status::{Reason, Refusal};
+use guestkit_protocol::{convert, v1};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use tracing::Instrument as _;
+use v1::session_request::Message as Say;
+use v1::session_response::Message as Hear;
+
+use super::machine::{Effect, Identity, Machine, Verdict};
+use crate::attempt::{self, Order, Settings, Stop};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::handlers::Registry;
+use crate::output::hex;
+use crate::shutdown::Shutdown;
+use crate::spool::Spool;
+use crate::{trace, wire, worker};
+
+/// Words that wait to be sent; a stream that takes none for so long is ended, and its leases are resumed on the next.
+const OUTBOX: usize = 1024;
+/// Events of attempts that wait for the session.
+const EVENTS: usize = 1024;
+/// How long opening a stream may take once the connection stands.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest wait between two tries to connect.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The shortest, for the first tries: a coordinator that restarts is back within a second.
+const BACKOFF_QUICK: Duration = Duration::from_millis(200);
+/// Tries that are quick.
+const QUICK_TRIES: u32 = 3;
+/// Bytes of one piece of an artifact, as the protocol bounds them.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Serves coordinators until told to leave.
+///
+/// # Errors
+/// The spool cannot be used, or another process has taken over this worker's name.
+pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdown: Shutdown) -> anyhow::Result<()> {
+    let declared = &config.declared;
+    let spool = Arc::new(Spool::open(data, &declared.worker_id)?);
+    let kept = spool.load()?;
+    let registry = Registry::default();
+    let description = worker::describe(declared, &registry, spool.folder());
+    tracing::info!("Starting worker {}", declared.worker_id);
+    tracing::info!("Registered {} operation handlers", registry.operations().len());
+    tracing::info!("Supported operations: {:?}", registry.operations());
+    if !kept.is_empty() {
+        tracing::info!(outcomes = kept.len(), "outcomes of an earlier run wait to be delivered");
+    }
+    let identity = Identity {
+        worker_id: declared.worker_id.to_string(),
+        boot_id: uuid::Uuid::new_v4().to_string(),
+        description,
+        message_bytes_max: MESSAGE_BYTES_MAX as u64,
+    };
+    let machine = Machine::new(identity, kept.iter().map(|outcome| (outcome.lease_id, outcome.job_id.clone())));
+    let (events, heard) = mpsc::channel(EVENTS);
+    let session = Session {
+        machine,
+        started: Instant::now(),
+        settings: Settings {
+            worker_id: declared.worker_id.clone(),
+            images: declared.images.clone(),
+            outputs: declared.outputs.clone(),
+        },
+        registry,
+        spool,
+        outcomes: kept.into_iter().map(|outcome| (outcome.lease_id, Arc::new(outcome))).collect(),
+        stops: HashMap::new(),
+        link: Link::Waiting { until: Instant::now() },
+        failures: 0,
+        coordinators: coordinators.clone(),
+        events,
+        drain_timeout: config.drain_timeout,
+    };
+    session.serve(heard, shutdown).await
+}
+
+/// What attempts tell the session.
+enum Event {
+    Progress(u64, v1::Progress),
+    /// Over; with an outcome unless it was abandoned.
+    Finished(u64, Option<Arc<v1::Outcome>>),
+    /// An outcome whose report was uploaded, ready to be said.
+    Uploaded(Box<v1::Outcome>),
+}
+
+type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Box<Opened>>> + Send>>;
+
+struct Opened {
+    inbound: Streaming<v1::SessionResponse>,
+    channel: Channel,
+}
+
+/// Where the connection stands.
+enum Link {
+    /// For the next try.
+    Waiting { until: Instant },
+    Connecting(Pin<Box<dyn Future<Output = Result<Channel, client::Unreachable>> + Send>>),
+    Opening { opening: Opening, outbox: mpsc::Sender<v1::SessionRequest> },
+    Up { opened: Box<Opened>, outbox: mpsc::Sender<v1::SessionRequest> },
+}
+
+/// What the link came up with.
+enum News {
+    Retry,
+    Connected(Channel),
+    Opened(Box<Opened>),
+    Heard(Box<Hear>),
+    Lost(String),
+}
+
+struct Session {
+    machine: Machine,
+    started: Instant,
+    settings: Settings,
+    registry: Registry,
+    spool: Arc<Spool>,
+    /// Those that are not acknowledged; also on disk, unless the disk refused them.
+    outcomes: HashMap<u64, Arc<v1::Outcome>>,
+    stops: HashMap<u64, oneshot::Sender<Stop>>,
+    link: Link,
+    failures: u32,
+    coordinators: Endpoints,
+    events: mpsc::Sender<Event>,
+    drain_timeout: Duration,
+}
+
+impl Session {
+    async fn serve(mut self, mut events: mpsc::Receiver<Event>, mut shutdown: Shutdown) -> anyhow::Result<()> {
+        let mut asked_to_leave = false;
+        loop {
+            let wake = self.machine.next_deadline().map(|at| self.started + at);
+            tokio::select! {
+                // Progress cannot hold up what the machine owes: its deadlines come first.
+                biased;
+                () = sleep_until(wake) => self.machine.on_tick(self.started.elapsed()),
+                () = shutdown.asked() => {
+                    let patience = if asked_to_leave { Duration::ZERO } else { self.drain_timeout };
+                    tracing::info!(running = self.machine.busy(), "asked to leave");
+                    asked_to_leave = true;
+                    self.machine.on_drain(self.started.elapsed(), Some(patience));
+                }
+                news = self.link.next() => self.on_news(news),
+                Some(event) = events.recv() => self.on_event(event),
+            }
+            if let Some(gracefully) = self.act() {
+                return if gracefully {
+                    // What was said last is sent before the stream ends.
+                    self.link.close().await;
+                    tracing::info!("left gracefully");
+                    Ok(())
+                } else {
+                    anyhow::bail!(
+                        "another process has taken over as worker {}; give each worker an id of its own",
+                        self.settings.worker_id
+                    )
+                };
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        let now = self.started.elapsed();
+        match news {
+            News::Retry => {
+                let coordinators = self.coordinators.clone();
+                self.link = Link::Connecting(Box::pin(async move { client::connect(&coordinators).await }));
+            }
+            News::Connected(channel) => {
+                let (outbox, words) = mpsc::channel(OUTBOX);
+                // Hello lies in the outbox before the stream is opened, because the answer may wait for it.
+                self.link = Link::Opening { opening: Box::pin(open(channel, words)), outbox };
+                self.machine.set_free_disk_bytes(worker::free_disk_bytes(self.spool.folder()));
+                self.machine.on_connecting(now);
+            }
+            News::Opened(opened) => {
+                if let Link::Opening { outbox, .. } = &self.link {
+                    self.link = Link::Up { opened, outbox: outbox.clone() };
+                }
+            }
+            News::Heard(message) => match *message {
+                Hear::Lease(lease) => {
+                    let verdict = self.judge(&lease);
+                    self.machine.on_lease(now, lease, verdict);
+                }
+                message => self.on_heard(now, message),
+            },
+            News::Lost(why) => {
+                tracing::warn!(coordinators = %self.coordinators, why, "the coordinator is not reached");
+                self.reconnect(Duration::ZERO);
+                self.machine.on_lost(now);
+            }
+        }
+    }
+
+    fn on_heard(&mut self, now: Duration, message: Hear) {
+        match &message {
+            Hear::Welcome(welcome) => {
+                self.failures = 0;
+                tracing::info!(session = welcome.session_id, coordinators = %self.coordinators, "connected");
+            }
+            Hear::OutcomeAck(ack) if ack.verdict() == v1::OutcomeVerdict::Stale => {
+                tracing::warn!(lease = ack.lease_id, "an outcome came too late and was dropped");
+            }
+            Hear::Goodbye(goodbye) => {
+                tracing::warn!(reason = goodbye.reason().as_str_name(), "the coordinator ends the session: {}", goodbye.message);
+            }
+            Hear::Drain(_) => tracing::info!("the coordinator asks this worker to leave"),
+            Hear::HeartbeatAck(_) => {
+                self.machine.set_free_disk_bytes(worker::free_disk_bytes(self.spool.folder()));
+            }
+            _ => {}
+        }
+        self.machine.on_message(now, message);
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let now = self.started.elapsed();
+        match event {
+            Event::Progress(lease, progress) => self.machine.on_progress(now, lease, progress),
+            Event::Finished(lease, outcome) => {
+                self.stops.remove(&lease);
+                let kept = outcome.is_some();
+                if let Some(outcome) = outcome {
+                    self.outcomes.insert(lease, outcome);
+                }
+                self.machine.on_finished(now, lease, kept);
+            }
+            Event::Uploaded(outcome) => self.send(Say::Outcome(*outcome)),
+        }
+    }
+
+    /// Does what the machine wants; tells when it wants to leave, and whether gracefully.
+    fn act(&mut self) -> Option<bool> {
+        let mut leave = None;
+        // Sending may end the link, which the machine must hear of before its next wish is done.
+        loop {
+            let effects = self.machine.take_effects();
+            if effects.is_empty() {
+                return leave;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Send(words) => self.send(*words),
+                    Effect::Start(lease) => self.start(*lease),
+                    Effect::Stop(lease, stop) => {
+                        if let Some(sender) = self.stops.remove(&lease) {
+                            // One that has ended meanwhile cannot be stopped.
+                            let _ = sender.send(stop);
+                        }
+                    }
+                    Effect::Deliver(lease, inline_bytes_max) => self.deliver(lease, inline_bytes_max),
+                    Effect::Forget(lease) => self.forget(lease),
+                    Effect::Disconnect { why, after } => {
+                        tracing::warn!(why, "the session ends");
+                        self.reconnect(after);
+                        self.machine.on_lost(self.started.elapsed());
+                    }
+                    Effect::Leave { gracefully } => leave = Some(gracefully),
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, words: Say) {
+        let full = match &self.link {
+            Link::Opening { outbox, .. } | Link::Up { outbox, .. } => {
+                outbox.try_send(v1::SessionRequest { message: Some(words) }).is_err()
+            }
+            // Whatever matters is said again after the next Welcome.
+            Link::Waiting { .. } | Link::Connecting(_) => false,
+        };
+        if full {
+            tracing::warn!("the coordinator does not take what is sent; the session ends");
+            self.reconnect(Duration::ZERO);
+            self.machine.on_lost(self.started.elapsed());
+        }
+    }
+
+    fn reconnect(&mut self, after: Duration) {
+        let wait = backoff(self.failures, rand::random()).max(after);
+        self.failures = self.failures.saturating_add(1);
+        self.link = Link::Waiting { until: Instant::now() + wait };
+    }
+
+    /// Whether this worker can take the lease at all.
+    fn judge(&self, lease: &v1::Lease) -> Verdict {
+        use v1::RefusalFault::{Job, Worker};
+        let refuse = |fault, failure: Failure| Err((fault, failure.to_job_error("")));
+        let Some(document) = lease.document.clone() else {
+            return refuse(Job, Failure::new(ErrorCode::ValidationError, "the lease has no document"));
+        };
+        let now = wire::time_of(std::time::SystemTime::now());
+        let checked = match document::check(document, Source::Leased, now) {
+            Ok(checked) => checked,
+            Err(refusal) => return refuse(Job, of_refusal(&refusal)),
+        };
+        let operation = checked.operation.name();
+        if !self.registry.operations().contains(&operation) {
+            let text = format!("this worker has no handler for {operation}");
+            return refuse(Worker, Failure::new(ErrorCode::UnsupportedOperation, text));
+        }
+        let image = checked.spec.placement.image_folder.as_deref();
+        if let Some(folder) = image.filter(|folder| !self.settings.images.may_hold(Path::new(folder))) {
+            let text = format!("{folder} lies outside this worker's image roots");
+            return refuse(Worker, Failure::new(ErrorCode::ImageAccessDenied, text));
+        }
+        if let Some(gone) = self.settings.images.folders().iter().find(|root| !root.is_dir()) {
+            let text = format!("the image root {} is not there", gone.display());
+            return refuse(Worker, Failure::new(ErrorCode::ImageNotFound, text));
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, lease: v1::Lease) {
+        let lease_id = lease.lease_id;
+        let document = lease.document.unwrap_or_default();
+        let span = trace::attempt_span(&document, Some(lease_id), &self.settings.worker_id, lease.attempt);
+        span.in_scope(|| tracing::info!("Received job: {} ({})", document.job_id, document.operation));
+        let order = Order {
+            attempt: lease.attempt,
+            // The protocol's own default where the coordinator says nothing that makes sense.
+            timeout: wire::duration(lease.timeout.as_ref()).unwrap_or(Duration::from_secs(3600)),
+            timeout_code: ErrorCode::Timeout,
+            document,
+        };
+        let (stop, stopped) = oneshot::channel();
+        self.stops.insert(lease_id, stop);
+        let attempt = attend(lease_id, order, stopped, self.settings.clone(), Arc::clone(&self.spool), self.events.clone());
+        tokio::spawn(attempt.instrument(span));
+    }
+
+    fn deliver(&mut self, lease_id: u64, inline_bytes_max: u64) {
+        let Some(outcome) = self.outcomes.get(&lease_id).cloned() else { return };
+        // A message has an envelope; what the receiver takes as a whole is bounded too.
+        let bytes_max = inline_bytes_max.min(MESSAGE_BYTES_MAX as u64 - 4096);
+        if outcome.result.len() as u64 <= bytes_max {
+            return self.send(Say::Outcome((*outcome).clone()));
+        }
+        let Link::Up { opened, .. } = &self.link else { return };
+        let channel = opened.channel.clone();
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            match upload(channel, &outcome).await {
+                Ok(outcome) => {
+                    // The session may have ended meanwhile.
+                    let _ = events.send(Event::Uploaded(Box::new(outcome))).await;
+                }
+                // Tried again after the next Welcome.
+                Err(error) => tracing::warn!(lease = lease_id, "a report could not be uploaded: {error:#}"),
+            }
+        });
+    }
+
+    fn forget(&mut self, lease_id: u64) {
+        self.outcomes.remove(&lease_id);
+        let spool = Arc::clone(&self.spool);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = spool.forget(lease_id) {
+                tracing::warn!(lease = lease_id, "an acknowledged outcome stays on disk: {error:#}");
+            }
+        });
+    }
+}
+
+impl Link {
+    async fn next(&mut self) -> News {
+        match self {
+            Self::Waiting { until } => {
+                tokio::time::sleep_until((*until).into()).await;
+                News::Retry
+            }
+            Self::Connecting(connecting) => match connecting.await {
+                Ok(channel) => News::Connected(channel),
+                Err(error) => News::Lost(error.to_string()),
+            },
+            Self::Opening { opening, .. } => match opening.await {
+                Ok(opened) => News::Opened(opened),
+                Err(error) => News::Lost(format!("{error:#}")),
+            },
+            Self::Up { opened, .. } => match opened.inbound.message().await {
+                Ok(Some(v1::SessionResponse { message: Some(message) })) => News::Heard(Box::new(message)),
+                Ok(Some(_)) => News::Lost("it said something this version does not know".into()),
+                Ok(None) => News::Lost("it ended the stream".into()),
+                Err(status) => News::Lost(told(&status)),
+            },
+        }
+    }
+
+    /// Ends the stream once what was said on it is sent.
+    async fn close(self) {
+        if let Self::Up { mut opened, outbox } = self {
+            drop(outbox);
+            // The coordinator ends its side when ours has ended; one that does not is not waited for.
+            let drained = async { while let Ok(Some(_)) = opened.inbound.message().await {} };
+            let _ = tokio::time::timeout(Duration::from_secs(2), drained).await;
+        }
+    }
+}
+
+fn told(status: &tonic::Status) -> String {
+    Refusal::from_status(status).map_or_else(|| format!("{}: {}", status.code(), status.message()), |refusal| refusal.to_string())
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => future::pending().await,
+    }
+}
+
+async fn open(channel: Channel, words: mpsc::Receiver<v1::SessionRequest>) -> anyhow::Result<Box<Opened>> {
+    let mut workers = client::workers(channel.clone());
+    let opening = workers.session(ReceiverStream::new(words));
+    let response = tokio::time::timeout(OPEN_TIMEOUT, opening)
+        .await
+        .context("it does not open a session")?
+        .map_err(|status| anyhow::anyhow!(told(&status)))?;
+    Ok(Box::new(Opened { inbound: response.into_inner(), channel }))
+}
+
+/// How long to wait before try number `failures`, from 0; `jitter` is 0 to 1. Full jitter: a thousand workers that lost
+/// one coordinator do not come back as one.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    let most = if failures < QUICK_TRIES {
+        BACKOFF_QUICK
+    } else {
+        let doublings = (failures - QUICK_TRIES).min(10);
+        (Duration::from_secs(1) * 2_u32.pow(doublings)).min(BACKOFF_MAX)
+    };
+    most.mul_f64(jitter.clamp(0.0, 1.0))
+}
+
+fn of_refusal(refusal: &Refusal) -> Failure {
+    let code = match refusal.reason {
+        Reason::UnsupportedOperation => ErrorCode::UnsupportedOperation,
+        _ => ErrorCode::ValidationError,
+    };
+    Failure::new(code, refusal.to_string())
+}
+
+/// Runs one attempt and makes its outcome durable before anybody hears of it.
+async fn attend(
+    lease_id: u64,
+    order: Order,
+    stopped: oneshot::Receiver<Stop>,
+    settings: Settings,
+    spool: Arc<Spool>,
+    events: mpsc::Sender<Event>,
+) {
+    let job_id = order.document.job_id.clone();
+    let told = |progress: v1::Progress| {
+        tracing::info!("[{job_id}] {} - {} ({:.0}%)", progress.phase, progress.message, progress.progress_percent);
+        // A session too busy for progress gets the next; what ends the attempt is never dropped.
+        let _ = events.try_send(Event::Progress(lease_id, progress));
+    };
+    let result = attempt::run(&settings, order, stopped, told).await;
+    let outcome = match result {
+        None => {
+            tracing::info!("Job {job_id} was given up");
+            None
+        }
+        Some(result) => {
+            log_end(&result);
+            let outcome = Arc::new(outcome_of(lease_id, &result));
+            let kept = Arc::clone(&outcome);
+            let put = tokio::task::spawn_blocking(move || spool.put(&kept)).await;
+            if let Ok(Err(error)) = put {
+                // Still delivered from memory; only a crash before that would lose it.
+                tracing::error!(lease = lease_id, "an outcome could not be kept on disk: {error:#}");
+            }
+            Some(outcome)
+        }
+    };
+    // The session is gone only when the process is leaving.
+    let _ = events.send(Event::Finished(lease_id, outcome)).await;
+}
+
+fn log_end(result: &v1::JobResult) {
+    match &result.error {
+        None => tracing::info!("Job {} completed successfully", result.job_id),
+        Some(error) => tracing::error!(code = error.code, "Job {} ended as {}: {}", result.job_id, result.status, error.message),
+    }
+}
+
+fn outcome_of(lease_id: u64, result: &v1::JobResult) -> v1::Outcome {
+    let status = match result.status.as_str() {
+        "completed" => v1::OutcomeStatus::Completed,
+        "cancelled" => v1::OutcomeStatus::Cancelled,
+        "timeout" => v1::OutcomeStatus::Timeout,
+        _ => v1::OutcomeStatus::Failed,
+    };
+    let encoded = result.encode_to_vec();
+    v1::Outcome {
+        lease_id,
+        job_id: result.job_id.clone(),
+        status: status.into(),
+        error: result.error.clone(),
+        result_sha256: Sha256::digest(&encoded).to_vec(),
+        result: encoded,
+    }
+}
+
+/// Uploads a result that is too large for the session, and gives the outcome that names it.
+async fn upload(channel: Channel, outcome: &v1::Outcome) -> anyhow::Result<v1::Outcome> {
+    let mut result = v1::JobResult::decode(outcome.result.as_slice())?;
+    let artifact = v1::Artifact {
+        name: format!("{}.result", outcome.job_id),
+        media_type: "application/x-protobuf".into(),
+        size_bytes: outcome.result.len() as u64,
+        sha256: hex(&outcome.result_sha256),
+        ..Default::default()
+    };
+    let header = v1::ArtifactHeader { lease_id: outcome.lease_id, artifact: Some(artifact.clone()) };
+    let bytes = outcome.result.clone();
+    let pieces = tokio_stream::iter(pieces(header, &bytes));
+    let stored = client::workers(channel).put_artifact(pieces).await.map_err(|status| anyhow::anyhow!(told(&status)))?;
+    let stored = stored.into_inner().stored_bytes;
+    anyhow::ensure!(stored == artifact.size_bytes, "the coordinator stored {stored} of {} bytes", artifact.size_bytes);
+    result.report = None;
+    result.report_artifact = Some(artifact);
+    Ok(outcome_of(outcome.lease_id, &result))
+}
+
+fn pieces(header: v1::ArtifactHeader, bytes: &[u8]) -> Vec<v1::PutArtifactRequest> {
+    let mut header = Some(header);
+    bytes
+        .chunks(PIECE_BYTES)
+        .enumerate()
+        .map(|(index, data)| v1::PutArtifactRequest {
+            header: header.take(),
+            offset: (index * PIECE_BYTES) as u64,
+            data: data.to_vec(),
+        })
+        .collect()
+}
+
+/// The wire's own protocol version must be the machine's.
+const _: () = assert!(super::machine::PROTOCOL_VERSION == convert::worker::PROTOCOL_VERSION);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_tries_are_quick_and_none_waits_more_than_a_minute() {
+        assert_eq!(backoff(0, 1.0), Duration::from_millis(200));
+        assert_eq!(backoff(3, 1.0), Duration::from_secs(1));
+        assert_eq!(backoff(5, 0.5), Duration::from_secs(2));
+        assert_eq!(backoff(u32::MAX, 1.0), Duration::from_secs(60));
+        assert_eq!(backoff(9, 0.0), Duration::ZERO);
+    }
+}
