@@ -38,8 +38,8 @@ pub(crate) struct Cli {
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// What standard output is: one JSON document, YAML, or tables for people.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Global options")]
+    /// What standard output is: a JSON or YAML document, or tables for people.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", help_heading = "Global options")]
     pub(crate) output: Format,
     /// Where the coordinator is; several are tried in turn (repeat the flag or separate by commas).
     #[arg(
@@ -56,30 +56,24 @@ pub(crate) struct Global {
     /// No progress and no notes on standard error; errors remain.
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
-    /// Colour in tables. `auto`: on a terminal, unless NO_COLOR is set.
+    /// Colour: auto is on a terminal, unless NO_COLOR is set.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", help_heading = "Global options")]
     pub(crate) color: Color,
 }
 
-/// What standard output is.
+/// What standard output is. (Its words explain themselves: described one by one they would unfold every help page.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One JSON document.
     Json,
-    /// One YAML document.
     Yaml,
-    /// Tables for people.
     Table,
 }
 
 /// When tables are coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set.
     Auto,
-    /// Into pipes as well.
     Always,
-    /// Not at all.
     Never,
 }
 

@@ -27,8 +27,7 @@ pub(crate) fn run(output: &Output, file: &Path) -> Result<(), Failure> {
 }
 
 fn execute(output: &Output, shown: &str, Named { name, document }: Named) -> Result<(), Failure> {
-    let checked =
-        check(document, Source::Network, instant::now()).map_err(|refusal| Failure::refused(name, refusal))?;
+    let checked = check(document, Source::Local, instant::now()).map_err(|refusal| Failure::refused(name, refusal))?;
     let settings = local::Settings::unrestricted().map_err(|error| Failure::Work { message: error.to_string() })?;
     let board = Board::new(1, output.quiet, output.color_progress);
     let row = board.row(shown);
