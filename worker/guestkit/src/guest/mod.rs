@@ -1,5 +1,10 @@
 //! From mounted file systems to what a guest is.
 
+mod inspect;
+mod linux;
+pub mod report;
+mod roots;
 pub mod tree;
 
+pub use inspect::{Event, InspectOptions, Progress};
 pub use tree::{OpenFile, Tree, Unreadable, WalkEntry, WalkNext};

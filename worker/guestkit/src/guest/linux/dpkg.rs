@@ -1,0 +1,226 @@
+//! The dpkg database: deb-control(5) stanzas of `/var/lib/dpkg/status`, or of the files in `/var/lib/dpkg/status.d` that
+//! images without a package manager (distroless) carry. Source: dpkg(1), deb-version(7), deb-control(5).
+
+use crate::guest::report::Package;
+
+/// The packages of a status file. `distribution` is the os-release ID, which the package URL's namespace needs.
+pub(crate) fn packages(status: &[u8], distribution: Option<&str>, codename: Option<&str>) -> Vec<Package> {
+    stanzas(status).filter_map(|stanza| package(&stanza, distribution, codename)).collect()
+}
+
+/// One stanza: the fields in order, continuation lines joined with newlines.
+struct Stanza<'a> {
+    fields: Vec<(&'a [u8], &'a [u8])>,
+}
+
+impl Stanza<'_> {
+    fn raw(&self, name: &str) -> Option<&[u8]> {
+        let found = self.fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()));
+        found.map(|(_, value)| *value)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let value = String::from_utf8_lossy(self.raw(name)?).trim().to_owned();
+        (!value.is_empty()).then_some(value)
+    }
+}
+
+/// Splits at empty lines, without copying.
+fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let mut fields: Vec<(&[u8], &[u8])> = Vec::new();
+        while !rest.is_empty() {
+            let (line, after) = split_line(rest);
+            if line.iter().all(u8::is_ascii_whitespace) {
+                rest = after;
+                if fields.is_empty() {
+                    continue;
+                }
+                break;
+            }
+            let (key, value, after) = field(rest);
+            rest = after;
+            if let Some(key) = key {
+                fields.push((key, value));
+            }
+        }
+        (!fields.is_empty()).then_some(Stanza { fields })
+    })
+}
+
+/// One field with its continuation lines: key, value, and what follows.
+fn field(text: &[u8]) -> (Option<&[u8]>, &[u8], &[u8]) {
+    let (first, mut rest) = split_line(text);
+    while matches!(rest.first(), Some(b' ' | b'\t')) {
+        let (line, after) = split_line(rest);
+        if line.iter().all(u8::is_ascii_whitespace) {
+            break;
+        }
+        rest = after;
+    }
+    let taken = text.len().saturating_sub(rest.len());
+    let whole = text.get(..taken).unwrap_or_default();
+    match first.iter().position(|byte| *byte == b':') {
+        Some(colon) => (first.get(..colon), whole.get(colon.saturating_add(1)..).unwrap_or_default(), rest),
+        None => (None, &[], rest),
+    }
+}
+
+fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (text.get(..end).unwrap_or_default(), text.get(end.saturating_add(1)..).unwrap_or_default()),
+        None => (text, &[]),
+    }
+}
+
+fn package(stanza: &Stanza<'_>, distribution: Option<&str>, codename: Option<&str>) -> Option<Package> {
+    let name = stanza.text("Package")?;
+    // status.d has no Status field: what is listed there is installed.
+    let status = stanza.text("Status").unwrap_or_else(|| "install ok installed".to_owned());
+    let mut words = status.split_whitespace();
+    let (selection, flag, state) = (words.next()?, words.next()?, words.next()?);
+    let full_version = stanza.text("Version").unwrap_or_default();
+    let version = Version::parse(&full_version);
+    let arch = stanza.text("Architecture");
+    let (source, source_version) = stanza.text("Source").map(|text| split_source(&text)).unwrap_or_default();
+    let (summary, description) = stanza.raw("Description").map(split_description).unwrap_or_default();
+    let purl = purl(&name, &full_version, arch.as_deref(), distribution, codename);
+    Some(Package {
+        format: "deb".to_owned(),
+        state: state.to_owned(),
+        selection: (selection != "install").then(|| selection.to_owned()),
+        reinstall_required: flag == "reinstreq",
+        epoch: version.epoch,
+        version: version.upstream.to_owned(),
+        release: version.revision.map(str::to_owned),
+        arch,
+        source,
+        source_version,
+        section: stanza.text("Section"),
+        license: stanza.text("License"),
+        vendor: stanza.text("Maintainer"),
+        url: stanza.text("Homepage"),
+        summary,
+        description,
+        // Installed-Size counts KiB (deb-control(5)).
+        installed_size_bytes: stanza.text("Installed-Size").and_then(|size| size.parse::<u64>().ok()?.checked_mul(1024)),
+        installed_at: None,
+        purl,
+        name,
+        full_version,
+    })
+}
+
+/// A version as deb-version(7) splits it.
+struct Version<'a> {
+    epoch: Option<u64>,
+    upstream: &'a str,
+    revision: Option<&'a str>,
+}
+
+impl<'a> Version<'a> {
+    fn parse(text: &'a str) -> Self {
+        let (epoch, rest) = match text.split_once(':') {
+            Some((epoch, rest)) if epoch.parse::<u64>().is_ok() => (epoch.parse().ok(), rest),
+            _ => (None, text),
+        };
+        match rest.rsplit_once('-') {
+            Some((upstream, revision)) => Self { epoch, upstream, revision: Some(revision) },
+            None => Self { epoch, upstream: rest, revision: None },
+        }
+    }
+}
+
+/// `Source: name (version)`.
+fn split_source(text: &str) -> (Option<String>, Option<String>) {
+    match text.split_once('(') {
+        Some((name, version)) => (
+            Some(name.trim().to_owned()),
+            Some(version.trim_end_matches(')').trim().to_owned()).filter(|version| !version.is_empty()),
+        ),
+        None => (Some(text.to_owned()), None),
+    }
+}
+
+/// The synopsis, and the extended description without its leading spaces.
+fn split_description(raw: &[u8]) -> (Option<String>, Option<String>) {
+    let text = String::from_utf8_lossy(raw);
+    let mut lines = text.lines();
+    let summary = lines.next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
+    let rest: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    (summary, (!rest.is_empty()).then(|| rest.join("\n")))
+}
+
+/// `pkg:deb/debian/curl@7.88.1-10%2Bdeb12u5?arch=amd64&distro=debian-12` without the distribution version, which only the
+/// codename tells for certain. Source: purl-spec, types `deb`.
+fn purl(name: &str, version: &str, arch: Option<&str>, distro: Option<&str>, codename: Option<&str>) -> Option<String> {
+    let distro = distro?;
+    let qualifiers = [("arch", arch), ("distro", codename)];
+    Some(super::purl::purl("deb", &distro.to_ascii_lowercase(), &name.to_ascii_lowercase(), version, &qualifiers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Vec<Package> {
+        packages(text.as_bytes(), Some("debian"), Some("bookworm"))
+    }
+
+    #[test]
+    fn status_words_are_told_apart() {
+        let cases = [
+            ("install ok installed", "installed", None, false),
+            ("hold ok installed", "installed", Some("hold"), false),
+            ("install ok half-configured", "half-configured", None, false),
+            ("deinstall ok config-files", "config-files", Some("deinstall"), false),
+            ("install reinstreq half-installed", "half-installed", None, true),
+        ];
+        for (status, state, selection, reinstall) in cases {
+            let found = parse(&format!("Package: p\nStatus: {status}\nVersion: 1\n"));
+            assert_eq!(found[0].state, state);
+            assert_eq!(found[0].selection.as_deref(), selection);
+            assert_eq!(found[0].reinstall_required, reinstall);
+        }
+    }
+
+    #[test]
+    fn versions_split_as_deb_version_says() {
+        let cases = [
+            ("1:2.3-4", (Some(1), "2.3", Some("4"))),
+            ("2.3", (None, "2.3", None)),
+            ("1.0-rc1-2", (None, "1.0-rc1", Some("2"))),
+            ("0:1:2-3", (Some(0), "1:2", Some("3"))),
+        ];
+        for (text, expected) in cases {
+            let version = Version::parse(text);
+            assert_eq!((version.epoch, version.upstream, version.revision), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_and_descriptions_are_whole() {
+        let text = "Package: a\nStatus: install ok installed\nSource: src (1:9)\nVersion: 1:2+b-3\nArchitecture: amd64\n\
+                    Installed-Size: 3\nDescription: short\n long one\n .\n  two\n\n\n\nPackage: b\nVersion: 1\n";
+        let found = parse(text);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].source.as_deref(), Some("src"));
+        assert_eq!(found[0].source_version.as_deref(), Some("1:9"));
+        assert_eq!(found[0].installed_size_bytes, Some(3072));
+        assert_eq!(found[0].summary.as_deref(), Some("short"));
+        assert_eq!(found[0].description.as_deref(), Some("long one\n.\n two"));
+        assert_eq!(found[0].purl.as_deref(), Some("pkg:deb/debian/a@1:2%2Bb-3?arch=amd64&distro=bookworm"));
+    }
+
+    #[test]
+    fn hostile_text_gives_no_package_and_no_panic() {
+        for text in ["", "\n\n\n", ":\n", "Package:\n", "Package: x\nStatus: a b\n", " continuation\n", "\0\0\0", "Package: x"] {
+            parse(text);
+        }
+        let long = format!("Package: {}\n", "x".repeat(1 << 20));
+        assert_eq!(parse(&long).len(), 1);
+        parse(&"\n ".repeat(100_000));
+        parse(&"a:\n".repeat(100_000));
+    }
+}

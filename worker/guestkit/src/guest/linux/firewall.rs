@@ -1,0 +1,242 @@
+//! Firewalls: which are loaded at start, and how many rules their configuration holds. A firewall that is enabled and has
+//! no rule protects nothing, so both are told.
+
+use crate::guest::report::Firewall;
+
+use super::files::Files;
+use super::os_release;
+
+/// Every firewall that has configuration or is enabled.
+pub(crate) fn inspect(files: &Files<'_>, is_enabled: impl Fn(&str) -> bool) -> Vec<Firewall> {
+    let mut found = Vec::new();
+    found.extend(nftables(files, is_enabled("nftables.service") || is_enabled("nftables")));
+    let services = ["netfilter-persistent.service", "iptables.service", "ip6tables.service", "iptables", "ip6tables"];
+    found.extend(iptables(files, services.iter().any(|name| is_enabled(name))));
+    found.extend(ufw(files, is_enabled("ufw.service") || is_enabled("ufw")));
+    found.extend(firewalld(files, is_enabled("firewalld.service")));
+    found
+}
+
+/// Source: nft(8).
+fn nftables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
+    let mut pending: Vec<String> = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf", "/etc/nftables.nft"]
+        .into_iter()
+        .filter(|path| files.exists(path))
+        .map(str::to_owned)
+        .collect();
+    if pending.is_empty() && !enabled {
+        return None;
+    }
+    let mut firewall = Firewall { r#type: "nftables".to_owned(), enabled, rules: Some(0), ..Firewall::default() };
+    while let Some(path) = pending.pop() {
+        // An include that comes round again, or a hundredth one, says nothing new.
+        if firewall.sources.contains(&path) || firewall.sources.len() >= 100 {
+            continue;
+        }
+        let Some(text) = files.text(&path) else { continue };
+        firewall.sources.push(path);
+        let script = NftScript::read(&text);
+        firewall.rules = firewall.rules.map(|rules| rules.saturating_add(script.rules));
+        firewall.default_policies.extend(script.policies);
+        for include in script.includes {
+            let include = if include.starts_with('/') { include } else { format!("/etc/{include}") };
+            pending.extend(files.glob(&include));
+        }
+    }
+    Some(firewall)
+}
+
+/// What an nft script sets up.
+#[derive(Default)]
+struct NftScript {
+    rules: u64,
+    policies: Vec<String>,
+    includes: Vec<String>,
+}
+
+impl NftScript {
+    fn read(text: &str) -> Self {
+        let mut script = Self::default();
+        // The kinds of the open blocks: only statements inside a chain are rules.
+        let mut blocks: Vec<&str> = Vec::new();
+        for line in text.lines() {
+            let line = line.split('#').next().unwrap_or_default();
+            for statement in line.split_inclusive([';', '{', '}']) {
+                script.statement(statement, &mut blocks);
+            }
+        }
+        script
+    }
+
+    fn statement<'t>(&mut self, statement: &'t str, blocks: &mut Vec<&'t str>) {
+        let text = statement.trim_end_matches([';', '{', '}']).trim();
+        let first = text.split_whitespace().next().unwrap_or_default();
+        let opens = statement.ends_with('{');
+        // `tcp dport { 22, 80 } accept` opens a set inside a rule: the rule counts once, where it begins.
+        let in_chain = blocks.last() == Some(&"chain");
+        match first {
+            "" => {}
+            "include" => self.includes.push(text.trim_start_matches("include").trim().trim_matches('"').to_owned()),
+            "type" if in_chain => self.hook(text),
+            "policy" if in_chain => self.policy(text),
+            "add" if text.starts_with("add rule") => self.rules = self.rules.saturating_add(1),
+            _ if in_chain && !blocks.contains(&"after-set") => self.rules = self.rules.saturating_add(1),
+            _ => {}
+        }
+        if let Some(place) = blocks.iter().position(|block| *block == "after-set")
+            && (statement.ends_with(';') || !opens)
+        {
+            blocks.remove(place);
+        }
+        if opens {
+            // Deeper nesting than this is no rule set.
+            if blocks.len() < 64 {
+                blocks.push(if first == "chain" { "chain" } else { "other" });
+            }
+        } else if statement.ends_with('}') {
+            let closed = blocks.pop();
+            if closed == Some("other") && blocks.last() == Some(&"chain") {
+                // The rest of the rule behind its set.
+                let chain = blocks.len().saturating_sub(1);
+                blocks.insert(chain, "after-set");
+            }
+        }
+    }
+
+    fn hook(&mut self, text: &str) {
+        let words: Vec<_> = text.split_whitespace().collect();
+        let hook = words.iter().position(|word| *word == "hook").and_then(|at| words.get(at.checked_add(1)?));
+        // A chain without a policy accepts.
+        self.policies.extend(hook.map(|hook| format!("{hook}=accept")));
+    }
+
+    fn policy(&mut self, text: &str) {
+        let policy = text.split_whitespace().nth(1);
+        if let (Some(policy), Some(last)) = (policy, self.policies.last_mut())
+            && let Some((hook, _)) = last.split_once('=')
+        {
+            *last = format!("{hook}={policy}");
+        }
+    }
+}
+
+/// Source: iptables-save(8).
+fn iptables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
+    let places = [
+        "/etc/iptables/rules.v4", "/etc/iptables/rules.v6", "/etc/sysconfig/iptables", "/etc/sysconfig/ip6tables",
+        "/etc/iptables/iptables.rules", "/etc/iptables/ip6tables.rules", "/var/lib/iptables/rules-save",
+    ];
+    let mut firewall = Firewall { r#type: "iptables".to_owned(), enabled, ..Firewall::default() };
+    for path in places {
+        let Some(text) = files.text(path) else { continue };
+        let rules = text.lines().filter(|line| line.starts_with("-A ")).count() as u64;
+        firewall.rules = Some(firewall.rules.unwrap_or(0).saturating_add(rules));
+        let mut is_filter = false;
+        for line in text.lines() {
+            if let Some(table) = line.strip_prefix('*') {
+                is_filter = table.trim() == "filter";
+            } else if let Some(chain) = line.strip_prefix(':').filter(|_| is_filter) {
+                let mut words = chain.split_whitespace();
+                if let (Some(name), Some(policy)) = (words.next(), words.next().filter(|policy| *policy != "-")) {
+                    let entry = format!("{}={}", name.to_ascii_lowercase(), policy.to_ascii_lowercase());
+                    if !firewall.default_policies.contains(&entry) {
+                        firewall.default_policies.push(entry);
+                    }
+                }
+            }
+        }
+        firewall.sources.push(path.to_owned());
+    }
+    (enabled || !firewall.sources.is_empty()).then_some(firewall)
+}
+
+/// Source: ufw(8), ufw-framework(8).
+fn ufw(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
+    let text = files.text("/etc/ufw/ufw.conf")?;
+    let switched_on = os_release::value_of(&text, "ENABLED").is_some_and(|value| value.eq_ignore_ascii_case("yes"));
+    let mut firewall = Firewall { r#type: "ufw".to_owned(), enabled: enabled && switched_on, ..Firewall::default() };
+    firewall.sources.push("/etc/ufw/ufw.conf".to_owned());
+    for path in ["/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/var/lib/ufw/user.rules", "/var/lib/ufw/user6.rules"] {
+        if let Some(text) = files.text(path) {
+            let rules = text.lines().filter(|line| line.starts_with("### tuple ###")).count() as u64;
+            firewall.rules = Some(firewall.rules.unwrap_or(0).saturating_add(rules));
+            firewall.sources.push(path.to_owned());
+        }
+    }
+    if let Some(text) = files.text("/etc/default/ufw") {
+        for (key, name) in [("DEFAULT_INPUT_POLICY", "input"), ("DEFAULT_OUTPUT_POLICY", "output"), ("DEFAULT_FORWARD_POLICY", "forward")] {
+            let policy = os_release::value_of(&text, key);
+            firewall.default_policies.extend(policy.map(|policy| format!("{name}={}", policy.to_ascii_lowercase())));
+        }
+        firewall.sources.push("/etc/default/ufw".to_owned());
+    }
+    Some(firewall)
+}
+
+/// Source: firewalld.conf(5), firewalld.zone(5).
+fn firewalld(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
+    let path = files.first_existing(&["/etc/firewalld/firewalld.conf", "/usr/etc/firewalld/firewalld.conf"])?;
+    let zone = files.text(path).and_then(|text| os_release::value_of(&text, "DefaultZone"));
+    let mut firewall =
+        Firewall { r#type: "firewalld".to_owned(), enabled, sources: vec![path.to_owned()], ..Firewall::default() };
+    if let Some(zone) = &zone {
+        let places = ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"].map(|place| format!("{place}/{zone}.xml"));
+        if let Some(place) = places.into_iter().find(|place| files.exists(place)) {
+            let text = files.text(&place).unwrap_or_default();
+            let openings = ["<service ", "<port ", "<protocol ", "<rule", "<source-port ", "<forward-port ", "<masquerade", "<icmp-block "];
+            firewall.rules = Some(openings.iter().map(|tag| text.matches(tag).count() as u64).sum());
+            firewall.sources.push(place);
+        }
+    }
+    firewall.default_zone = zone;
+    Some(firewall)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::linux::fixture::Fixture;
+
+    fn nft(text: &str) -> Firewall {
+        let fixture = Fixture::new();
+        fixture.file("etc/nftables.conf", text);
+        let tree = fixture.tree();
+        nftables(&Files::new(&tree), true).unwrap()
+    }
+
+    #[test]
+    fn a_chain_without_rules_counts_none() {
+        let text = "#!/usr/sbin/nft -f\nflush ruleset\ntable inet filter {\n\tchain input {\n\t\ttype filter hook input priority filter;\n\t}\n}\n";
+        let found = nft(text);
+        assert_eq!(found.rules, Some(0));
+        assert_eq!(found.default_policies, ["input=accept"]);
+    }
+
+    #[test]
+    fn rules_policies_and_sets_are_told_apart() {
+        let text = "table inet f {\n set s { type ipv4_addr; elements = { 1.2.3.4, 5.6.7.8 } }\n chain input {\n type filter hook input priority 0; policy drop;\n\
+                    ct state established,related accept\n tcp dport { 22, 80 } accept\n iif lo accept; udp dport 53 drop\n }\n}\nadd rule inet f input accept\n";
+        let found = nft(text);
+        assert_eq!(found.rules, Some(5));
+        assert_eq!(found.default_policies, ["input=drop"]);
+    }
+
+    #[test]
+    fn hostile_scripts_end() {
+        nft(&"{".repeat(100_000));
+        nft(&"}".repeat(100_000));
+        nft("include \"/etc/nftables.conf\"\ninclude \"/etc/*\"\n");
+    }
+
+    #[test]
+    fn ufw_needs_both_its_service_and_its_switch() {
+        let fixture = Fixture::new();
+        fixture.file("etc/ufw/ufw.conf", "ENABLED=no\n");
+        fixture.file("etc/ufw/user.rules", "### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n-A ufw-user-input -j ACCEPT\n");
+        fixture.file("etc/default/ufw", "DEFAULT_INPUT_POLICY=\"DROP\"\n");
+        let tree = fixture.tree();
+        let found = ufw(&Files::new(&tree), true).unwrap();
+        assert!(!found.enabled);
+        assert_eq!((found.rules, found.default_policies), (Some(1), vec!["input=drop".to_owned()]));
+    }
+}

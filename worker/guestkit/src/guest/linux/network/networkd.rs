@@ -1,0 +1,93 @@
+//! systemd.network(5) and systemd.netdev(5).
+
+use std::collections::BTreeMap;
+
+use crate::guest::report::NetworkInterface;
+
+use super::super::files::Files;
+use super::super::unit::UnitFile;
+use super::interface;
+
+/// Of one file name the first directory's counts.
+const DIRECTORIES: [&str; 4] =
+    ["/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network"];
+
+/// One interface for each `.network` that is the guest's own: those the distribution ships match every container and
+/// virtual link there could be, and tell nothing of this guest.
+pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
+    let mut by_name: BTreeMap<String, String> = BTreeMap::new();
+    for directory in DIRECTORIES {
+        for path in files.with_suffix(directory, ".network") {
+            by_name.entry(path.rsplit('/').next().unwrap_or_default().to_owned()).or_insert(path);
+        }
+    }
+    let own = by_name.into_values().filter(|path| !path.starts_with("/usr/lib/"));
+    own.filter_map(|path| {
+        let mut file = UnitFile::parse(&files.text(&path)?);
+        for drop_in in files.with_suffix(&format!("{path}.d"), ".conf") {
+            file.merge(&files.text(&drop_in).unwrap_or_default());
+        }
+        Some(network(&file, &path, files))
+    })
+    .collect()
+}
+
+fn network(file: &UnitFile, path: &str, files: &Files<'_>) -> NetworkInterface {
+    let name = file.words("Match", "Name").join(" ");
+    let stem = path.rsplit('/').next().unwrap_or_default();
+    let mut found = interface("systemd-networkd", if name.is_empty() { stem } else { &name }, path);
+    let dhcp = file.last("Network", "DHCP").unwrap_or_default();
+    found.dhcp4 = matches!(dhcp, "yes" | "ipv4" | "true" | "both");
+    found.dhcp6 = matches!(dhcp, "yes" | "ipv6" | "true" | "both");
+    let texts = |section: &str, key: &str| file.values(section, key).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let words = |section: &str, key: &str| file.words(section, key).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    found.addresses = [texts("Network", "Address"), texts("Address", "Address")].concat();
+    found.gateways = texts("Network", "Gateway");
+    // Every [Route] section is one route; a destination stands before or after its gateway.
+    let mut pending: (Option<&str>, Option<&str>) = (None, None);
+    for (key, value) in file.section("Route") {
+        match key {
+            "Destination" => pending.0 = Some(value),
+            "Gateway" => pending.1 = Some(value),
+            _ => {}
+        }
+        match pending {
+            (Some(to), Some(via)) => {
+                found.routes.push(format!("{to} via {via}"));
+                pending = (None, None);
+            }
+            (None, Some(_)) | (Some(_), None) | (None, None) => {}
+        }
+    }
+    found.gateways.extend(pending.1.map(str::to_owned));
+    found.dns_servers = words("Network", "DNS");
+    found.dns_search = words("Network", "Domains");
+    found.mac = file.last("Match", "MACAddress").or_else(|| file.last("Link", "MACAddress")).map(str::to_owned);
+    found.mtu = file.last("Link", "MTUBytes").and_then(|mtu| mtu.parse().ok());
+    found.automatic = Some(file.last("Link", "ActivationPolicy").is_none_or(|policy| !matches!(policy, "manual" | "always-down")));
+    if let Some(device) = netdev(files, &found.name) {
+        found.kind = device.last("NetDev", "Kind").map(str::to_owned);
+        found.vlan_id = device.last("VLAN", "Id").and_then(|id| id.parse().ok());
+    }
+    found
+}
+
+/// The virtual device of that name.
+fn netdev(files: &Files<'_>, name: &str) -> Option<UnitFile> {
+    let paths = DIRECTORIES.iter().flat_map(|directory| files.with_suffix(directory, ".netdev"));
+    paths.map(|path| UnitFile::parse(&files.text(&path).unwrap_or_default())).find(|file| file.last("NetDev", "Name") == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::read;
+
+    #[test]
+    fn networks_are_read() {
+        let text = "[Match]\nName=ens3\n[Network]\nDHCP=ipv4\nAddress=192.0.2.5/24\nGateway=192.0.2.1\nDNS=1.1.1.1 9.9.9.9\n[Route]\nGateway=192.0.2.9\nDestination=10.0.0.0/8\n";
+        let found = read("etc/systemd/network/10-lan.network", text).interfaces;
+        assert_eq!((found[0].name.as_str(), found[0].addresses.len(), found[0].dns_servers.len()), ("ens3", 1, 2));
+        assert!(found[0].dhcp4 && !found[0].dhcp6);
+        assert_eq!(found[0].routes, ["10.0.0.0/8 via 192.0.2.9"]);
+    }
+}

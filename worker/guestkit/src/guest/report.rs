@@ -1,0 +1,1096 @@
+//! The report as plain data: the same messages, with the same field names, as `proto/guestkit/v1/report.proto`.
+//!
+//! The engine knows no wire type; whoever carries a report turns the JSON of [`InspectReport`] into the message, strictly,
+//! so the two cannot drift apart unseen. An absent `Option` means "not known" or "not asked for", never "none".
+
+use serde::Serialize;
+
+/// Something that could not be read or taken in; everything else in the report stands nevertheless.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Warning {
+    /// The part of the report that suffers: a module (`packages`, `services`…), a device (`/dev/sda2`) or `image`.
+    pub r#where: String,
+    /// What was met: a path in the guest or a structure on the disk.
+    pub what: String,
+    /// Why it could not be read, as a lower-case fragment.
+    pub why: String,
+}
+
+/// A disk image as it lies in files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ImageInfo {
+    /// The path the job named.
+    pub path: String,
+    /// `raw`, `qcow2`, `vmdk`, `vdi`, `vhd`, `vhdx`.
+    pub format: String,
+    /// The format's own version where it has one: 2 or 3 for qcow2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format_version: Option<u32>,
+    /// Bytes the guest sees.
+    pub virtual_size_bytes: u64,
+    /// Length of the file in bytes.
+    pub file_size_bytes: u64,
+    /// Bytes of one cluster or grain, where the format has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_size_bytes: Option<u64>,
+    /// Compression of clusters: `zlib`, `zstd`; absent where the format has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<String>,
+    /// The images below this one, nearest first.
+    pub backing_chain: Vec<ImageFile>,
+    /// Lower-case hexadecimal SHA-256 of the file as it lies; present where a checksum was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// One image of a backing chain.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ImageFile {
+    /// Its path on the worker.
+    pub path: String,
+    /// Its format, as for ImageInfo.
+    pub format: String,
+    /// Bytes the guest would see of it.
+    pub virtual_size_bytes: u64,
+    /// Length of the file in bytes.
+    pub file_size_bytes: u64,
+}
+
+/// A partition table.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PartitionTable {
+    /// `gpt`, `dos`, or `none` where a file system fills the whole disk (the names sfdisk prints).
+    pub r#type: String,
+    /// Disk identifier: the GUID of a GPT, the 32-bit signature of an MBR as `0x1234abcd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Bytes of one sector that the table counts in.
+    pub sector_size_bytes: u32,
+    /// The partitions, in table order.
+    pub partitions: Vec<Partition>,
+}
+
+/// One partition.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Partition {
+    /// Number as the kernel counts: 1 for the first, 5 for the first logical one.
+    pub number: u32,
+    /// Name the guest is likely to give it, such as `/dev/sda1`.
+    pub device: String,
+    /// First byte on the disk.
+    pub start_bytes: u64,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Type: the GUID of a GPT entry in upper case, or the MBR type byte in hexadecimal (`83`).
+    pub r#type: String,
+    /// The type in words where it is known: `linux`, `efi-system`, `bios-boot`, `linux-swap`, `lvm`, `microsoft-basic-data`…
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_name: Option<String>,
+    /// PARTUUID in the form blkid prints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// PARTLABEL, the name in a GPT entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Marked active (MBR) or legacy-bootable (GPT).
+    pub bootable: bool,
+}
+
+/// A file system, or what stands in the place of one (swap, an encrypted volume…).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Filesystem {
+    /// Device that holds it, such as `/dev/sda1`, or `/dev/sda` for a whole disk.
+    pub device: String,
+    /// Type as blkid names it: `ext4`, `xfs`, `swap`, `crypto_LUKS`, `LVM2_member`; absent where nothing was recognised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    /// Volume label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// UUID in the form blkid prints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Bytes of the file system as its superblock tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Bytes in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
+    /// Bytes not in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Inodes in all, where the format has a fixed number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// Inodes not in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes_free: Option<u64>,
+    /// Whether its files can be read here.
+    pub readable: bool,
+}
+
+/// The report of `guestkit.inspect`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct InspectReport {
+    /// Path of the image as the job named it.
+    pub image_path: String,
+    /// The image.
+    pub image: ImageInfo,
+    /// Its partition table; absent where it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition_table: Option<PartitionTable>,
+    /// Every file system found, in the order they lie on the disk.
+    pub filesystems: Vec<Filesystem>,
+    /// Every operating system found; empty where the disk holds none.
+    pub systems: Vec<GuestSystem>,
+    /// What could not be read, for the whole report.
+    pub warnings: Vec<Warning>,
+    /// What it took.
+    pub summary: InspectSummary,
+}
+
+/// What was asked for and what it took.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct InspectSummary {
+    /// Modules that ran, in order: `operating_system`, `packages`, `services`, `users`, `network`, `security`, `storage`,
+    /// `databases`, `deep_scan`.
+    pub modules: Vec<String>,
+    /// Wall-clock seconds from opening the image to the report.
+    pub duration_seconds: f64,
+    /// Bytes read from the image files.
+    pub bytes_read: u64,
+    /// Version of the engine.
+    pub engine_version: String,
+}
+
+/// One operating system on the disk. A module's message is absent where the module was not asked for or failed; in the
+/// latter case `InspectReport.warnings` has an entry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GuestSystem {
+    /// Device of its root file system.
+    pub root: String,
+    /// What is mounted where, from the guest's own fstab, as far as it was found on this disk; the root comes first.
+    pub mountpoints: Vec<Mountpoint>,
+    /// The system itself; always present.
+    pub operating_system: OperatingSystem,
+    /// Module `packages`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packages: Option<Packages>,
+    /// Module `services`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<Services>,
+    /// Module `users`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users: Option<Users>,
+    /// Module `network`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Module `security`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
+    /// Module `storage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// Module `databases`; off unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub databases: Option<Databases>,
+    /// Facts that need a walk over every file; present where `deep_scan` was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deep_scan: Option<DeepScan>,
+}
+
+/// A mounted file system of a guest.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Mountpoint {
+    /// Where it is mounted, such as `/boot`.
+    pub path: String,
+    /// Device, as in Filesystem.
+    pub device: String,
+}
+
+/// The system: who made it, how it starts, where it stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct OperatingSystem {
+    /// `linux`, `windows`, `freebsd`, `openbsd`, `netbsd`.
+    pub r#type: String,
+    /// Distribution: the `ID` of os-release (`debian`, `rhel`, `opensuse-leap`), or of the distribution's own file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distribution: Option<String>,
+    /// `ID_LIKE` of os-release, split.
+    pub id_like: Vec<String>,
+    /// `PRETTY_NAME`, or the distribution's own line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_name: Option<String>,
+    /// Version as the distribution writes it: `12`, `9.4`, `22.04`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// First number of the version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_major: Option<u32>,
+    /// Second number of the version; 0 where the distribution has none but the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_minor: Option<u32>,
+    /// Release code name: `bookworm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codename: Option<String>,
+    /// Variant: `VARIANT_ID` of os-release (`server`, `workstation`), or the Windows product variant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// `BUILD_ID` of os-release, or the Windows build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
+    /// Host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Content of /etc/machine-id; absent where it is empty or `uninitialized`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// `x86_64`, `i386`, `aarch64`, `arm`, `ppc64le`, `s390x`, `riscv64`… from the ELF header of a program of the guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Kernels installed, newest first.
+    pub kernels: Vec<Kernel>,
+    /// Version of the kernel that the boot loader starts by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_kernel: Option<String>,
+    /// `systemd`, `sysvinit`, `openrc`, `busybox`, `upstart`, `runit`, `s6`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_system: Option<String>,
+    /// `grub2`, `grub-legacy`, `systemd-boot`, `syslinux`, `extlinux`, `lilo`, `u-boot`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_loader: Option<String>,
+    /// What the disk is laid out to start from: `bios`, `uefi`, `bios+uefi`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
+    /// Command line of the default kernel, as the boot loader's configuration has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_command_line: Option<String>,
+    /// Time zone: `Europe/Prague`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Locale: `en_US.UTF-8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// When the system was installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_at: Option<String>,
+    /// The file that tells `installed_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_at_source: Option<String>,
+    /// The last start that left a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_boot_at: Option<String>,
+    /// The file that tells `last_boot_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_boot_at_source: Option<String>,
+    /// `deb`, `rpm`, `apk`, `pacman`, `ebuild`… (virt-inspector's `package_format`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package_format: Option<String>,
+    /// `apt`, `dnf`, `yum`, `zypper`, `apk`, `pacman`, `portage`… (virt-inspector's `package_management`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package_management: Option<String>,
+    /// Short id of the osinfo database: `debian12`, `rhel9.4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub osinfo: Option<String>,
+    /// Home page of the distribution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_url: Option<String>,
+    /// End of support as the guest itself says (`SUPPORT_END` of os-release), a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub support_end: Option<String>,
+    /// The files that told the distribution and its version.
+    pub sources: Vec<String>,
+}
+
+/// An installed kernel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Kernel {
+    /// Version as `uname -r` would print it.
+    pub version: String,
+    /// Its image in the guest, such as `/boot/vmlinuz-6.1.0-18-amd64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Its initial RAM disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<String>,
+    /// Its modules, such as `/usr/lib/modules/6.1.0-18-amd64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modules: Option<String>,
+    /// Whether it is the one that starts by default; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_default: Option<bool>,
+}
+
+/// What is installed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Packages {
+    /// Package manager that keeps the database: `dpkg`, `rpm`, `apk`, `pacman`; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manager: Option<String>,
+    /// Packages that are installed (unpacked and configured, held ones included); absent where the database could not be
+    /// read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Sum of the installed sizes, where the database has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_size_bytes: Option<u64>,
+    /// Names of the ten largest installed packages by installed size, largest first; by name where sizes are equal.
+    pub top_packages: Vec<String>,
+    /// Every entry of the database, in order of name, then architecture, then version; also those that are not installed
+    /// any more, told apart by `state`.
+    pub packages: Vec<Package>,
+    /// The databases that were found, such as `/var/lib/dpkg/status`.
+    pub databases: Vec<String>,
+}
+
+/// One package.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Database it comes from: `deb`, `rpm`, `apk`, `pacman`, `snap`, `flatpak`, `msi`…
+    pub format: String,
+    /// `installed`, `config-files`, `half-configured`, `half-installed`, `unpacked`, `triggers-awaited`,
+    /// `triggers-pending`, `not-installed`.
+    pub state: String,
+    /// What the administrator selected, where it says more than the state: `hold`, `deinstall`, `purge`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<String>,
+    /// The database marks it as needing reinstallation.
+    pub reinstall_required: bool,
+    /// Epoch, where the version has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Upstream version, without epoch and release.
+    pub version: String,
+    /// Distribution's release or revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// The version as the package manager prints it, epoch and release included.
+    pub full_version: String,
+    /// Architecture: `amd64`, `all`, `noarch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Source package, where it differs from `name` or is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Version of the source package, where it differs from the package's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_version: Option<String>,
+    /// Section or group: `admin`, `System Environment/Base`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// Licence as the database has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Who built or maintains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// Home page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// First line of the description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// The rest of the description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Bytes it occupies when installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_size_bytes: Option<u64>,
+    /// When it was installed or last upgraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_at: Option<String>,
+    /// Package URL (https://github.com/package-url/purl-spec).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purl: Option<String>,
+}
+
+/// What starts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Services {
+    /// Managers met: `systemd`, `sysv`, `openrc`.
+    pub managers: Vec<String>,
+    /// Services in all, of every manager.
+    pub count: u64,
+    /// Names of services that start by themselves: `state` is `enabled`, `enabled-runtime`, `alias` of such a one or
+    /// `generated`.
+    pub enabled: Vec<String>,
+    /// Names of services that cannot be started: `state` is `masked` or `masked-runtime`.
+    pub masked: Vec<String>,
+    /// Names of timers that are enabled.
+    pub enabled_timers: Vec<String>,
+    /// Names of sockets that are enabled.
+    pub enabled_sockets: Vec<String>,
+    /// Everything, in order of name.
+    pub units: Vec<Unit>,
+    /// Target that the system starts into: `graphical.target`, or the SysV run level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_target: Option<String>,
+}
+
+/// A systemd unit, a SysV script or an OpenRC service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Unit {
+    /// Name with its suffix, `ssh.service`; for SysV and OpenRC the script's name.
+    pub name: String,
+    /// `service`, `timer`, `socket`, `target`, `mount`, `automount`, `swap`, `path`, `slice`, `scope`, `device`.
+    pub kind: String,
+    /// `systemd`, `sysv`, `openrc`.
+    pub manager: String,
+    /// As `systemctl --root list-unit-files` prints it: `enabled`, `enabled-runtime`, `disabled`, `static`, `masked`,
+    /// `masked-runtime`, `alias`, `indirect`, `generated`, `transient`, `linked`, `linked-runtime`, `bad`.
+    pub state: String,
+    /// What presets say: `enabled`, `disabled`, `ignored`; absent for states to which presets do not apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Unit file, or link to it, in the guest.
+    pub path: String,
+    /// The unit an alias points to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias_of: Option<String>,
+    /// Units, run levels or targets that pull it in through links on the disk.
+    pub wanted_by: Vec<String>,
+    /// Drop-in files that change it, in the order they apply.
+    pub drop_ins: Vec<String>,
+    /// `Description`, or the header of a script.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// First `ExecStart` of a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_start: Option<String>,
+    /// Account it runs as, where it says one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// `OnCalendar`, `OnBootSec`… of a timer, `ListenStream`… of a socket, as `Key=value`.
+    pub triggers: Vec<String>,
+    /// Whether it was active when the disk was taken; absent where nothing on the disk tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_state: Option<String>,
+}
+
+/// Accounts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Users {
+    /// Accounts in /etc/passwd.
+    pub count: u64,
+    /// Accounts whose shell lets them log in and that are not locked out by it: people, and services that should not.
+    pub login_users: Vec<String>,
+    /// The accounts, in file order.
+    pub users: Vec<User>,
+    /// The groups, in file order.
+    pub groups: Vec<Group>,
+    /// Rules of sudoers, in the order they are read; the last that matches wins.
+    pub sudo_rules: Vec<SudoRule>,
+    /// `Defaults` of sudoers, in the order they are read.
+    pub sudo_defaults: Vec<SudoDefault>,
+    /// Aliases of sudoers.
+    pub sudo_aliases: Vec<SudoAlias>,
+    /// Contradictions in the account files, as pwck and grpck look for them.
+    pub problems: Vec<AccountProblem>,
+}
+
+/// One account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// Numeric user id (Windows: relative id).
+    pub uid: u64,
+    /// Numeric id of the primary group.
+    pub gid: u64,
+    /// Full name and further GECOS fields as they stand.
+    pub gecos: String,
+    /// Home directory.
+    pub home: String,
+    /// Login shell; empty means /bin/sh.
+    pub shell: String,
+    /// Names of the groups it is in, primary first.
+    pub groups: Vec<String>,
+    /// `set`, `empty` (logs in without a password), `locked` (a password behind `!`), `disabled` (`*` or `!`: no password
+    /// can match), `unknown` (no shadow entry).
+    pub password_state: String,
+    /// Algorithm of the password's hash: `yescrypt`, `sha512crypt`, `sha256crypt`, `bcrypt`, `md5crypt`, `descrypt`…;
+    /// never the hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_algorithm: Option<String>,
+    /// Password cannot be used: `locked` or `disabled`.
+    pub locked: bool,
+    /// Day of the last change of the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_changed_on: Option<String>,
+    /// The password must be changed at the next login.
+    pub password_change_required: bool,
+    /// Days before it may be changed again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_min_days: Option<i64>,
+    /// Days after which it must be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_max_days: Option<i64>,
+    /// Days of warning before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_warn_days: Option<i64>,
+    /// Days after expiry until the account is shut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_inactive_days: Option<i64>,
+    /// Day on which the account expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_on: Option<String>,
+    /// Whether a sudo rule gives this account, or a group it is in, any command.
+    pub sudo: bool,
+    /// Keys that may log in.
+    pub authorized_keys: Vec<AuthorizedKey>,
+    /// Last login that left a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_login_at: Option<String>,
+}
+
+/// A key of an authorized_keys file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AuthorizedKey {
+    /// File in the guest.
+    pub path: String,
+    /// `ssh-ed25519`, `ssh-rsa`…
+    pub r#type: String,
+    /// Size of the key in bits, where the type leaves it open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u32>,
+    /// `SHA256:…` as `ssh-keygen -lf` prints it.
+    pub fingerprint: String,
+    /// Comment after the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Options before the key, such as `command="…"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub options: Option<String>,
+}
+
+/// One group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Group {
+    /// Name.
+    pub name: String,
+    /// Numeric id.
+    pub gid: u64,
+    /// Members listed in /etc/group.
+    pub members: Vec<String>,
+    /// Administrators listed in /etc/gshadow.
+    pub administrators: Vec<String>,
+    /// Whether a group password is set.
+    pub has_password: bool,
+}
+
+/// One user specification of sudoers, one entry for each command.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SudoRule {
+    /// File and line it stands on, `/etc/sudoers:27`.
+    pub source: String,
+    /// Who: user names, `%group`, `#uid`, `+netgroup`, aliases, `ALL`; `!` negates.
+    pub users: Vec<String>,
+    /// On which hosts.
+    pub hosts: Vec<String>,
+    /// As which users; empty means root.
+    pub run_as_users: Vec<String>,
+    /// As which groups.
+    pub run_as_groups: Vec<String>,
+    /// The command with its arguments, `ALL`, or an alias; `!` negates.
+    pub command: String,
+    /// Tags in force: `NOPASSWD`, `SETENV`, `NOEXEC`…
+    pub tags: Vec<String>,
+}
+
+/// One setting of a `Defaults` line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SudoDefault {
+    /// File and line.
+    pub source: String,
+    /// Whom it binds: `@host`, `:user`, `!command`, `>runas`; empty for everybody.
+    pub scope: String,
+    /// Setting, such as `env_reset`.
+    pub name: String,
+    /// `=`, `+=`, `-=`, `!` (switched off), or empty (switched on).
+    pub operator: String,
+    /// Value, without quotes.
+    pub value: String,
+}
+
+/// An alias of sudoers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SudoAlias {
+    /// `user`, `runas`, `host`, `command`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// What it stands for.
+    pub members: Vec<String>,
+}
+
+/// A contradiction in the account files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AccountProblem {
+    /// File: `/etc/passwd`, `/etc/shadow`, `/etc/group`, `/etc/gshadow`.
+    pub file: String,
+    /// The account or group, or the line where it has no name.
+    pub subject: String,
+    /// `duplicate-name`, `duplicate-id`, `missing-home`, `missing-shell`, `missing-group`, `missing-user`,
+    /// `missing-entry`, `invalid-name`, `invalid-line`, `future-change`.
+    pub problem: String,
+    /// What is meant, in words.
+    pub detail: String,
+}
+
+/// How the guest is set to reach the network. Addresses are as configured, not as they were at run time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Network {
+    /// Host name from the guest's configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// What manages the network, as far as configuration is found: `ifupdown`, `netplan`, `network-manager`, `ifcfg`,
+    /// `systemd-networkd`.
+    pub managers: Vec<String>,
+    /// Interfaces that configuration names, in order of name.
+    pub interfaces: Vec<NetworkInterface>,
+    /// Lines of /etc/hosts.
+    pub hosts: Vec<HostsEntry>,
+    /// resolv.conf: name servers.
+    pub dns_servers: Vec<String>,
+    /// resolv.conf: search domains.
+    pub dns_search: Vec<String>,
+    /// resolv.conf: where it points when it is a link, such as `../run/systemd/resolve/stub-resolv.conf`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolv_conf_target: Option<String>,
+    /// DHCP leases that stand on the disk.
+    pub leases: Vec<DhcpLease>,
+    /// Names that udev rules fix to hardware addresses.
+    pub persistent_names: Vec<PersistentName>,
+}
+
+/// One interface of one configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct NetworkInterface {
+    /// Name, or the pattern the configuration matches with.
+    pub name: String,
+    /// `ethernet`, `loopback`, `bond`, `bridge`, `vlan`, `wifi`, `tunnel`, `dummy`; absent where it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Which manager's configuration it is.
+    pub manager: String,
+    /// File it comes from.
+    pub source: String,
+    /// Whether addresses come by DHCPv4.
+    pub dhcp4: bool,
+    /// Whether addresses come by DHCPv6.
+    pub dhcp6: bool,
+    /// Static addresses with their prefix length, `192.0.2.10/24`.
+    pub addresses: Vec<String>,
+    /// Default gateways.
+    pub gateways: Vec<String>,
+    /// Name servers of this interface.
+    pub dns_servers: Vec<String>,
+    /// Search domains of this interface.
+    pub dns_search: Vec<String>,
+    /// Other routes as `destination via gateway`.
+    pub routes: Vec<String>,
+    /// Hardware address that the configuration sets or matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Maximum transmission unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Whether it comes up by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic: Option<bool>,
+    /// Members of a bond or bridge.
+    pub members: Vec<String>,
+    /// VLAN id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan_id: Option<u32>,
+    /// Parent of a VLAN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+}
+
+/// A line of /etc/hosts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct HostsEntry {
+    /// Address.
+    pub address: String,
+    /// Names.
+    pub names: Vec<String>,
+}
+
+/// A DHCP lease as a client kept it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct DhcpLease {
+    /// Interface, where the lease tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Address.
+    pub address: String,
+    /// Routers.
+    pub routers: Vec<String>,
+    /// Name servers.
+    pub dns_servers: Vec<String>,
+    /// Address of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// File it stands in.
+    pub source: String,
+}
+
+/// An interface name bound to hardware by a udev rule or a .link file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PersistentName {
+    /// The name.
+    pub name: String,
+    /// Hardware address it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// File it stands in.
+    pub source: String,
+}
+
+/// How the guest is set to defend itself: configuration, not run-time state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Security {
+    /// SELinux; absent where it is not configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<Selinux>,
+    /// AppArmor; absent where it is not installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<Apparmor>,
+    /// Firewalls found.
+    pub firewalls: Vec<Firewall>,
+    /// The SSH server; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshServer>,
+    /// PAM; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pam: Option<Pam>,
+    /// Linux audit; absent where it is not installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auditd: Option<Auditd>,
+    /// Command line of the default kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_command_line: Option<String>,
+    /// Kernel settings that sysctl.d would apply at start, in order of key.
+    pub sysctls: Vec<Sysctl>,
+    /// Hints at Secure Boot: a signed shim in the EFI system partition, enrolled owner keys; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<SecureBoot>,
+    /// Certificates that the guest presents or trusts locally.
+    pub certificates: Vec<Certificate>,
+}
+
+/// SELinux as /etc/selinux/config sets it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Selinux {
+    /// `enforcing`, `permissive`, `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// `targeted`, `mls`, `default`…
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Whether the files of that policy are on the disk.
+    pub policy_installed: bool,
+}
+
+/// AppArmor.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Apparmor {
+    /// Whether its service is enabled.
+    pub enabled: bool,
+    /// Profiles in /etc/apparmor.d, by file name.
+    pub profiles: Vec<String>,
+    /// Those that are linked in /etc/apparmor.d/disable.
+    pub disabled: Vec<String>,
+    /// Those that are linked in /etc/apparmor.d/force-complain.
+    pub complain: Vec<String>,
+}
+
+/// One firewall.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Firewall {
+    /// `nftables`, `iptables`, `ufw`, `firewalld`.
+    pub r#type: String,
+    /// Whether it is loaded at start.
+    pub enabled: bool,
+    /// Rules that judge packets, in its configuration; absent where they cannot be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<u64>,
+    /// Default policies as `input=drop`, where they are stated.
+    pub default_policies: Vec<String>,
+    /// Default zone of firewalld.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_zone: Option<String>,
+    /// Files they come from.
+    pub sources: Vec<String>,
+}
+
+/// The effective configuration of an OpenSSH server, as `sshd -T` prints it without a connection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SshServer {
+    /// Whether the server or its socket is enabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Version of the installed package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The settings, in order of key. Match blocks do not take part.
+    pub settings: Vec<SshSetting>,
+    /// Conditions of Match blocks, in order.
+    pub match_blocks: Vec<String>,
+    /// Why the server would refuse to start with this configuration.
+    pub errors: Vec<String>,
+    /// Files read, in order.
+    pub sources: Vec<String>,
+}
+
+/// One setting of the SSH server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SshSetting {
+    /// Keyword in lower case.
+    pub key: String,
+    /// Value; several values of one keyword are several entries.
+    pub value: String,
+    /// Where it stands, `/etc/ssh/sshd_config:33`, or `default`.
+    pub source: String,
+}
+
+/// PAM.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Pam {
+    /// Service files in /etc/pam.d.
+    pub services: Vec<String>,
+    /// Modules that the common stacks use, in order of name.
+    pub modules: Vec<String>,
+    /// Whether pam_pwquality or pam_cracklib stands in a password stack.
+    pub password_quality: bool,
+    /// Whether pam_faillock or pam_tally2 stands in an auth stack.
+    pub lockout: bool,
+    /// Whether pam_unix accepts empty passwords (`nullok`).
+    pub empty_passwords: bool,
+    /// Algorithm that pam_unix makes new hashes with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_algorithm: Option<String>,
+}
+
+/// Linux audit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Auditd {
+    /// Whether its service is enabled.
+    pub enabled: bool,
+    /// Rules in /etc/audit/rules.d or /etc/audit/audit.rules.
+    pub rules: u64,
+}
+
+/// One kernel setting.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Sysctl {
+    /// Key with dots.
+    pub key: String,
+    /// Value.
+    pub value: String,
+    /// File that wins.
+    pub source: String,
+}
+
+/// Hints at Secure Boot.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SecureBoot {
+    /// A shim stands in the EFI system partition.
+    pub shim: bool,
+    /// A signed kernel or boot-loader package is installed.
+    pub signed_boot_packages: bool,
+    /// A machine owner key stands on the disk.
+    pub machine_owner_key: bool,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Certificate {
+    /// File in the guest.
+    pub path: String,
+    /// Subject.
+    pub subject: String,
+    /// Issuer.
+    pub issuer: String,
+    /// Start of validity.
+    pub not_before: String,
+    /// End of validity.
+    pub not_after: String,
+}
+
+/// Where the guest keeps its data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Storage {
+    /// Lines of /etc/fstab, in file order.
+    pub fstab: Vec<FstabEntry>,
+    /// Lines of /etc/crypttab.
+    pub crypttab: Vec<CrypttabEntry>,
+    /// Swap areas and files.
+    pub swap: Vec<SwapArea>,
+    /// The mounted file systems with their usage.
+    pub mounts: Vec<MountUsage>,
+}
+
+/// A line of /etc/fstab.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct FstabEntry {
+    /// First field, `UUID=…`, unescaped.
+    pub spec: String,
+    /// The device of this disk it stands for; absent where none was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Where it is mounted; `none` for swap.
+    pub path: String,
+    /// Type as written.
+    pub r#type: String,
+    /// Options, split.
+    pub options: Vec<String>,
+    /// Fifth field.
+    pub dump: u32,
+    /// Sixth field.
+    pub pass: u32,
+}
+
+/// A line of /etc/crypttab.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CrypttabEntry {
+    /// Name of the mapped device.
+    pub name: String,
+    /// Underlying device as written.
+    pub spec: String,
+    /// The device of this disk it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Whether a key file is named (its path is in `key_file`), else a passphrase is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// Options, split.
+    pub options: Vec<String>,
+}
+
+/// A swap area.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SwapArea {
+    /// Device or file.
+    pub path: String,
+    /// `partition`, `file`.
+    pub kind: String,
+    /// Bytes, where it is on this disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Whether fstab switches it on.
+    pub in_fstab: bool,
+}
+
+/// A mounted file system and how full it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct MountUsage {
+    /// Where it is mounted.
+    pub path: String,
+    /// Device.
+    pub device: String,
+    /// Type.
+    pub r#type: String,
+    /// Bytes in all.
+    pub size_bytes: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes not in use.
+    pub free_bytes: u64,
+    /// Used part in per cent, 0 to 100.
+    pub used_percent: f64,
+    /// Inodes in all, where the number is fixed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+    /// Inodes in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes_used: Option<u64>,
+}
+
+/// Database servers and files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Databases {
+    /// Those found, in order of engine, then data directory.
+    pub databases: Vec<Database>,
+}
+
+/// One database.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Database {
+    /// `postgresql`, `mysql`, `mariadb`, `mongodb`, `redis`, `valkey`, `sqlite`, `etcd`, `influxdb`, `elasticsearch`,
+    /// `opensearch`, `oracle`, `mssql`.
+    pub engine: String,
+    /// Version: of the data directory where it tells, else of the package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Package that brought it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// Configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Data directory, or the file for SQLite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_directory: Option<String>,
+    /// Whether the data directory holds data (its marker file stands there).
+    pub initialized: bool,
+    /// Port it is set to listen on, stated or the engine's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
+    /// Addresses it is set to listen on.
+    pub listen_addresses: Vec<String>,
+    /// Whether its service is enabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Bytes of the data directory's files; measured only with `deep_scan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// What told of it: `package`, `config`, `data`.
+    pub evidence: Vec<String>,
+}
+
+/// What a walk over every file of the mounted file systems found. Paths are in byte order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct DeepScan {
+    /// Files met, directories included.
+    pub entries: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Bytes of content of regular files, each inode once.
+    pub content_bytes: u64,
+    /// Regular files with the set-user-id or set-group-id bit.
+    pub setuid_files: Vec<FileFact>,
+    /// Regular files that everybody may write.
+    pub world_writable_files: Vec<FileFact>,
+    /// Directories that everybody may write and that are not sticky.
+    pub world_writable_directories: Vec<FileFact>,
+    /// Files whose owner or group is in no account file.
+    pub unowned_files: Vec<FileFact>,
+    /// SQLite database files, by their header.
+    pub sqlite_files: Vec<FileFact>,
+}
+
+/// A file and who may use it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct FileFact {
+    /// Path in the guest.
+    pub path: String,
+    /// Mode in octal with set-user-id, set-group-id and sticky: `4755`.
+    pub mode: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of content.
+    pub size_bytes: u64,
+}
