@@ -14,9 +14,10 @@ use ferrosys::ext::{Limits as ExtLimits, OpenOptions, ReadError, ReadPolicy, Rea
 
 use super::{DirEntry, FileSystem, FileSystemInfo, FileType, Metadata, NodeId, Probe};
 use crate::block_cache::Lru;
+use crate::bytes::{le_u16, le_u32};
 use crate::error::{Error, Limit, Result};
 use crate::limits::Budget;
-use crate::read_at::{Cursor, Source};
+use crate::read_at::{Cursor, ReadAt, Source, read_up_to};
 
 /// The root directory's inode (`EXT4_ROOT_INO`).
 const ROOT_INODE: u64 = 2;
@@ -26,6 +27,17 @@ const DIRECTORY_ENTRIES_MAX: usize = 2_000_000;
 const DIRECTORIES_HELD: usize = 64;
 /// Inodes held: those of the directories on the way and of the files just opened.
 const INODES_HELD: usize = 1024;
+
+/// Incompatible features that the reader refuses as a whole and that concern single inodes, or only lookups by hash and
+/// writers: mmp, ea_inode, large_dir, inline_data, encrypt, casefold. Names are found by reading directories whole, inline
+/// inodes are read here, and encrypted ones are refused one by one.
+const HANDLED_PER_INODE: u32 = 0x0100 | 0x0400 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000;
+/// `EXT4_ENCRYPT_FL`: names or contents are encrypted.
+const ENCRYPTED: u32 = 0x0800;
+/// `EXT4_INLINE_DATA_FL`: contents lie in the inode itself.
+const INLINE_DATA: u32 = 0x1000_0000;
+/// `EXT4_FEATURE_RO_COMPAT_BIGALLOC`, and where the superblock keeps the word.
+const BIGALLOC: (u64, u32) = (1024 + 0x64, 0x0200);
 
 type Names = Arc<HashMap<Vec<u8>, u64>>;
 
@@ -98,9 +110,15 @@ impl Ext {
         let mut warnings = Vec::new();
         let reader = match open(ReadPolicy::Strict) {
             Ok(reader) => reader,
+            Err(Failed::Reader(ReadError::UnsupportedIncompat { bits, .. })) if bits & !HANDLED_PER_INODE == 0 => {
+                open(ReadPolicy::Lenient).map_err(Failed::into_error)?
+            }
             Err(Failed::Reader(error @ (ReadError::JournalMalformed { .. } | ReadError::JournalCopyChecksum { .. }))) => {
                 warnings.push(format!("the journal could not be replayed, so recent changes may be missing: {error}"));
                 open(ReadPolicy::Lenient).map_err(Failed::into_error)?
+            }
+            Err(Failed::Reader(ReadError::Parse(_))) if has_bigalloc(&*source)? => {
+                return Err(Error::unsupported("ext4 feature bigalloc"));
             }
             Err(other) => return Err(other.into_error()),
         };
@@ -132,8 +150,50 @@ impl Ext {
         if inode.size > bound {
             return Err(Failed::Ours(Error::LimitReached { which: Limit::Allocation, value: bound }));
         }
-        Ok(())
+        check_content(inode, node)
     }
+}
+
+fn has_bigalloc(source: &dyn ReadAt) -> Result<bool> {
+    let (at, bit) = BIGALLOC;
+    Ok(le_u32(&read_up_to(source, at, 4)?, 0).is_some_and(|features| features & bit != 0))
+}
+
+fn check_content(inode: &Inode, node: NodeId) -> std::result::Result<(), Failed> {
+    if inode.flags.bits() & ENCRYPTED != 0 {
+        return Err(Failed::Ours(Error::Encrypted { what: format!("ext4 inode {}", node.0) }));
+    }
+    Ok(())
+}
+
+fn is_inline(inode: &Inode) -> bool {
+    inode.flags.bits() & INLINE_DATA != 0
+}
+
+/// Directory entries (`ext4_dir_entry_2`) in a piece of an inode; a broken length ends the piece.
+fn inline_entries(piece: &[u8]) -> Vec<DirEntry> {
+    let mut entries = Vec::new();
+    let mut rest = piece;
+    while let (Some(node), Some(length), Some(&name_length), Some(&kind)) =
+        (le_u32(rest, 0), le_u16(rest, 4), rest.get(6), rest.get(7))
+    {
+        let name = rest.get(8..8 + usize::from(name_length)).unwrap_or_default();
+        if node != 0 && !name.is_empty() && !name.contains(&b'/') {
+            let file_type = match kind {
+                1 => Some(FileType::Regular),
+                2 => Some(FileType::Directory),
+                3..=6 => Some(FileType::Special),
+                7 => Some(FileType::Symlink),
+                _ => None,
+            };
+            entries.push(DirEntry { name: name.to_vec(), node: NodeId(u64::from(node)), file_type });
+        }
+        match rest.get(usize::from(length.max(8))..) {
+            Some(next) if length >= 8 => rest = next,
+            _ => break,
+        }
+    }
+    entries
 }
 
 fn wrong_type(node: NodeId, expected: &str) -> Failed {
@@ -158,6 +218,47 @@ impl Shared {
         self.inodes.insert(number, Arc::clone(&inode));
         Ok(inode)
     }
+
+    fn entries(&mut self, inode: &Inode) -> std::result::Result<Vec<DirEntry>, Failed> {
+        if is_inline(inode) {
+            // The block area begins with the parent's number, and both parts hold entries of their own.
+            let mut entries = inline_entries(inode.block.get(4..).unwrap_or_default());
+            entries.extend(inline_entries(&self.inline_rest(inode)?));
+            return Ok(entries);
+        }
+        let found = self.call(|reader| reader.read_dir(inode))?;
+        let entry = |entry: ferrosys::ext::Entry| DirEntry {
+            name: entry.name,
+            node: NodeId(u64::from(entry.inode)),
+            file_type: match entry.file_type {
+                ExtFileType::Unknown => None,
+                ExtFileType::RegFile => Some(FileType::Regular),
+                ExtFileType::Dir => Some(FileType::Directory),
+                ExtFileType::Symlink => Some(FileType::Symlink),
+                _ => Some(FileType::Special),
+            },
+        };
+        Ok(found.into_iter().map(entry).collect())
+    }
+
+    /// Inline contents ("ext4 Data Structures", inline data): 60 bytes in the block area, the rest in an attribute.
+    fn inline_contents(&mut self, inode: &Inode) -> std::result::Result<Vec<u8>, Failed> {
+        let mut contents = inode.block.to_vec();
+        contents.extend(self.inline_rest(inode)?);
+        let size = usize::try_from(inode.size).unwrap_or(usize::MAX);
+        if contents.len() < size {
+            let reason = format!("{size} bytes are said to be inline, and {} are", contents.len());
+            return Err(Failed::Ours(Error::corrupt("ext4 inline data", 0, reason)));
+        }
+        contents.truncate(size);
+        Ok(contents)
+    }
+
+    fn inline_rest(&mut self, inode: &Inode) -> std::result::Result<Vec<u8>, Failed> {
+        let attributes = self.call(|reader| reader.xattrs(inode))?;
+        let rest = attributes.into_iter().find(|attribute| attribute.name == b"system.data");
+        Ok(rest.map(|attribute| attribute.value).unwrap_or_default())
+    }
 }
 
 impl FileSystem for Ext {
@@ -176,9 +277,8 @@ impl FileSystem for Ext {
             }
             let inode = shared.inode(directory.0)?;
             self.check_directory(&inode, directory)?;
-            let entries = shared.call(|reader| reader.read_dir(&inode))?;
-            let names: Names =
-                Arc::new(entries.into_iter().map(|entry| (entry.name, u64::from(entry.inode))).collect());
+            let entries = shared.entries(&inode)?;
+            let names: Names = Arc::new(entries.into_iter().map(|entry| (entry.name, entry.node.0)).collect());
             let found = names.get(name).copied().map(NodeId);
             shared.directories.insert(directory.0, names);
             Ok(found)
@@ -206,23 +306,13 @@ impl FileSystem for Ext {
     }
 
     fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>> {
-        let entries = self.with(|shared| {
+        let mut entries = self.with(|shared| {
             let inode = shared.inode(directory.0)?;
             self.check_directory(&inode, directory)?;
-            shared.call(|reader| reader.read_dir(&inode))
+            shared.entries(&inode)
         })?;
-        let entry = |entry: ferrosys::ext::Entry| DirEntry {
-            name: entry.name,
-            node: NodeId(u64::from(entry.inode)),
-            file_type: match entry.file_type {
-                ExtFileType::Unknown => None,
-                ExtFileType::RegFile => Some(FileType::Regular),
-                ExtFileType::Dir => Some(FileType::Directory),
-                ExtFileType::Symlink => Some(FileType::Symlink),
-                _ => Some(FileType::Special),
-            },
-        };
-        Ok(entries.into_iter().filter(|found| !matches!(found.name.as_slice(), b"." | b"..")).map(entry).collect())
+        entries.retain(|entry| !matches!(entry.name.as_slice(), b"." | b".."));
+        Ok(entries)
     }
 
     fn read(&self, node: NodeId, buffer: &mut [u8], offset: u64) -> Result<usize> {
@@ -230,6 +320,17 @@ impl FileSystem for Ext {
             let inode = shared.inode(node.0)?;
             if file_type(inode.mode) != Some(FileType::Regular) {
                 return Err(wrong_type(node, "a regular file"));
+            }
+            check_content(&inode, node)?;
+            if is_inline(&inode) {
+                let contents = shared.inline_contents(&inode)?;
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = contents.get(start..).unwrap_or_default();
+                let count = rest.len().min(buffer.len());
+                if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+                    to.copy_from_slice(from);
+                }
+                return Ok(count);
             }
             shared.call(|reader| reader.read_into(&inode, offset, buffer))
         })
@@ -240,6 +341,10 @@ impl FileSystem for Ext {
             let inode = shared.inode(node.0)?;
             if file_type(inode.mode) != Some(FileType::Symlink) {
                 return Err(wrong_type(node, "a symbolic link"));
+            }
+            check_content(&inode, node)?;
+            if is_inline(&inode) {
+                return shared.inline_contents(&inode);
             }
             shared.call(|reader| reader.read_symlink(&inode))
         })
