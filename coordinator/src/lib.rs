@@ -1,1 +1,15 @@
-//! (being laid)
+//! The coordinator: takes jobs, leases them to workers, keeps what happened. Everything asynchronous is here, and no decision:
+//! those are made by `guestkit-scheduler`. Nothing leaves before its record is durable.
+
+pub mod api;
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod data_folder;
+pub mod driver;
+pub mod metrics;
+pub mod outbox;
+pub mod store;
+pub mod summary;
+pub mod watch;
+pub mod web;

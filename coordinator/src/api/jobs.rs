@@ -1,0 +1,349 @@
+//! Jobs: submitting, watching and reading jobs.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _};
+use guestkit_domain::{JobId, Time};
+use guestkit_protocol::convert::{job_id, state, time, worker_id};
+use guestkit_protocol::document::{CheckedJob, Source, check};
+use guestkit_protocol::status::{Reason, Refusal};
+use guestkit_protocol::v1;
+use guestkit_protocol::v1::jobs_server::Jobs;
+use guestkit_scheduler::{JobRow, Reply};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Services, mismatched, not_built, not_found, refusal, show, stopping, too_many_watchers, unread, unserved, watching,
+};
+use crate::driver::{Ask, Unserved};
+use crate::store::{JobFilter, PageToken, PageTokenError, StoredJob};
+
+/// Submissions of one stream that are on their way: enough to fill a commit, few enough to hold one client back.
+const SUBMITS_UNDER_WAY_MAX: usize = 1024;
+
+/// Jobs of a page, at most and when nothing is said.
+const PAGE_SIZE_MAX: usize = 1000;
+const PAGE_SIZE_DEFAULT: usize = 100;
+
+/// Bytes of a cancel's reason: it goes into the job's log and to the worker.
+const REASON_BYTES_MAX: usize = 1024;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A submission on its way to the disk.
+struct Submitting {
+    document: v1::JobDocument,
+    created_at: Time,
+    answer: oneshot::Receiver<Result<Reply, Unserved>>,
+}
+
+#[tonic::async_trait]
+impl Jobs for Services {
+    type SubmitStreamStream = Answers<v1::SubmitStreamResponse>;
+    type WatchStream = Answers<v1::WatchResponse>;
+    type WatchAllStream = Answers<v1::WatchAllResponse>;
+    type ReadArtifactStream = Answers<v1::ReadArtifactResponse>;
+
+    async fn submit(&self, request: Request<v1::JobDocument>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let answer = match self.begin_submit(request.into_inner()).await {
+            Ok(submitting) => self.end_submit(submitting).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Response::new(answer.map_err(|refusal| self.refused(refusal))?))
+    }
+
+    async fn submit_stream(
+        &self,
+        request: Request<Streaming<v1::SubmitStreamRequest>>,
+    ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        let mut requests = request.into_inner();
+        let (under_way, submitted) = mpsc::channel(SUBMITS_UNDER_WAY_MAX);
+        let services = self.clone();
+        tokio::spawn(async move {
+            while let Some(request) = requests.next().await {
+                let begun = match request {
+                    Ok(v1::SubmitStreamRequest { document }) => {
+                        Ok(services.begin_submit(document.unwrap_or_default()).await)
+                    }
+                    Err(status) => Err(status),
+                };
+                let broken = begun.is_err();
+                if under_way.send(begun).await.is_err() || broken {
+                    return;
+                }
+            }
+        });
+        let services = self.clone();
+        let answers = ReceiverStream::new(submitted).enumerate().then(move |(index, begun)| {
+            let services = services.clone();
+            async move { Ok(services.answer_one(index as u64, begun?).await) }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let job_id = job_id(&request.get_ref().job_id)?;
+        let job = self.stored(&job_id).await?;
+        Ok(Response::new(v1::GetResponse { job: Some(shown(&job)?) }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let request = request.into_inner();
+        let filter = filter(request.filter.unwrap_or_default())?;
+        let page_size = page_size(request.page_size)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(PageToken::parse(token, &filter).map_err(bad_token)?.after),
+        };
+        let (filter, page) = self
+            .readers
+            .read(move |store| store.list(&filter, after, page_size).map(|page| (filter, page)))
+            .await
+            .map_err(|error| unread(&error))?;
+        Ok(Response::new(v1::ListResponse {
+            jobs: page.jobs.iter().map(shown).collect::<Result<_, _>>()?,
+            next_page_token: page.next.map(|after| PageToken::new(&filter, after).to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::CancelResponse>, Status> {
+        let request = request.into_inner();
+        if request.reason.len() > REASON_BYTES_MAX {
+            return Err(Refusal::of_field("reason", format!("at most {REASON_BYTES_MAX} bytes")).into());
+        }
+        let ask = Ask::Cancel { job_id: job_id(&request.job_id)?, reason: request.reason.into() };
+        Ok(Response::new(v1::CancelResponse { job: Some(self.changed(ask).await?) }))
+    }
+
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        let ask = Ask::Retry { job_id: job_id(&request.get_ref().job_id)? };
+        Ok(Response::new(v1::RetryResponse { job: Some(self.changed(ask).await?) }))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        let ask = Ask::Delete { job_id: job_id(&request.get_ref().job_id)? };
+        match self.driver.ask(ask).await.map_err(unserved)? {
+            Reply::Deleted => Ok(Response::new(v1::DeleteResponse {})),
+            Reply::Refused(refused) => Err(refusal(refused).into()),
+            reply => Err(mismatched(&reply).into()),
+        }
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        let job_id = job_id(&request.get_ref().job_id)?;
+        let asked = job_id.clone();
+        let live = self.driver.read(move |view| view.scheduler.explain(&asked)).await.map_err(unserved)?;
+        let Some(why) = live else {
+            // Over for so long that the scheduler has forgotten it.
+            let job = self.stored(&job_id).await?;
+            return Ok(Response::new(explained_over(&job.row)));
+        };
+        Ok(Response::new(v1::ExplainResponse {
+            state: state::to_wire(why.state).into(),
+            summary: why.reasons.first().cloned().unwrap_or_default(),
+            reasons: why.reasons,
+            eligible_workers: i32::try_from(why.eligible_workers).unwrap_or(i32::MAX),
+            connected_workers: i32::try_from(why.connected_workers).unwrap_or(i32::MAX),
+            jobs_ahead: why.jobs_ahead,
+        }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let job_id = job_id(&request.job_id)?;
+        let watcher = self.hub.job(job_id.clone()).map_err(too_many_watchers)?;
+        let job = self.stored(&job_id).await?;
+        if request.after_sequence > job.row.sequence {
+            let text = format!("the job's log is at {}, not yet at {}", job.row.sequence, request.after_sequence);
+            return Err(Refusal::of_field("after_sequence", text).into());
+        }
+        let events = watching::job(self.readers.clone(), watcher, job_id, request.after_sequence);
+        Ok(Response::new(self.ending_with_us(events)))
+    }
+
+    async fn watch_all(&self, request: Request<v1::WatchAllRequest>) -> Result<Response<Self::WatchAllStream>, Status> {
+        let request = request.into_inner();
+        let filter = filter(request.filter.unwrap_or_default())?;
+        let revisions = self.hub.revisions();
+        let known = revisions.borrow().0;
+        if request.after_revision > known {
+            let text = format!("the store is at revision {known}, not yet at {}", request.after_revision);
+            return Err(Refusal::of_field("after_revision", text).into());
+        }
+        let changes = watching::all(self.readers.clone(), revisions, filter, request.after_revision);
+        Ok(Response::new(self.ending_with_us(changes)))
+    }
+
+    async fn get_report(
+        &self,
+        request: Request<v1::GetReportRequest>,
+    ) -> Result<Response<v1::GetReportResponse>, Status> {
+        let job_id = job_id(&request.get_ref().job_id)?;
+        let job = self.stored(&job_id).await?;
+        let over = job.row.phase.state();
+        if !over.is_terminal() {
+            let text = format!("job {job_id} is {}, there is no report yet", state::word(over));
+            return Err(Refusal::new(Reason::NotOver, text).into());
+        }
+        let made = self.readers.read(move |store| store.result(&job_id)).await.map_err(|error| unread(&error))?;
+        let result = show::result(&shown(&job)?, made).map_err(|error| {
+            Refusal::new(Reason::Internal, format!("the outcome of job {} cannot be decoded: {error}", job.job_id))
+        })?;
+        Ok(Response::new(v1::GetReportResponse { result: Some(result) }))
+    }
+
+    async fn read_artifact(
+        &self,
+        _request: Request<v1::ReadArtifactRequest>,
+    ) -> Result<Response<Self::ReadArtifactStream>, Status> {
+        Err(not_built("Jobs/ReadArtifact"))
+    }
+}
+
+impl Services {
+    async fn begin_submit(&self, document: v1::JobDocument) -> Result<Submitting, Refusal> {
+        let CheckedJob { document, spec, .. } = check(document, Source::Network, self.clock.now())?;
+        let created_at = spec.created_at;
+        let encoded = document.encode_to_vec().into();
+        let ask = Ask::Submit { spec: Box::new(spec), document: encoded };
+        let answer = self.driver.begin(ask).await.map_err(unserved)?;
+        Ok(Submitting { document, created_at, answer })
+    }
+
+    async fn end_submit(&self, submitting: Submitting) -> Result<v1::SubmitResponse, Refusal> {
+        let reply = submitting.answer.await.unwrap_or(Err(Unserved::Stopping)).map_err(unserved)?;
+        match reply {
+            Reply::Submitted { row, existing: false, .. } => {
+                let job = show::job(submitting.document, submitting.created_at, &row);
+                Ok(v1::SubmitResponse { job: Some(job), existing: false })
+            }
+            // The job that is there may have been submitted under another name, at another time.
+            Reply::Submitted { job_id, row, existing: true } => {
+                Ok(v1::SubmitResponse { job: Some(self.as_it_is(&job_id, &row).await?), existing: true })
+            }
+            Reply::Refused(refused) => Err(refusal(refused)),
+            reply => Err(mismatched(&reply)),
+        }
+    }
+
+    async fn answer_one(&self, index: u64, begun: Result<Submitting, Refusal>) -> v1::SubmitStreamResponse {
+        let answer = match begun {
+            Ok(submitting) => self.end_submit(submitting).await,
+            Err(refusal) => Err(refusal),
+        };
+        match answer {
+            Ok(accepted) => v1::SubmitStreamResponse { index, accepted: Some(accepted), refused: None },
+            Err(refusal) => {
+                let refused = Some(self.refused(refusal).into());
+                v1::SubmitStreamResponse { index, accepted: None, refused }
+            }
+        }
+    }
+
+    /// Asks for a change of a job, and shows the job after it.
+    async fn changed(&self, ask: Ask) -> Result<v1::Job, Refusal> {
+        match self.driver.ask(ask).await.map_err(unserved)? {
+            Reply::Job { job_id, row } => self.as_it_is(&job_id, &row).await,
+            Reply::Refused(refused) => Err(refusal(refused)),
+            reply => Err(mismatched(&reply)),
+        }
+    }
+
+    /// The job with what the scheduler has just said about it; the rest is the store's.
+    async fn as_it_is(&self, job_id: &JobId, row: &JobRow) -> Result<v1::Job, Refusal> {
+        let mut stored = self.stored(job_id).await?;
+        stored.row = row.clone();
+        shown(&stored)
+    }
+
+    async fn stored(&self, job_id: &JobId) -> Result<StoredJob, Refusal> {
+        let asked = job_id.clone();
+        let found = self.readers.read(move |store| store.job(&asked)).await.map_err(|error| unread(&error))?;
+        found.ok_or_else(|| not_found(job_id))
+    }
+
+    /// The stream, until the coordinator stops: then it ends saying so, never as if it were complete.
+    pub(super) fn ending_with_us<T: Send + 'static>(
+        &self,
+        stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Answers<T> {
+        let stopped = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ending = {
+            let (stopped, until_stopping) = (Arc::clone(&stopped), self.until_stopping());
+            async move {
+                until_stopping.await;
+                stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        let last = futures::stream::once(async move { stopped.load(std::sync::atomic::Ordering::Relaxed) })
+            .filter_map(async |stopped| stopped.then(|| Err(stopping())));
+        Box::pin(stream.take_until(ending).chain(last))
+    }
+}
+
+fn explained_over(row: &JobRow) -> v1::ExplainResponse {
+    let state = row.phase.state();
+    let summary = match row.failure() {
+        Some(why) => format!("it is over: {}", show::told(why)),
+        None => format!("it is over: {}", state::word(state)),
+    };
+    v1::ExplainResponse {
+        state: state::to_wire(state).into(),
+        reasons: vec![summary.clone()],
+        summary,
+        ..Default::default()
+    }
+}
+
+fn shown(job: &StoredJob) -> Result<v1::Job, Refusal> {
+    show::stored_job(job)
+        .map_err(|error| Refusal::new(Reason::Internal, format!("job {} cannot be decoded: {error}", job.job_id)))
+}
+
+fn page_size(asked: i32) -> Result<usize, Refusal> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(PAGE_SIZE_DEFAULT),
+        Ok(size) if size <= PAGE_SIZE_MAX => Ok(size),
+        _ => Err(Refusal::of_field("page_size", format!("must be 0 to {PAGE_SIZE_MAX}, is {asked}"))),
+    }
+}
+
+fn bad_token(error: PageTokenError) -> Refusal {
+    Refusal::new(Reason::InvalidPageToken, format!("page_token is {error}"))
+}
+
+/// Values of one criterion of a filter: more than there are states, operations or labels of a job.
+const CRITERION_VALUES_MAX: usize = 64;
+
+fn filter(filter: v1::JobFilter) -> Result<JobFilter, Refusal> {
+    for (field, count) in [
+        ("filter.states", filter.states.len()),
+        ("filter.operations", filter.operations.len()),
+        ("filter.labels", filter.labels.len()),
+    ] {
+        if count > CRITERION_VALUES_MAX {
+            return Err(Refusal::of_field(field, format!("at most {CRITERION_VALUES_MAX} values, has {count}")));
+        }
+    }
+    let instant = |field: &str, at: Option<prost_types::Timestamp>| {
+        let instant =
+            at.map(|at| time::from_wire(&at).ok_or_else(|| Refusal::of_field(field, "outside of the calendar")));
+        instant.transpose()
+    };
+    if !filter.worker_id.is_empty() {
+        worker_id(&filter.worker_id)?;
+    }
+    Ok(JobFilter {
+        states: filter.states.into_iter().map(state::from_wire).collect::<Result<_, _>>()?,
+        operations: filter.operations,
+        namespace: Some(filter.namespace).filter(|text| !text.is_empty()),
+        labels: filter.labels.into_iter().collect(),
+        worker_id: Some(filter.worker_id).filter(|text| !text.is_empty()),
+        created_after: instant("filter.created_after", filter.created_after)?,
+        created_before: instant("filter.created_before", filter.created_before)?,
+    })
+}

@@ -1,0 +1,439 @@
+//! Workers: one stream per worker, which carries everything. Here it is only carried: what a worker says is checked and handed
+//! to the driver, what the driver says is put on the wire. Nonsense ends the session with a reason, and nothing else.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use guestkit_domain::{ErrorCode, Failure, JobId, LeaseId, OutcomeStatus, Progress, SessionId, WorkerId};
+use guestkit_protocol::convert::{failure, job_id, lease_id, state, time, worker};
+use guestkit_protocol::status::{Reason, Refusal};
+use guestkit_protocol::v1;
+use guestkit_protocol::v1::session_request::Message as Said;
+use guestkit_protocol::v1::session_response::Message as Say;
+use guestkit_protocol::v1::workers_server::Workers;
+use guestkit_scheduler::{Body, Held, HeldDecision, Input, OutcomeVerdict, ToWorker};
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, Span, debug, info, info_span, warn};
+
+use super::{Services, not_built, unread};
+use crate::outbox::{self, Next, Outgoing, Outgoings, goodbye, outbox};
+
+/// How long a stream may be open without a Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the last words may take to be taken.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Outcomes above this go by reference: a report of a whole guest is some 100 KiB, and a message stays within 4 MiB.
+const INLINE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one progress entry: a line, and what an operation adds; it is kept for the life of the job.
+const PROGRESS_BYTES_MAX: usize = 64 * 1024;
+
+/// Messages between a session and its connection. Small: what waits longer waits in the outbox, which is what is watched.
+const WIRE_MESSAGES_MAX: usize = 16;
+
+/// Attempts whose trace a session keeps open: above the slots of any worker.
+const TRACES_MAX: usize = 4096;
+
+type Wire = mpsc::Sender<Result<v1::SessionResponse, Status>>;
+
+#[tonic::async_trait]
+impl Workers for Services {
+    type SessionStream = ReceiverStream<Result<v1::SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (wire, responses) = mpsc::channel(WIRE_MESSAGES_MAX);
+        let from = request.remote_addr();
+        tokio::spawn(serve(self.clone(), request.into_inner(), wire, from));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    async fn put_artifact(
+        &self,
+        _request: Request<Streaming<v1::PutArtifactRequest>>,
+    ) -> Result<Response<v1::PutArtifactResponse>, Status> {
+        Err(not_built("Workers/PutArtifact"))
+    }
+}
+
+/// Why a session ended.
+enum End {
+    /// The worker closed its side, or the connection broke.
+    Gone,
+    /// The coordinator said goodbye.
+    Said,
+    /// The worker said something that makes no sense.
+    Nonsense(Refusal),
+}
+
+async fn serve(
+    services: Services,
+    mut requests: Streaming<v1::SessionRequest>,
+    wire: Wire,
+    from: Option<std::net::SocketAddr>,
+) {
+    let hello = match hello(&mut requests).await {
+        Ok(hello) => hello,
+        Err(refusal) => return turn_away(&services, &wire, refusal).await,
+    };
+    let (profile, held) = match checked(&hello) {
+        Ok(checked) => checked,
+        Err(refusal) => return turn_away(&services, &wire, refusal).await,
+    };
+    let (worker_id, boot_id) = (profile.worker_id.clone(), profile.boot_id.clone());
+    let (outbox, outgoings) = outbox();
+    let session = match services.driver.open(profile, held, hello.description.unwrap_or_default(), outbox).await {
+        Ok(session) => session,
+        Err(error) => {
+            let last = goodbye(v1::GoodbyeReason::ShuttingDown, error.to_string(), outbox::RECONNECT_AFTER_RESTART);
+            say_goodbye(&wire, last).await;
+            return;
+        }
+    };
+    services.metrics.sessions_opened.fetch_add(1, Ordering::Relaxed);
+    let span = info_span!("session", session = session.0, worker = %worker_id);
+    async {
+        info!(boot = %boot_id, from = from.map(tracing::field::display), "worker connected");
+        let talk = Session { services: &services, session, worker_id, wire: &wire, traces: Mutex::default() };
+        match talk.run(&mut requests, outgoings).await {
+            End::Gone => info!("worker disconnected"),
+            End::Said => info!("session ended by the coordinator"),
+            End::Nonsense(refusal) => turn_away(&services, &wire, refusal).await,
+        }
+        // A driver that has stopped knows that every session is over.
+        let _ = services.driver.say(Input::Disconnect { session }).await;
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn hello(requests: &mut Streaming<v1::SessionRequest>) -> Result<v1::Hello, Refusal> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
+    match first {
+        Ok(Ok(Some(v1::SessionRequest { message: Some(Said::Hello(hello)) }))) => Ok(hello),
+        Ok(Ok(_)) => Err(Refusal::of_field("hello", "must be the first message of a session")),
+        Ok(Err(status)) => Err(Refusal::new(Reason::InvalidArgument, format!("read the hello: {}", status.message()))),
+        Err(_) => {
+            let text = format!("must come within {} seconds", HELLO_TIMEOUT.as_secs());
+            Err(Refusal::of_field("hello", text))
+        }
+    }
+}
+
+fn checked(hello: &v1::Hello) -> Result<(guestkit_domain::WorkerProfile, Vec<Held>), Refusal> {
+    let profile = worker::profile(hello)?;
+    let held = hello.held.iter().map(|held| {
+        let finished = match held.state() {
+            v1::HeldState::Running => false,
+            v1::HeldState::Finished => true,
+            v1::HeldState::Unspecified => return Err(Refusal::of_field("hello.held.state", "required")),
+        };
+        Ok(Held { lease: lease_id(held.lease_id)?, job_id: job_id(&held.job_id)?, finished })
+    });
+    Ok((profile, held.collect::<Result<_, Refusal>>()?))
+}
+
+/// Says what made no sense, both ways a peer may look for it, and ends the stream.
+async fn turn_away(services: &Services, wire: &Wire, refusal: Refusal) {
+    warn!(%refusal, "session ends: the worker said something that makes no sense");
+    services.metrics.sessions_nonsense.fetch_add(1, Ordering::Relaxed);
+    // A worker that talks nonsense once will do it again: not at once.
+    let last = goodbye(v1::GoodbyeReason::ProtocolError, refusal.to_string(), Duration::from_secs(10));
+    say_goodbye(wire, last).await;
+    // A peer that does not read does not want to know.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, wire.send(Err(refusal.into()))).await;
+}
+
+async fn say_goodbye(wire: &Wire, last: v1::Goodbye) {
+    let last = v1::SessionResponse { message: Some(Say::Goodbye(last)) };
+    // A peer that does not read does not want to know.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, wire.send(Ok(last))).await;
+}
+
+struct Session<'a> {
+    services: &'a Services,
+    session: SessionId,
+    worker_id: WorkerId,
+    wire: &'a Wire,
+    /// The trace of each attempt under way, from its offer to its outcome.
+    traces: Mutex<HashMap<LeaseId, Span>>,
+}
+
+impl Session<'_> {
+    /// Listens and talks until one of both is over.
+    async fn run(&self, requests: &mut Streaming<v1::SessionRequest>, outgoings: Outgoings) -> End {
+        tokio::select! {
+            end = self.listen(requests) => end,
+            end = self.talk(outgoings) => end,
+        }
+    }
+
+    async fn listen(&self, requests: &mut Streaming<v1::SessionRequest>) -> End {
+        while let Some(request) = requests.next().await {
+            let Ok(request) = request else { return End::Gone };
+            let result = match request.message {
+                Some(Said::Heartbeat(beat)) => {
+                    let (session, free) = (self.session, beat.free_disk_bytes);
+                    self.services.driver.beat(session, self.worker_id.clone(), beat.sequence, free).await
+                }
+                message => match self.input(message) {
+                    Ok(input) => self.services.driver.say(input).await,
+                    Err(refusal) => return End::Nonsense(refusal),
+                },
+            };
+            if result.is_err() {
+                // The driver is stopping, and says so through the outbox.
+                return std::future::pending().await;
+            }
+        }
+        End::Gone
+    }
+
+    async fn talk(&self, mut outgoings: Outgoings) -> End {
+        loop {
+            match outgoings.next().await {
+                Next::Send(outgoing) => {
+                    if self.send(outgoing).await.is_err() {
+                        return End::Gone;
+                    }
+                }
+                Next::End(last) => {
+                    let rest = async {
+                        while let Some(outgoing) = outgoings.rest() {
+                            if self.send(outgoing).await.is_err() {
+                                break;
+                            }
+                        }
+                    };
+                    // What a slow worker does not take is lost to it; its leases find their own way.
+                    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, rest).await;
+                    say_goodbye(self.wire, last).await;
+                    return End::Said;
+                }
+            }
+        }
+    }
+
+    async fn send(&self, outgoing: Outgoing) -> Result<(), Gone> {
+        let Some(message) = self.message(outgoing).await else { return Ok(()) };
+        let response = v1::SessionResponse { message: Some(message) };
+        self.wire.send(Ok(response)).await.map_err(|_| Gone)
+    }
+
+    /// The message as the wire has it; `None` for an offer whose document cannot be read: not sent, it is not accepted, and
+    /// offered again when its accept deadline has passed.
+    async fn message(&self, outgoing: Outgoing) -> Option<Say> {
+        Some(match outgoing.message {
+            ToWorker::Welcome { heartbeat_interval, lease_ttl, accept_timeout, held } => Say::Welcome(v1::Welcome {
+                session_id: self.session.0.to_string(),
+                heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
+                lease_ttl: Some(time::duration_to_wire(lease_ttl)),
+                accept_timeout: Some(time::duration_to_wire(accept_timeout)),
+                inline_bytes_max: INLINE_BYTES_MAX as u64,
+                held: held.into_iter().map(verdict).collect(),
+            }),
+            ToWorker::Lease { lease, job_id, attempt, timeout } => {
+                let document = self.document(&job_id, outgoing.document).await?;
+                self.begin_trace(lease, &document, attempt);
+                Say::Lease(v1::Lease {
+                    lease_id: lease.0,
+                    job_id: job_id.to_string(),
+                    attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
+                    document: Some(document),
+                    timeout: Some(time::duration_to_wire(timeout)),
+                })
+            }
+            ToWorker::Cancel { lease, reason, outcome_wanted } => {
+                if !outcome_wanted {
+                    self.end_trace(lease, "void");
+                }
+                Say::Cancel(v1::CancelLease { lease_id: lease.0, reason: reason.to_string(), outcome_wanted })
+            }
+            ToWorker::OutcomeAck { lease, verdict } => {
+                let (verdict, told) = match verdict {
+                    OutcomeVerdict::Recorded => (v1::OutcomeVerdict::Recorded, "recorded"),
+                    OutcomeVerdict::Stale => (v1::OutcomeVerdict::Stale, "stale"),
+                };
+                self.end_trace(lease, told);
+                Say::OutcomeAck(v1::OutcomeAck { lease_id: lease.0, verdict: verdict.into() })
+            }
+            ToWorker::HeartbeatAck { sequence } => Say::HeartbeatAck(v1::HeartbeatAck { sequence }),
+            ToWorker::Drain { deadline } => Say::Drain(v1::Drain { deadline: deadline.map(time::duration_to_wire) }),
+            ToWorker::Goodbye { reason } => Say::Goodbye(outbox::farewell(reason)),
+        })
+    }
+
+    async fn document(&self, job_id: &JobId, at_hand: Option<Body>) -> Option<v1::JobDocument> {
+        let document = match at_hand {
+            Some(document) => v1::JobDocument::decode(&document[..]),
+            None => {
+                let asked = job_id.clone();
+                match self.services.readers.read(move |store| store.document(&asked)).await {
+                    Ok(document) => v1::JobDocument::decode(&document.unwrap_or_default()[..]),
+                    Err(error) => {
+                        warn!(job = %job_id, refusal = %unread(&error), "cannot offer a job");
+                        return None;
+                    }
+                }
+            }
+        };
+        document.inspect_err(|error| warn!(job = %job_id, %error, "cannot offer a job: its document is damaged")).ok()
+    }
+
+    /// What the worker said, checked.
+    fn input(&self, message: Option<Said>) -> Result<Input, Refusal> {
+        let session = self.session;
+        Ok(match message {
+            None => return Err(Refusal::of_field("message", "required")),
+            Some(Said::Hello(_)) => return Err(Refusal::of_field("hello", "only the first message may be one")),
+            Some(Said::Accept(accept)) => Input::Accept { session, lease: lease_id(accept.lease_id)? },
+            Some(Said::Refuse(refuse)) => Input::Refuse {
+                session,
+                lease: lease_id(refuse.lease_id)?,
+                fault: state::fault_from_wire(refuse.fault)?,
+                failure: failure::from_wire(&refuse.error.unwrap_or_default()),
+            },
+            Some(Said::Progress(told)) => {
+                let lease = lease_id(told.lease_id)?;
+                Input::Progress { session, lease, progress: progress(told.progress.unwrap_or_default())? }
+            }
+            Some(Said::Outcome(outcome)) => self.outcome(outcome)?,
+            Some(Said::Heartbeat(beat)) => Input::Heartbeat { session, sequence: beat.sequence },
+            Some(Said::Draining(draining)) => {
+                info!(reason = draining.reason, "the worker asks for no more work");
+                Input::Draining { session }
+            }
+        })
+    }
+
+    fn outcome(&self, outcome: v1::Outcome) -> Result<Input, Refusal> {
+        let lease = lease_id(outcome.lease_id)?;
+        let job_id = job_id(&outcome.job_id)?;
+        let status = state::outcome_from_wire(outcome.status)?;
+        let session = self.session;
+        if let Err(why) = sound(&outcome, status) {
+            // Refusing the message would have the worker send it again for ever; the attempt ends with what is wrong instead.
+            warn!(job = %job_id, lease = lease.0, why = &*why.message, "an outcome cannot be taken; its attempt failed");
+            let status = OutcomeStatus::Failed;
+            return Ok(Input::Outcome {
+                session,
+                lease,
+                job_id,
+                status,
+                failure: Some(why),
+                result: Vec::new().into(),
+            });
+        }
+        let failure = match status {
+            OutcomeStatus::Completed => None,
+            _ => Some(outcome.error.as_ref().map_or_else(|| unexplained(status), failure::from_wire)),
+        };
+        Ok(Input::Outcome { session, lease, job_id, status, failure, result: outcome.result.into() })
+    }
+
+    fn begin_trace(&self, lease: LeaseId, document: &v1::JobDocument, attempt: u32) {
+        let span = info_span!("attempt", job = document.job_id, lease = lease.0, attempt, worker = %self.worker_id);
+        if let Some(ids) = &document.observability {
+            guestkit_telemetry::join(&span, &ids.trace_id, &ids.span_id);
+        }
+        span.in_scope(|| debug!("offered"));
+        let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        if traces.len() < TRACES_MAX {
+            traces.insert(lease, span);
+        }
+    }
+
+    fn end_trace(&self, lease: LeaseId, how: &str) {
+        let span = self.traces.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+        if let Some(span) = span {
+            span.in_scope(|| debug!(outcome = how, "ended"));
+        }
+    }
+}
+
+/// The worker's side of the stream is gone.
+struct Gone;
+
+fn verdict((lease, decision): (LeaseId, HeldDecision)) -> v1::HeldVerdict {
+    let decision = match decision {
+        HeldDecision::Keep => v1::HeldDecision::Keep,
+        HeldDecision::Stop => v1::HeldDecision::Stop,
+        HeldDecision::Deliver => v1::HeldDecision::Deliver,
+    };
+    v1::HeldVerdict { lease_id: lease.0, decision: decision.into() }
+}
+
+fn progress(told: v1::Progress) -> Result<Progress, Refusal> {
+    let percent = told.progress_percent;
+    if !(0.0..=100.0).contains(&percent) {
+        return Err(Refusal::of_field("progress.progress_percent", format!("must be 0 to 100, is {percent}")));
+    }
+    // Sequence, attempt and timestamp are the coordinator's.
+    let body = v1::Progress { phase: told.phase, message: told.message, details: told.details, ..Default::default() };
+    let bytes = body.encoded_len();
+    if bytes > PROGRESS_BYTES_MAX {
+        return Err(Refusal::of_field("progress", format!("at most {PROGRESS_BYTES_MAX} bytes, has {bytes}")));
+    }
+    Ok(Progress { percent, body: body.encode_to_vec().into() })
+}
+
+/// The part of an outcome document that must agree with its message. Protobuf skips the rest: the report stays unopened.
+#[derive(Clone, PartialEq, Message)]
+struct ResultHead {
+    #[prost(string, tag = "1")]
+    job_id: String,
+    #[prost(string, tag = "2")]
+    status: String,
+}
+
+/// Whether an outcome's document can be taken.
+fn sound(outcome: &v1::Outcome, status: OutcomeStatus) -> Result<(), Failure> {
+    let failed = |code, message: String| Err(Failure { code, message: message.into() });
+    if outcome.result.len() > INLINE_BYTES_MAX {
+        let bytes = outcome.result.len();
+        let text = format!("the outcome document has {bytes} bytes, at most {INLINE_BYTES_MAX} are taken in a session");
+        return failed(ErrorCode::LimitExceeded, text);
+    }
+    if outcome.result.is_empty() {
+        return match status {
+            OutcomeStatus::Completed => failed(ErrorCode::Internal, "the worker sent no outcome document".into()),
+            _ => Ok(()),
+        };
+    }
+    let actual: [u8; 32] = Sha256::digest(&outcome.result).into();
+    if actual[..] != outcome.result_sha256[..] {
+        return failed(
+            ErrorCode::Internal,
+            "the outcome document does not have the SHA-256 that was sent with it".into(),
+        );
+    }
+    match ResultHead::decode(&outcome.result[..]) {
+        Err(error) => failed(ErrorCode::Internal, format!("the outcome document cannot be decoded: {error}")),
+        Ok(head) if head.job_id != outcome.job_id || head.status != state::outcome_word(status) => {
+            let text =
+                format!("the outcome document is of job {:?}, {:?}, not of this outcome", head.job_id, head.status);
+            failed(ErrorCode::Internal, text)
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn unexplained(status: OutcomeStatus) -> Failure {
+    let code = match status {
+        OutcomeStatus::Cancelled => ErrorCode::Cancelled,
+        OutcomeStatus::Timeout => ErrorCode::Timeout,
+        OutcomeStatus::Completed | OutcomeStatus::Failed => ErrorCode::Internal,
+    };
+    Failure { code, message: "the worker gave no reason".into() }
+}

@@ -1,0 +1,289 @@
+//! Every setting of the coordinator, in one struct, read in one place: defaults, then the file, then the environment, then
+//! the flags; the later wins. A setting that changes nothing does not exist.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+/// How the coordinator runs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where gRPC (and gRPC-Web) is served. Port 0 takes a free one; `listen.json` in the data folder tells which.
+    pub listen: SocketAddr,
+    /// Where health, metrics and JSON are served over HTTP. Port 0 as above.
+    pub http: SocketAddr,
+    /// Folder of the store; made when absent, held by one coordinator at a time.
+    pub data: PathBuf,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
+    /// OTLP over gRPC, such as `http://127.0.0.1:4317`; traces are not exported when absent.
+    pub otlp_endpoint: Option<String>,
+    /// Origins that browsers may call gRPC-Web from; none when empty, `*` is any.
+    pub cors_origins: Vec<String>,
+    /// Jobs that may wait or run at once; a submission above it is refused with RESOURCE_EXHAUSTED.
+    pub jobs_active_max: usize,
+    /// Seconds between two heartbeats of a worker.
+    pub heartbeat_seconds: f64,
+    /// Seconds a lease stands without a word from its worker.
+    pub lease_ttl_seconds: f64,
+    /// Seconds a worker has for accepting a lease.
+    pub accept_seconds: f64,
+    /// Seconds for which clients and workers may finish what they are doing when the coordinator stops.
+    pub drain_seconds: f64,
+    /// Calls and streams that one connection may have open at once.
+    pub streams_per_connection_max: u32,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
+            http: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            data: PathBuf::from("./data"),
+            log_format: LogFormat::Text,
+            otlp_endpoint: None,
+            cors_origins: Vec::new(),
+            // A queued job costs the scheduler a few hundred bytes: a million fit in a few hundred MB.
+            jobs_active_max: 1_000_000,
+            heartbeat_seconds: 5.0,
+            lease_ttl_seconds: 60.0,
+            accept_seconds: 5.0,
+            drain_seconds: 10.0,
+            // More than a dashboard or a bulk client needs; a connection that wants more opens a second one.
+            streams_per_connection_max: 1024,
+        }
+    }
+}
+
+/// The flags that override the file; each has an environment variable beside it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    /// Settings in TOML; the names are those of the flags, with underscores.
+    #[arg(long, env = "GUESTKIT_COORDINATOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where gRPC is served [default: 127.0.0.1:7443]; port 0 takes a free one, told in DATA/listen.json.
+    #[arg(long, env = "GUESTKIT_COORDINATOR_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Where health, metrics and JSON are served [default: 127.0.0.1:7480].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_HTTP", value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+    /// Folder of the store [default: ./data].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_DATA", value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// How log lines look [default: text].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Where traces are sent by OTLP over gRPC, such as http://127.0.0.1:4317 [default: nowhere].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// An origin that browsers may call from; may be given more than once, `*` is any [default: none].
+    #[arg(
+        long = "cors-origin",
+        env = "GUESTKIT_COORDINATOR_CORS_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub cors_origins: Vec<String>,
+    /// Jobs that may wait or run at once [default: 1000000].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_JOBS_ACTIVE_MAX", value_name = "N")]
+    pub jobs_active_max: Option<usize>,
+    /// Seconds between heartbeats of a worker [default: 5].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_HEARTBEAT_SECONDS", value_name = "SECONDS")]
+    pub heartbeat_seconds: Option<f64>,
+    /// Seconds a lease stands without a word from its worker [default: 60].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_LEASE_TTL_SECONDS", value_name = "SECONDS")]
+    pub lease_ttl_seconds: Option<f64>,
+    /// Seconds a worker has for accepting a lease [default: 5].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_ACCEPT_SECONDS", value_name = "SECONDS")]
+    pub accept_seconds: Option<f64>,
+    /// Seconds given to clients and workers when the coordinator stops [default: 10].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_DRAIN_SECONDS", value_name = "SECONDS")]
+    pub drain_seconds: Option<f64>,
+    /// Calls one connection may have open at once [default: 1024].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_STREAMS_PER_CONNECTION_MAX", value_name = "N")]
+    pub streams_per_connection_max: Option<u32>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("read the settings file {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or names something unknown.
+    #[error("understand the settings file {}", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A value outside its bounds.
+    #[error("{setting} must be {bounds}, not {found}")]
+    OutOfBounds {
+        /// Its name.
+        setting: &'static str,
+        /// What is allowed.
+        bounds: &'static str,
+        /// What was given.
+        found: String,
+    },
+}
+
+impl Config {
+    /// Defaults, overridden by the file, overridden by the flags (which carry the environment).
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood, or a value is outside its bounds.
+    pub fn from_flags(flags: Flags) -> Result<Self, ConfigError> {
+        let mut config = match &flags.config {
+            Some(path) => Self::from_file(path)?,
+            None => Self::default(),
+        };
+        config.override_with(flags);
+        config.checked()
+    }
+
+    fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    fn override_with(&mut self, flags: Flags) {
+        fn set<T>(slot: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        }
+        set(&mut self.listen, flags.listen);
+        set(&mut self.http, flags.http);
+        set(&mut self.data, flags.data);
+        set(&mut self.log_format, flags.log_format);
+        set(&mut self.otlp_endpoint, flags.otlp_endpoint.map(Some));
+        if !flags.cors_origins.is_empty() {
+            self.cors_origins = flags.cors_origins;
+        }
+        set(&mut self.jobs_active_max, flags.jobs_active_max);
+        set(&mut self.heartbeat_seconds, flags.heartbeat_seconds);
+        set(&mut self.lease_ttl_seconds, flags.lease_ttl_seconds);
+        set(&mut self.accept_seconds, flags.accept_seconds);
+        set(&mut self.drain_seconds, flags.drain_seconds);
+        set(&mut self.streams_per_connection_max, flags.streams_per_connection_max);
+    }
+
+    /// Checks the bounds that types do not carry.
+    ///
+    /// # Errors
+    /// When a value is outside its bounds.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        // Below 10 ms a heartbeat is load, not a sign of life; above a day nobody would notice a dead worker.
+        let interval = |setting, found: f64| {
+            if (0.01..=86_400.0).contains(&found) {
+                return Ok(());
+            }
+            Err(ConfigError::OutOfBounds { setting, bounds: "0.01 to 86400 seconds", found: found.to_string() })
+        };
+        interval("heartbeat_seconds", self.heartbeat_seconds)?;
+        interval("lease_ttl_seconds", self.lease_ttl_seconds)?;
+        interval("accept_seconds", self.accept_seconds)?;
+        interval("drain_seconds", self.drain_seconds)?;
+        if self.lease_ttl_seconds < 3.0 * self.heartbeat_seconds {
+            return Err(ConfigError::OutOfBounds {
+                setting: "lease_ttl_seconds",
+                bounds: "at least three heartbeats, or one delayed heartbeat would cost a running job",
+                found: self.lease_ttl_seconds.to_string(),
+            });
+        }
+        for (setting, found) in [
+            ("jobs_active_max", self.jobs_active_max),
+            ("streams_per_connection_max", self.streams_per_connection_max as usize),
+        ] {
+            if found == 0 {
+                return Err(ConfigError::OutOfBounds { setting, bounds: "at least 1", found: found.to_string() });
+            }
+        }
+        Ok(self)
+    }
+
+    /// Between two heartbeats.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_secs_f64(self.heartbeat_seconds)
+    }
+
+    /// A lease's life without a word from its worker.
+    #[must_use]
+    pub fn lease_ttl(&self) -> Duration {
+        Duration::from_secs_f64(self.lease_ttl_seconds)
+    }
+
+    /// For accepting a lease.
+    #[must_use]
+    pub fn accept(&self) -> Duration {
+        Duration::from_secs_f64(self.accept_seconds)
+    }
+
+    /// For stopping gracefully.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs_f64(self.drain_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_override_the_file_and_the_file_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\naccept_seconds = 2.5\nlog_format = \"json\"\n").unwrap();
+        let flags = Flags { config: Some(file), listen: Some("127.0.0.1:2".parse().unwrap()), ..Flags::default() };
+        let config = Config::from_flags(flags).unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.accept(), Duration::from_millis(2500));
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.http, Config::default().http);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.toml");
+        for (text, told) in [
+            ("lissen = \"127.0.0.1:1\"", "lissen"),
+            ("heartbeat_seconds = 0", "heartbeat_seconds"),
+            ("lease_ttl_seconds = 6", "three heartbeats"),
+            ("jobs_active_max = 0", "jobs_active_max"),
+            ("drain_seconds = nan", "drain_seconds"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = Config::from_flags(Flags { config: Some(file.clone()), ..Flags::default() }).unwrap_err();
+            let shown = match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            };
+            assert!(shown.contains(told), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,624 @@
+//! Owns the scheduler and the store's writing side, on a thread of its own:
+//!
+//! ```text
+//! gather ─► handle each ─► Wake if due ─► one commit ─► release replies, sends, watchers
+//!    ▲                                                       │
+//!    └───────────── what arrived meanwhile ──────────────────┘
+//! ```
+//!
+//! Nothing leaves before its record is durable. While one commit is made durable, what arrives gathers in the channel and is
+//! the next one: no timer, no delay, and one caller alone pays one fsync.
+//!
+//! A commit that fails has changed the scheduler and not the store. Then the scheduler is dropped with all that followed,
+//! callers are told, sessions end (they will resume), and once the store takes writes again another scheduler is restored
+//! from it. A store that belongs to somebody else, or contradicts us, ends the process instead.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use guestkit_domain::{JobId, JobSpec, Revision, SessionId, Time, WorkerId, WorkerProfile};
+use guestkit_protocol::v1;
+use guestkit_scheduler::{
+    Body, Change, Config, DrainTarget, Effects, Event, Held, Input, Ledger, Notice, Released, Reply, RequestId,
+    Scheduler, ToWorker,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::outbox::{self, Outbox, Outgoing, goodbye};
+use crate::store::{Epoch, Store, StoreError};
+use crate::summary::Summary;
+use crate::watch::WatchHub;
+
+/// Commands that wait for the driver: what a large fleet says within one commit. Beyond it callers and streams wait, which
+/// is what holds peers back.
+const COMMANDS_MAX: usize = 8192;
+
+/// Commands handled in one commit: bounds the time a commit takes, and with it everybody's latency.
+const GATHER_MAX: usize = 2048;
+
+/// Bytes of documents kept at hand for offers; others are read from the store.
+const DOCUMENTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Between two tries of a store that does not take writes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a caller may ask for.
+#[derive(Debug)]
+pub enum Ask {
+    /// Run a job.
+    Submit {
+        /// What the scheduler decides with.
+        spec: Box<JobSpec>,
+        /// The encoded document.
+        document: Body,
+    },
+    /// End a job.
+    Cancel {
+        /// Which.
+        job_id: JobId,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// New attempts.
+    Retry {
+        /// For which.
+        job_id: JobId,
+    },
+    /// Forget a job.
+    Delete {
+        /// Which.
+        job_id: JobId,
+    },
+    /// No new work for some workers.
+    Drain {
+        /// Which.
+        target: DrainTarget,
+        /// Until when the rest may run.
+        deadline: Option<Duration>,
+    },
+    /// The end of a drain.
+    Resume {
+        /// Which.
+        target: DrainTarget,
+    },
+}
+
+/// Why a call was not even decided, or what was decided could not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    /// The coordinator is stopping.
+    #[error("the coordinator is stopping")]
+    Stopping,
+    /// The store's disk is full.
+    #[error("the coordinator's disk is full")]
+    DiskFull,
+    /// The store does not take writes.
+    #[error("the coordinator's store cannot be written")]
+    Broken,
+}
+
+type Answer = Result<Reply, Unserved>;
+type Reading = Box<dyn FnOnce(&View<'_>) + Send>;
+
+/// What a reader sees of the live state.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The scheduler.
+    pub scheduler: &'a Scheduler,
+    /// What workers said of themselves.
+    pub descriptions: &'a HashMap<WorkerId, Arc<v1::WorkerDescription>>,
+}
+
+enum Command {
+    Ask {
+        ask: Ask,
+        answer: oneshot::Sender<Answer>,
+    },
+    Open {
+        session: SessionId,
+        profile: Box<WorkerProfile>,
+        held: Vec<Held>,
+        description: Box<v1::WorkerDescription>,
+        outbox: Outbox,
+    },
+    Said(Input),
+    Beat {
+        session: SessionId,
+        worker_id: WorkerId,
+        sequence: u64,
+        free_disk_bytes: u64,
+    },
+    Read(Reading),
+    Stop,
+}
+
+/// How the rest of the coordinator reaches the driver.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    commands: mpsc::Sender<Command>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Driver {
+    /// Asks, and waits until the answer is durable.
+    ///
+    /// # Errors
+    /// When the coordinator stops, or could not make the answer durable.
+    pub async fn ask(&self, ask: Ask) -> Answer {
+        self.begin(ask).await?.await.unwrap_or(Err(Unserved::Stopping))
+    }
+
+    /// Asks; the answer comes when it is durable. Waits only for room.
+    ///
+    /// # Errors
+    /// When the coordinator stops.
+    pub async fn begin(&self, ask: Ask) -> Result<oneshot::Receiver<Answer>, Unserved> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Ask { ask, answer }).await?;
+        Ok(answered)
+    }
+
+    /// Opens a worker's session.
+    ///
+    /// # Errors
+    /// When the coordinator stops.
+    pub async fn open(
+        &self,
+        profile: WorkerProfile,
+        held: Vec<Held>,
+        description: v1::WorkerDescription,
+        outbox: Outbox,
+    ) -> Result<SessionId, Unserved> {
+        let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
+        let (profile, description) = (Box::new(profile), Box::new(description));
+        self.send(Command::Open { session, profile, held, description, outbox }).await?;
+        Ok(session)
+    }
+
+    /// Hands in what a session said, or that it ended.
+    ///
+    /// # Errors
+    /// When the coordinator stops.
+    pub async fn say(&self, input: Input) -> Result<(), Unserved> {
+        self.send(Command::Said(input)).await
+    }
+
+    /// Hands in a heartbeat, with the bytes free where the worker writes.
+    ///
+    /// # Errors
+    /// When the coordinator stops.
+    pub async fn beat(
+        &self,
+        session: SessionId,
+        worker_id: WorkerId,
+        sequence: u64,
+        free_disk_bytes: u64,
+    ) -> Result<(), Unserved> {
+        self.send(Command::Beat { session, worker_id, sequence, free_disk_bytes }).await
+    }
+
+    /// Looks at the live state.
+    ///
+    /// # Errors
+    /// When the coordinator stops.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, Unserved> {
+        let (answer, answered) = oneshot::channel();
+        // A caller that went away does not want the answer.
+        let reading: Reading = Box::new(move |view| drop(answer.send(look(view))));
+        self.send(Command::Read(reading)).await?;
+        answered.await.map_err(|_| Unserved::Stopping)
+    }
+
+    /// Ends every session with a word, answers what was asked before, and stops.
+    pub async fn stop(&self) {
+        // One that has stopped already is stopped.
+        let _ = self.send(Command::Stop).await;
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Unserved> {
+        self.commands.send(command).await.map_err(|_| Unserved::Stopping)
+    }
+}
+
+/// What the driver tells others about.
+#[derive(Debug, Clone)]
+pub struct Outlets {
+    /// Watchers of jobs.
+    pub hub: WatchHub,
+    /// Counts, after each commit.
+    pub summary: watch::Sender<Summary>,
+    /// Whether changes can be made durable.
+    pub writable: watch::Sender<bool>,
+    /// Raised when a worker changed.
+    pub fleet: watch::Sender<u64>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the driver goes on from.
+#[derive(Debug)]
+pub struct Start<S> {
+    /// The store's writing side.
+    pub store: S,
+    /// Names us there.
+    pub epoch: Epoch,
+    /// What it holds.
+    pub ledger: Ledger,
+    /// The one clock.
+    pub clock: Clock,
+    /// What an operator decides.
+    pub config: Config,
+}
+
+/// Restores the scheduler and starts the driver's thread. The thread ends when it was stopped, or with the error that makes
+/// going on unsound.
+///
+/// # Errors
+/// When no thread can be had.
+pub fn start<S: Store>(
+    start: Start<S>,
+    outlets: Outlets,
+) -> std::io::Result<(Driver, oneshot::Receiver<Result<(), StoreError>>)> {
+    let Start { store, epoch, ledger, clock, config } = start;
+    let (commands, taken) = mpsc::channel(COMMANDS_MAX);
+    let machine = Machine {
+        revision: ledger.revision,
+        scheduler: Scheduler::restore(config.clone(), ledger, clock.now()),
+        config,
+        clock,
+        store,
+        epoch,
+        outlets,
+        requests: 0,
+        callers: HashMap::new(),
+        outboxes: HashMap::new(),
+        dropped: Vec::new(),
+        descriptions: HashMap::new(),
+        documents: Documents::default(),
+    };
+    machine.summarize();
+    let (ended, ending) = oneshot::channel();
+    let runtime = Handle::current();
+    // Nobody listening means that the process is ending anyway.
+    let run = move || drop(ended.send(machine.run(&runtime, taken)));
+    thread::Builder::new().name("driver".into()).spawn(run)?;
+    // Session ids are told in logs: 0 would look like none.
+    Ok((Driver { commands, sessions: Arc::new(AtomicU64::new(1)) }, ending))
+}
+
+struct Machine<S> {
+    config: Config,
+    clock: Clock,
+    store: S,
+    epoch: Epoch,
+    scheduler: Scheduler,
+    /// What is durable.
+    revision: Revision,
+    outlets: Outlets,
+    requests: u64,
+    callers: HashMap<RequestId, oneshot::Sender<Answer>>,
+    outboxes: HashMap<SessionId, Outbox>,
+    /// Sessions the driver ended itself, to be told to the scheduler.
+    dropped: Vec<SessionId>,
+    descriptions: HashMap<WorkerId, Arc<v1::WorkerDescription>>,
+    documents: Documents,
+}
+
+enum Flow {
+    Go,
+    Stop,
+}
+
+impl<S: Store> Machine<S> {
+    fn run(mut self, runtime: &Handle, mut commands: mpsc::Receiver<Command>) -> Result<(), StoreError> {
+        let mut gathered = Vec::with_capacity(GATHER_MAX);
+        loop {
+            let open = runtime.block_on(self.gather(&mut commands, &mut gathered));
+            let (flow, result) = self.round(&mut gathered);
+            if let Err(error) = result {
+                self.restart(error, runtime, &mut commands)?;
+            }
+            if !open || matches!(flow, Flow::Stop) {
+                self.stop(commands);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for something to do; `false` when nobody can ask any more.
+    async fn gather(&self, commands: &mut mpsc::Receiver<Command>, gathered: &mut Vec<Command>) -> bool {
+        if !self.dropped.is_empty() {
+            return true;
+        }
+        let deadline = self.scheduler.next_deadline().map(|at| self.clock.instant_of(at).into());
+        let due = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            count = commands.recv_many(gathered, GATHER_MAX) => count > 0,
+            () = due => true,
+        }
+    }
+
+    /// Handles what was gathered, commits it, and lets go what followed.
+    fn round(&mut self, gathered: &mut Vec<Command>) -> (Flow, Result<(), StoreError>) {
+        let mut effects = Effects::default();
+        let mut flow = Flow::Go;
+        let now = self.clock.now();
+        for session in std::mem::take(&mut self.dropped) {
+            self.scheduler.handle(now, Input::Disconnect { session }, &mut effects);
+        }
+        for command in gathered.drain(..) {
+            match self.take(now, command, &mut effects) {
+                Ok(Flow::Go) => {}
+                Ok(Flow::Stop) => flow = Flow::Stop,
+                Err(error) => return (flow, Err(error)),
+            }
+        }
+        if self.scheduler.next_deadline().is_some_and(|at| at <= now) {
+            self.scheduler.handle(now, Input::Wake, &mut effects);
+        }
+        (flow, self.commit(effects))
+    }
+
+    fn take(&mut self, now: Time, command: Command, effects: &mut Effects) -> Result<Flow, StoreError> {
+        match command {
+            Command::Ask { ask, answer } => {
+                let request = RequestId(self.requests);
+                self.requests += 1;
+                self.callers.insert(request, answer);
+                self.handle(now, ask.input(request), effects)?;
+            }
+            Command::Open { session, profile, held, description, outbox } => {
+                self.describe(profile.worker_id.clone(), *description);
+                self.outboxes.insert(session, outbox);
+                self.handle(now, Input::Connect { session, profile, held }, effects)?;
+            }
+            Command::Said(input) => {
+                if let Input::Disconnect { session } = &input {
+                    self.outboxes.remove(session);
+                }
+                self.handle(now, input, effects)?;
+            }
+            Command::Beat { session, worker_id, sequence, free_disk_bytes } => {
+                if let Some(description) = self.descriptions.get_mut(&worker_id) {
+                    Arc::make_mut(description).free_disk_bytes = free_disk_bytes;
+                }
+                self.handle(now, Input::Heartbeat { session, sequence }, effects)?;
+            }
+            Command::Read(look) => look(&View { scheduler: &self.scheduler, descriptions: &self.descriptions }),
+            Command::Stop => return Ok(Flow::Stop),
+        }
+        Ok(Flow::Go)
+    }
+
+    fn handle(&mut self, now: Time, input: Input, effects: &mut Effects) -> Result<(), StoreError> {
+        for want in self.scheduler.wants(&input) {
+            if let Some(entry) = self.store.entry(&want)? {
+                self.scheduler.handle(now, Input::Recall { entry: Box::new(entry) }, effects);
+            }
+        }
+        self.scheduler.handle(now, input, effects);
+        Ok(())
+    }
+
+    /// Remembers what a worker said of itself. The scheduler bounds the workers it knows; those it forgot go from here too.
+    fn describe(&mut self, worker_id: WorkerId, description: v1::WorkerDescription) {
+        if self.descriptions.len() >= self.config.workers_max.saturating_mul(2) {
+            let scheduler = &self.scheduler;
+            self.descriptions.retain(|worker_id, _| scheduler.worker(worker_id).is_some());
+        }
+        self.descriptions.insert(worker_id, Arc::new(description));
+    }
+
+    fn commit(&mut self, effects: Effects) -> Result<(), StoreError> {
+        if let Some(revision) = effects.revision() {
+            let started = Instant::now();
+            self.store.commit(self.epoch, effects.records())?;
+            self.outlets.metrics.committed(effects.records().len(), started.elapsed());
+            self.revision = revision;
+        }
+        match effects.release(self.revision) {
+            Ok(released) => self.release(released),
+            // The revision is the one that was just committed; a scheduler that counts otherwise must not speak.
+            Err(error) => error!(%error, "withheld what is not durable"),
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, released: Released) {
+        for record in &released.records {
+            if let Change::Job { job_id, event: Event::Submitted { document, .. }, .. } = &record.change {
+                self.documents.keep(job_id, document);
+            }
+        }
+        for (request, reply) in released.replies {
+            if let Some(caller) = self.callers.remove(&request) {
+                // A caller that went away does not want the answer.
+                drop(caller.send(Ok(reply)));
+            }
+        }
+        for (session, message) in released.sends {
+            self.send(session, message);
+        }
+        let jobs = released.records.iter().filter_map(|record| match &record.change {
+            Change::Job { job_id, .. } | Change::Deleted { job_id } => Some(job_id),
+            Change::Drain { .. } | Change::Resume { .. } => None,
+        });
+        self.outlets.hub.publish(jobs, self.revision);
+        if released.notices.iter().any(|notice| matches!(notice, Notice::WorkerChanged { .. })) {
+            self.outlets.fleet.send_modify(|changes| *changes = changes.wrapping_add(1));
+        }
+        self.summarize();
+    }
+
+    fn send(&mut self, session: SessionId, message: ToWorker) {
+        if let ToWorker::Goodbye { reason } = message {
+            if let Some(outbox) = self.outboxes.remove(&session) {
+                outbox.end(outbox::farewell(reason));
+            }
+            return;
+        }
+        let Some(outbox) = self.outboxes.get(&session) else { return };
+        let document = match &message {
+            ToWorker::Lease { job_id, .. } => self.documents.get(job_id),
+            _ => None,
+        };
+        let outgoing = Outgoing { message, document };
+        if outbox.send(outgoing).is_err()
+            && let Some(outbox) = self.outboxes.remove(&session)
+        {
+            warn!(session = session.0, "session ends: the worker does not take what is sent");
+            self.outlets.metrics.sessions_slow.fetch_add(1, Ordering::Relaxed);
+            let text = "the worker does not take what is sent to it";
+            outbox.end(goodbye(v1::GoodbyeReason::Slow, text, outbox::RECONNECT_AFTER_RESTART));
+            self.dropped.push(session);
+        }
+    }
+
+    fn summarize(&self) {
+        let summary = Summary::from(self.scheduler.summary());
+        self.outlets.summary.send_if_modified(|known| std::mem::replace(known, summary) != summary);
+    }
+
+    /// After a commit that failed: nothing that followed leaves, and the next scheduler is made of what is durable.
+    fn restart(
+        &mut self,
+        error: StoreError,
+        runtime: &Handle,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), StoreError> {
+        self.outlets.metrics.commits_failed.fetch_add(1, Ordering::Relaxed);
+        if matches!(error, StoreError::Deposed { .. } | StoreError::NoSuchJob { .. } | StoreError::Damaged { .. }) {
+            error!(error = %chain(&error), "stopping: the store and this process contradict each other");
+            return Err(error);
+        }
+        let unserved = if error.is_full() { Unserved::DiskFull } else { Unserved::Broken };
+        error!(error = %chain(&error), "a commit failed; starting over from what is durable");
+        self.outlets.writable.send_replace(false);
+        self.tell_everybody(unserved);
+        loop {
+            match self.reload() {
+                Ok(()) => break,
+                Err(error) => warn!(error = %chain(&error), "the store does not take writes yet"),
+            }
+            let until = Instant::now() + PROBE_INTERVAL;
+            while let Ok(Some(command)) = runtime.block_on(tokio::time::timeout_at(until.into(), commands.recv())) {
+                match command {
+                    Command::Stop => return Err(error),
+                    command => turn_away(command, unserved),
+                }
+            }
+        }
+        info!(revision = self.revision.0, "the store takes writes again");
+        self.outlets.writable.send_replace(true);
+        self.summarize();
+        Ok(())
+    }
+
+    fn tell_everybody(&mut self, unserved: Unserved) {
+        for (_, caller) in self.callers.drain() {
+            drop(caller.send(Err(unserved)));
+        }
+        for (_, outbox) in self.outboxes.drain() {
+            let text = format!("{unserved}; leases stand");
+            outbox.end(goodbye(v1::GoodbyeReason::ShuttingDown, text, outbox::RECONNECT_AFTER_RESTART));
+        }
+        self.dropped.clear();
+    }
+
+    fn reload(&mut self) -> Result<(), StoreError> {
+        self.store.probe(self.epoch)?;
+        let ledger = self.store.load()?;
+        self.revision = ledger.revision;
+        self.scheduler = Scheduler::restore(self.config.clone(), ledger, self.clock.now());
+        Ok(())
+    }
+
+    fn stop(mut self, mut commands: mpsc::Receiver<Command>) {
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            turn_away(command, Unserved::Stopping);
+        }
+        for (_, outbox) in self.outboxes.drain() {
+            outbox.end(outbox::stopping());
+        }
+        for (_, caller) in self.callers.drain() {
+            drop(caller.send(Err(Unserved::Stopping)));
+        }
+        info!(revision = self.revision.0, "the driver stopped");
+    }
+}
+
+/// Answers a command that will not be handled. A reading's caller learns it from its channel.
+fn turn_away(command: Command, unserved: Unserved) {
+    match command {
+        Command::Ask { answer, .. } => drop(answer.send(Err(unserved))),
+        Command::Open { outbox, .. } => {
+            let text = unserved.to_string();
+            outbox.end(goodbye(v1::GoodbyeReason::ShuttingDown, text, outbox::RECONNECT_AFTER_RESTART));
+        }
+        Command::Said(_) | Command::Beat { .. } | Command::Read(_) | Command::Stop => {}
+    }
+}
+
+fn chain(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl Ask {
+    fn input(self, request: RequestId) -> Input {
+        match self {
+            Self::Submit { spec, document } => Input::Submit { request, spec, document },
+            Self::Cancel { job_id, reason } => Input::Cancel { request, job_id, reason },
+            Self::Retry { job_id } => Input::Retry { request, job_id },
+            Self::Delete { job_id } => Input::Delete { request, job_id },
+            Self::Drain { target, deadline } => Input::Drain { request, target, deadline },
+            Self::Resume { target } => Input::Resume { request, target },
+        }
+    }
+}
+
+/// Documents of jobs submitted lately, oldest first out.
+#[derive(Debug, Default)]
+struct Documents {
+    bytes: usize,
+    by_job: HashMap<JobId, Body>,
+    order: VecDeque<JobId>,
+}
+
+impl Documents {
+    fn keep(&mut self, job_id: &JobId, document: &Body) {
+        self.bytes += document.len();
+        self.order.push_back(job_id.clone());
+        if let Some(old) = self.by_job.insert(job_id.clone(), Arc::clone(document)) {
+            self.bytes -= old.len();
+        }
+        while self.bytes > DOCUMENTS_BYTES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= self.by_job.remove(&oldest).map_or(0, |document| document.len());
+        }
+    }
+
+    fn get(&self, job_id: &JobId) -> Option<Body> {
+        self.by_job.get(job_id).cloned()
+    }
+}

@@ -1,0 +1,682 @@
+//! The store in one SQLite file: write-ahead log, `synchronous=FULL`, one writer, readers that never wait for it.
+//!
+//! A commit is one transaction however many records it carries, and a job that changed several times in it is written once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use guestkit_domain::{JobId, LeaseId, Revision, Time};
+use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Record, Totals, Want};
+use prost::Message;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params, params_from_iter};
+
+use super::codec::{self, state_number, state_of};
+use super::events;
+use super::read::{JobFilter, JobNo, Page, StoredEvent, StoredJob};
+use super::{CodecError, Epoch, ReadStore, Store, StoreError};
+
+/// Each brings the schema from the version before; `user_version` counts them. Never changed once released.
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_jobs.sql")];
+
+/// How long to wait for a lock. Only a checkpoint of a reader, or a backup by hand, ever holds one.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Statements kept prepared: more than there are.
+const STATEMENTS: usize = 64;
+
+/// Job numbers remembered, so that a change need not look its job up: what a large fleet has in its hands at once.
+const NUMBERS_MAX: usize = 65_536;
+
+/// Bytes of documents in one page: together with the rest of a job it stays within a gRPC message of 4 MiB.
+const PAGE_DOCUMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of progress and errors in one page of a log, for the same reason.
+const PAGE_EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Connections kept for readers: as many as read at once.
+const READERS_KEPT: usize = 8;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Sqlite { action, source }
+}
+
+/// The writing side; there is one.
+#[derive(Debug)]
+pub struct SqliteStore {
+    connection: Connection,
+    path: PathBuf,
+    numbers: HashMap<JobId, i64>,
+}
+
+impl SqliteStore {
+    /// Opens or makes the file, brings its schema up to date, and takes it over: the epoch returned is the only one that may
+    /// write from now on.
+    ///
+    /// # Errors
+    /// When the file is not a store, is of a later version, or the disk says no.
+    pub fn open(path: &Path) -> Result<(Self, Epoch)> {
+        let mut connection = Connection::open(path).map_err(failed("open the store"))?;
+        prepare(&connection)?;
+        migrate(&mut connection)?;
+        let epoch = connection
+            .query_row("UPDATE standing SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get::<_, i64>(0))
+            .map_err(failed("take the store over"))?;
+        let store = Self { connection, path: path.into(), numbers: HashMap::new() };
+        Ok((store, Epoch(unsigned(epoch))))
+    }
+
+    /// The reading side of the same file.
+    #[must_use]
+    pub fn reader(&self) -> SqliteReader {
+        SqliteReader { path: self.path.clone(), idle: Mutex::default() }
+    }
+}
+
+fn prepare(connection: &Connection) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.busy_timeout(BUSY).map_err(failed("set up the store"))?;
+    // FULL: a commit returns after its fsync. The log is checkpointed at 4,000 pages (16 MB), so that a busy store does not
+    // copy the same pages over and over.
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;",
+        )
+        .map_err(failed("set up the store"))
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let found: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed("read the store's version"))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for (version, sql) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
+        let transaction = connection.transaction().map_err(failed("migrate the store"))?;
+        transaction.execute_batch(sql).map_err(failed("migrate the store"))?;
+        transaction.pragma_update(None, "user_version", version).map_err(failed("migrate the store"))?;
+        transaction.commit().map_err(failed("migrate the store"))?;
+    }
+    Ok(())
+}
+
+// SQLite has signed integers; revisions, leases and times stay below 2^63 for longer than anybody waits.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+impl Store for SqliteStore {
+    fn commit(&mut self, epoch: Epoch, records: &[Record]) -> Result<()> {
+        let Some(last) = records.last() else { return Ok(()) };
+        let transaction = self.connection.transaction().map_err(failed("begin a commit"))?;
+        let written = stand(&transaction, epoch, records, last)
+            .and_then(|()| Writing { transaction: &transaction, numbers: &mut self.numbers }.write(records))
+            .and_then(|()| transaction.commit().map_err(failed("commit")));
+        if written.is_err() || self.numbers.len() > NUMBERS_MAX {
+            // After a failure some numbers may be those of jobs that are not there.
+            self.numbers.clear();
+        }
+        written
+    }
+
+    fn load(&self) -> Result<Ledger> {
+        let mut ledger = standing(&self.connection)?;
+        ledger.partial = true;
+        ledger.drains = drains(&self.connection)?;
+        let sql =
+            "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JOIN documents d USING (job_no) WHERE j.state < 6";
+        let mut statement = self.connection.prepare_cached(sql).map_err(failed("load jobs"))?;
+        let mut rows = statement.query([]).map_err(failed("load jobs"))?;
+        while let Some(row) = rows.next().map_err(failed("load jobs"))? {
+            ledger.insert(entry(row)?);
+        }
+        Ok(ledger)
+    }
+
+    fn entry(&self, want: &Want) -> Result<Option<JobEntry>> {
+        const COLUMNS: &str = "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JOIN documents d USING (job_no)";
+        let (sql, parameters) = match want {
+            Want::Job(job_id) => (format!("{COLUMNS} WHERE j.job_id = ?1"), vec![job_id.to_string()]),
+            Want::Key(namespace, key) => (
+                format!("{COLUMNS} WHERE j.namespace = ?1 AND j.idempotency_key = ?2 ORDER BY j.job_no DESC LIMIT 1"),
+                vec![namespace.to_string(), key.to_string()],
+            ),
+        };
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed("look a job up"))?;
+        let mut rows = statement.query(params_from_iter(parameters)).map_err(failed("look a job up"))?;
+        rows.next().map_err(failed("look a job up"))?.map(entry).transpose()
+    }
+
+    fn probe(&mut self, epoch: Epoch) -> Result<()> {
+        let changed = self
+            .connection
+            .execute("UPDATE standing SET epoch = epoch WHERE epoch = ?1", [signed(epoch.0)])
+            .map_err(failed("write to the store"))?;
+        if changed == 1 { Ok(()) } else { Err(StoreError::Deposed { ours: epoch.0 }) }
+    }
+}
+
+/// Moves the store's standing, which also checks the epoch.
+fn stand(transaction: &Transaction<'_>, epoch: Epoch, records: &[Record], last: &Record) -> Result<()> {
+    let mut ended = Totals::default();
+    records.iter().for_each(|record| ended.count(record));
+    let last_lease = records.iter().filter_map(Record::minted).max().unwrap_or_default();
+    let mut statement = transaction
+        .prepare_cached(
+            "UPDATE standing SET revision = ?2, newest = max(newest, ?3), last_lease = max(last_lease, ?4),
+             completed = completed + ?5, failed = failed + ?6, cancelled = cancelled + ?7, timeout = timeout + ?8
+             WHERE epoch = ?1",
+        )
+        .map_err(failed("commit"))?;
+    let changed = statement
+        .execute(params![
+            signed(epoch.0),
+            signed(last.revision.0),
+            signed(last.at.0),
+            signed(last_lease.0),
+            signed(ended.completed),
+            signed(ended.failed),
+            signed(ended.cancelled),
+            signed(ended.timeout),
+        ])
+        .map_err(failed("commit"))?;
+    if changed == 1 { Ok(()) } else { Err(StoreError::Deposed { ours: epoch.0 }) }
+}
+
+fn standing(connection: &Connection) -> Result<Ledger> {
+    let sql = "SELECT revision, newest, last_lease, completed, failed, cancelled, timeout FROM standing";
+    let number = |row: &Row<'_>, at| row.get(at).map(unsigned);
+    connection
+        .query_row(sql, [], |row| {
+            let mut ledger = Ledger::default();
+            ledger.revision = Revision(number(row, 0)?);
+            ledger.newest = Time(number(row, 1)?);
+            ledger.last_lease = LeaseId(number(row, 2)?);
+            ledger.totals = Totals {
+                completed: number(row, 3)?,
+                failed: number(row, 4)?,
+                cancelled: number(row, 5)?,
+                timeout: number(row, 6)?,
+            };
+            Ok(ledger)
+        })
+        .map_err(failed("load the store's standing"))
+}
+
+fn drains(
+    connection: &Connection,
+) -> Result<std::collections::BTreeMap<guestkit_scheduler::DrainTarget, Option<Time>>> {
+    let mut statement = connection.prepare("SELECT target, until FROM drains").map_err(failed("load drains"))?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?)))
+        .map_err(failed("load drains"))?;
+    rows.map(|row| {
+        let (target, until) = row.map_err(failed("load drains"))?;
+        let damaged = |source| StoreError::Damaged { job: "(drains)".into(), source };
+        Ok((codec::decode_target(&target).map_err(damaged)?, until.map(|at| Time(unsigned(at)))))
+    })
+    .collect()
+}
+
+fn entry(row: &Row<'_>) -> Result<JobEntry> {
+    let column = |source| StoreError::Sqlite { action: "load a job", source };
+    let job_id: String = row.get(3).map_err(column)?;
+    let damaged = |source| StoreError::Damaged { job: job_id.clone(), source };
+    let spec: Vec<u8> = row.get(1).map_err(column)?;
+    let state: Vec<u8> = row.get(2).map_err(column)?;
+    Ok(JobEntry {
+        arrival: Revision(unsigned(row.get(0).map_err(column)?)),
+        spec: codec::decode_spec(&spec).map_err(damaged)?.into(),
+        row: codec::decode_row(&state).map_err(damaged)?,
+    })
+}
+
+/// The labels of a document; protobuf skips the rest.
+#[derive(Clone, PartialEq, Message)]
+struct DocumentHead {
+    #[prost(message, optional, tag = "7")]
+    metadata: Option<MetadataHead>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MetadataHead {
+    #[prost(btree_map = "string, string", tag = "3")]
+    labels: std::collections::BTreeMap<String, String>,
+}
+
+/// The latest of each job that a commit changes.
+struct Changed<'a> {
+    job_no: i64,
+    row: &'a JobRow,
+    error: Option<Vec<u8>>,
+}
+
+struct Writing<'a> {
+    transaction: &'a Transaction<'a>,
+    numbers: &'a mut HashMap<JobId, i64>,
+}
+
+impl Writing<'_> {
+    fn write(mut self, records: &[Record]) -> Result<()> {
+        let mut changed: HashMap<&JobId, Changed<'_>> = HashMap::new();
+        for record in records {
+            match &record.change {
+                Change::Job { job_id, event, row } => {
+                    let job_no = self.job(record, job_id, event, row)?;
+                    let error = events::error(event, row);
+                    self.event(record, job_no, event, row, error.as_deref())?;
+                    self.result(job_no, event)?;
+                    let error = error.filter(|_| row.phase.state().is_terminal());
+                    changed.insert(job_id, Changed { job_no, row, error });
+                }
+                Change::Deleted { job_id } => {
+                    changed.remove(job_id);
+                    self.delete(job_id)?;
+                }
+                Change::Drain { target, until } => {
+                    let sql = "INSERT INTO drains (target, until) VALUES (?1, ?2)
+                               ON CONFLICT (target) DO UPDATE SET until = excluded.until";
+                    let until = until.map(|at| signed(at.0));
+                    self.execute(sql, params![codec::encode_target(target), until])?;
+                }
+                Change::Resume { target } => {
+                    self.execute("DELETE FROM drains WHERE target = ?1", params![codec::encode_target(target)])?;
+                }
+            }
+        }
+        changed.into_values().try_for_each(|job| self.row(&job))
+    }
+
+    fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
+        let mut statement = self.transaction.prepare_cached(sql).map_err(failed("commit"))?;
+        statement.execute(parameters).map_err(failed("commit"))
+    }
+
+    /// The job's number; a submission makes it.
+    fn job(&mut self, record: &Record, job_id: &JobId, event: &Event, row: &JobRow) -> Result<i64> {
+        let Event::Submitted { spec, document } = event else { return self.number(job_id) };
+        let job_no = signed(record.revision.0);
+        self.execute(
+            "INSERT INTO jobs (job_no, job_id, namespace, operation, idempotency_key, created_at, state, worker_id, row)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, x'')",
+            params![
+                job_no,
+                job_id.as_str(),
+                spec.namespace.as_str(),
+                &*spec.placement.operation,
+                spec.idempotency_key.as_deref(),
+                signed(spec.created_at.0),
+                state_number(row.phase.state()),
+            ],
+        )?;
+        self.execute(
+            "INSERT INTO documents (job_no, spec, document) VALUES (?1, ?2, ?3)",
+            params![job_no, codec::encode_spec(spec), &document[..]],
+        )?;
+        let labels = DocumentHead::decode(&document[..]).ok().and_then(|head| head.metadata);
+        for (name, value) in labels.map(|metadata| metadata.labels).unwrap_or_default() {
+            self.execute("INSERT INTO labels (name, value, job_no) VALUES (?1, ?2, ?3)", params![name, value, job_no])?;
+        }
+        self.numbers.insert(job_id.clone(), job_no);
+        Ok(job_no)
+    }
+
+    fn number(&mut self, job_id: &JobId) -> Result<i64> {
+        if let Some(job_no) = self.numbers.get(job_id) {
+            return Ok(*job_no);
+        }
+        let sql = "SELECT job_no FROM jobs WHERE job_id = ?1";
+        let mut statement = self.transaction.prepare_cached(sql).map_err(failed("commit"))?;
+        let found = statement.query_row([job_id.as_str()], |row| row.get(0)).optional().map_err(failed("commit"))?;
+        let job_no = found.ok_or_else(|| StoreError::NoSuchJob { job_id: job_id.clone() })?;
+        self.numbers.insert(job_id.clone(), job_no);
+        Ok(job_no)
+    }
+
+    fn event(&self, record: &Record, job_no: i64, event: &Event, row: &JobRow, error: Option<&[u8]>) -> Result<()> {
+        let progress = match event {
+            Event::Progress { progress } => Some(progress),
+            _ => None,
+        };
+        self.execute(
+            "INSERT INTO history (revision, job_no, sequence, at, state, attempt, worker_id, reason, percent, progress, error)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                signed(record.revision.0),
+                job_no,
+                signed(row.sequence),
+                signed(record.at.0),
+                state_number(row.phase.state()),
+                row.attempt,
+                row.worker().map(guestkit_domain::WorkerId::as_str),
+                events::reason(event, row),
+                progress.map(|progress| progress.percent),
+                progress.map(|progress| &progress.body[..]),
+                error,
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn result(&self, job_no: i64, event: &Event) -> Result<()> {
+        match event {
+            Event::Ended { result: Some(result) } => {
+                let sql = "INSERT OR REPLACE INTO results (job_no, result) VALUES (?1, ?2)";
+                self.execute(sql, params![job_no, &result[..]])?;
+            }
+            Event::RetryRequested => {
+                self.execute("DELETE FROM results WHERE job_no = ?1", [job_no])?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn row(&self, job: &Changed<'_>) -> Result<()> {
+        self.execute(
+            "UPDATE jobs SET state = ?2, worker_id = ?3, row = ?4, error = ?5 WHERE job_no = ?1",
+            params![
+                job.job_no,
+                state_number(job.row.phase.state()),
+                job.row.worker().map(guestkit_domain::WorkerId::as_str),
+                codec::encode_row(job.row),
+                job.error,
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn delete(&mut self, job_id: &JobId) -> Result<()> {
+        let job_no = self.number(job_id)?;
+        self.numbers.remove(job_id);
+        // The history has no index by job_no alone, but history_by_job begins with it.
+        self.execute("DELETE FROM jobs WHERE job_no = ?1", [job_no])?;
+        Ok(())
+    }
+}
+
+/// The reading side: its own read-only connections.
+#[derive(Debug)]
+pub struct SqliteReader {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+const JOB_COLUMNS: &str = "SELECT j.job_no, j.job_id, d.document, j.created_at, j.row, j.error
+                           FROM jobs j JOIN documents d USING (job_no)";
+const EVENT_COLUMNS: &str = "SELECT j.job_id, h.sequence, h.at, h.revision, h.state, h.attempt, h.worker_id, h.reason,
+                             h.progress, h.error, h.percent, h.job_no";
+
+impl SqliteReader {
+    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let answer = read(&connection)?;
+        let mut idle = self.idle();
+        if idle.len() < READERS_KEPT {
+            idle.push(connection);
+        }
+        Ok(answer)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection =
+            Connection::open_with_flags(&self.path, flags).map_err(failed("open the store for reading"))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.busy_timeout(BUSY).map_err(failed("open the store for reading"))?;
+        Ok(connection)
+    }
+}
+
+impl ReadStore for SqliteReader {
+    fn job(&self, job_id: &JobId) -> Result<Option<StoredJob>> {
+        self.with(|connection| {
+            let sql = format!("{JOB_COLUMNS} WHERE j.job_id = ?1");
+            let mut statement = connection.prepare_cached(&sql).map_err(failed("read a job"))?;
+            let mut rows = statement.query([job_id.as_str()]).map_err(failed("read a job"))?;
+            let Some(row) = rows.next().map_err(failed("read a job"))? else { return Ok(None) };
+            let mut job = stored_job(row)?;
+            job.progress = latest_progress(connection, job.job_no)?;
+            Ok(Some(job))
+        })
+    }
+
+    fn list(&self, filter: &JobFilter, after: Option<JobNo>, page_size: usize) -> Result<Page> {
+        self.with(|connection| {
+            let mut criteria = Criteria::of(filter);
+            if let Some(after) = after {
+                criteria.add("j.job_no < ?", [Value::Integer(after.0)]);
+            }
+            // One more than asked for tells whether there is a next page.
+            let limit = page_size.saturating_add(1);
+            let sql = format!("{JOB_COLUMNS} {} ORDER BY j.job_no DESC LIMIT {limit}", criteria.clause());
+            let mut statement = connection.prepare_cached(&sql).map_err(failed("list jobs"))?;
+            let mut rows = statement.query(params_from_iter(criteria.values)).map_err(failed("list jobs"))?;
+            let mut jobs = Vec::new();
+            let mut bytes = 0;
+            while let Some(row) = rows.next().map_err(failed("list jobs"))? {
+                let mut job = stored_job(row)?;
+                bytes += job.document.len() + job.error.as_ref().map_or(0, Vec::len);
+                let full = jobs.len() == page_size || bytes > PAGE_DOCUMENT_BYTES_MAX;
+                if let Some(StoredJob { job_no: last, .. }) = jobs.last().filter(|_| full) {
+                    return Ok(Page { next: Some(*last), jobs });
+                }
+                job.progress = latest_progress(connection, job.job_no)?;
+                bytes += job.progress.as_ref().and_then(|event| event.progress.as_ref()).map_or(0, Vec::len);
+                jobs.push(job);
+            }
+            Ok(Page { jobs, next: None })
+        })
+    }
+
+    fn history(&self, job_id: &JobId, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>> {
+        self.with(|connection| {
+            let known = "SELECT job_no FROM jobs WHERE job_id = ?1";
+            let mut statement = connection.prepare_cached(known).map_err(failed("read a job's log"))?;
+            let job_no = statement
+                .query_row([job_id.as_str()], |row| row.get::<_, i64>(0))
+                .optional()
+                .map_err(failed("read a job's log"))?;
+            let Some(job_no) = job_no else { return Ok(None) };
+            let sql = format!(
+                "{EVENT_COLUMNS} FROM history h JOIN jobs j USING (job_no)
+                 WHERE h.job_no = ?1 AND h.sequence > ?2 ORDER BY h.sequence LIMIT {limit}"
+            );
+            let mut statement = connection.prepare_cached(&sql).map_err(failed("read a job's log"))?;
+            let mut rows = statement.query([job_no, signed(after)]).map_err(failed("read a job's log"))?;
+            let mut events = Vec::new();
+            let mut bytes = 0;
+            while let Some(row) = rows.next().map_err(failed("read a job's log"))? {
+                let event = stored_event(row)?;
+                bytes += event_bytes(&event);
+                events.push(event);
+                if bytes > PAGE_EVENT_BYTES_MAX {
+                    break;
+                }
+            }
+            Ok(Some(events))
+        })
+    }
+
+    fn changes(
+        &self,
+        filter: &JobFilter,
+        after: Revision,
+        until: Revision,
+        limit: usize,
+    ) -> Result<(Vec<StoredEvent>, Revision)> {
+        self.with(|connection| {
+            let mut criteria = Criteria::of_job(filter);
+            criteria.add("h.revision > ?", [Value::Integer(signed(after.0))]);
+            criteria.add("h.revision <= ?", [Value::Integer(signed(until.0))]);
+            criteria.any("h.state", filter.states.iter().map(|state| Value::Integer(state_number(*state).into())));
+            if let Some(worker) = &filter.worker_id {
+                criteria.add("h.worker_id = ?", [Value::Text(worker.clone())]);
+            }
+            let sql = format!(
+                "{EVENT_COLUMNS} FROM history h JOIN jobs j USING (job_no) {} ORDER BY h.revision LIMIT {limit}",
+                criteria.clause()
+            );
+            let mut statement = connection.prepare_cached(&sql).map_err(failed("read changes"))?;
+            let mut rows = statement.query(params_from_iter(criteria.values)).map_err(failed("read changes"))?;
+            let mut events: Vec<StoredEvent> = Vec::new();
+            let mut bytes = 0;
+            while let Some(row) = rows.next().map_err(failed("read changes"))? {
+                let event = stored_event(row)?;
+                bytes += event_bytes(&event);
+                events.push(event);
+                if bytes > PAGE_EVENT_BYTES_MAX || events.len() == limit {
+                    let reached = events.last().map_or(until, |event| event.revision);
+                    return Ok((events, reached));
+                }
+            }
+            Ok((events, until))
+        })
+    }
+
+    fn result(&self, job_id: &JobId) -> Result<Option<Vec<u8>>> {
+        let sql = "SELECT result FROM results JOIN jobs USING (job_no) WHERE job_id = ?1";
+        self.with(|connection| blob(connection, sql, job_id))
+    }
+
+    fn document(&self, job_id: &JobId) -> Result<Option<Vec<u8>>> {
+        let sql = "SELECT document FROM documents JOIN jobs USING (job_no) WHERE job_id = ?1";
+        self.with(|connection| blob(connection, sql, job_id))
+    }
+}
+
+fn blob(connection: &Connection, sql: &str, job_id: &JobId) -> Result<Option<Vec<u8>>> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read a job"))?;
+    statement.query_row([job_id.as_str()], |row| row.get(0)).optional().map_err(failed("read a job"))
+}
+
+/// Conditions of a query, each with its parameters.
+#[derive(Default)]
+struct Criteria {
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Criteria {
+    /// What a filter says about a job as it is now.
+    fn of(filter: &JobFilter) -> Self {
+        let mut criteria = Self::of_job(filter);
+        criteria.any("j.state", filter.states.iter().map(|state| Value::Integer(state_number(*state).into())));
+        if let Some(worker) = &filter.worker_id {
+            criteria.add("j.worker_id = ?", [Value::Text(worker.clone())]);
+        }
+        criteria
+    }
+
+    /// What a filter says about what never changes of a job.
+    fn of_job(filter: &JobFilter) -> Self {
+        let mut criteria = Self::default();
+        criteria.any("j.operation", filter.operations.iter().cloned().map(Value::Text));
+        if let Some(namespace) = &filter.namespace {
+            criteria.add("j.namespace = ?", [Value::Text(namespace.clone())]);
+        }
+        for (name, value) in &filter.labels {
+            let condition = "EXISTS (SELECT 1 FROM labels l WHERE l.name = ? AND l.value = ? AND l.job_no = j.job_no)";
+            criteria.add(condition, [Value::Text(name.clone()), Value::Text(value.clone())]);
+        }
+        if let Some(at) = filter.created_after {
+            criteria.add("j.created_at >= ?", [Value::Integer(signed(at.0))]);
+        }
+        if let Some(at) = filter.created_before {
+            criteria.add("j.created_at < ?", [Value::Integer(signed(at.0))]);
+        }
+        criteria
+    }
+
+    fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
+        self.conditions.push(condition.into());
+        self.values.extend(values);
+    }
+
+    fn any(&mut self, column: &str, values: impl Iterator<Item = Value>) {
+        let before = self.values.len();
+        self.values.extend(values);
+        let marks = vec!["?"; self.values.len() - before].join(", ");
+        if !marks.is_empty() {
+            self.conditions.push(format!("{column} IN ({marks})"));
+        }
+    }
+
+    fn clause(&self) -> String {
+        if self.conditions.is_empty() { String::new() } else { format!("WHERE {}", self.conditions.join(" AND ")) }
+    }
+}
+
+fn latest_progress(connection: &Connection, job_no: JobNo) -> Result<Option<StoredEvent>> {
+    let sql = format!(
+        "{EVENT_COLUMNS} FROM history h JOIN jobs j USING (job_no)
+         WHERE h.job_no = ?1 AND h.percent IS NOT NULL ORDER BY h.sequence DESC LIMIT 1"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read progress"))?;
+    let mut rows = statement.query([job_no.0]).map_err(failed("read progress"))?;
+    rows.next().map_err(failed("read progress"))?.map(stored_event).transpose()
+}
+
+fn event_bytes(event: &StoredEvent) -> usize {
+    event.reason.len() + event.progress.as_ref().map_or(0, Vec::len) + event.error.as_ref().map_or(0, Vec::len)
+}
+
+fn stored_job(row: &Row<'_>) -> Result<StoredJob> {
+    let column = |source| StoreError::Sqlite { action: "read a job", source };
+    let job_id: String = row.get(1).map_err(column)?;
+    let damaged = |source| StoreError::Damaged { job: job_id.clone(), source };
+    let encoded: Vec<u8> = row.get(4).map_err(column)?;
+    Ok(StoredJob {
+        job_no: JobNo(row.get(0).map_err(column)?),
+        job_id: checked_job_id(&job_id)?,
+        document: row.get(2).map_err(column)?,
+        created_at: Time(unsigned(row.get(3).map_err(column)?)),
+        row: codec::decode_row(&encoded).map_err(damaged)?,
+        error: row.get(5).map_err(column)?,
+        progress: None,
+    })
+}
+
+fn checked_job_id(text: &str) -> Result<JobId> {
+    let field = CodecError::Field { what: "a job", field: "job_id" };
+    JobId::new(text).map_err(|_| StoreError::Damaged { job: text.into(), source: field })
+}
+
+fn stored_event(row: &Row<'_>) -> Result<StoredEvent> {
+    let column = |source| StoreError::Sqlite { action: "read a job's log", source };
+    let job_id: String = row.get(0).map_err(column)?;
+    let number = |at: usize| row.get(at).map(unsigned).map_err(column);
+    let damaged = |source| StoreError::Damaged { job: job_id.clone(), source };
+    Ok(StoredEvent {
+        job_id: checked_job_id(&job_id)?,
+        sequence: number(1)?,
+        at: Time(number(2)?),
+        revision: Revision(number(3)?),
+        state: state_of(row.get(4).map_err(column)?).map_err(damaged)?,
+        attempt: row.get(5).map_err(column)?,
+        worker_id: row.get(6).map_err(column)?,
+        reason: row.get(7).map_err(column)?,
+        progress: row.get(8).map_err(column)?,
+        error: row.get(9).map_err(column)?,
+        percent: row.get(10).map_err(column)?,
+    })
+}
