@@ -58,6 +58,8 @@ pub fn parse(json: &[u8]) -> Result<v1::JobDocument, Refusal> {
     if json.len() > DOCUMENT_BYTES_MAX {
         return Err(too_large(json.len()));
     }
+    // RFC 8259, section 8.1: a reader may ignore a byte order mark; some editors write one.
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     let mut problems = Problems::default();
     let value = read::read(json, &mut problems).map_err(|error| {
         Refusal::new(Reason::InvalidDocument, format!("the job document is not valid JSON: {error}"))

@@ -109,7 +109,7 @@ impl Refusal {
         Self { reason, message: message.into(), problems: Vec::new(), retry_after: None }
     }
 
-    /// A refusal of fields; the message is made of the first.
+    /// A refusal of fields; the message counts them.
     #[must_use]
     pub fn of_fields(reason: Reason, subject: &str, problems: Vec<FieldProblem>) -> Self {
         let message = match problems.len() {

@@ -29,8 +29,12 @@ pub enum Source {
     /// A file on the worker's own machine. `job_id` is required. A relative path of an image or an output is meant from the
     /// folder that the worker was started in, as for any program.
     Folder,
+    /// Run by the process that read it. As in a folder, but a `job_id` is minted where there is none.
+    Local,
     /// From another machine: paths must be absolute and without `..`, because placement compares them as texts.
     Network,
+    /// With a lease. As from another machine, but `deadline` is not looked at: only the coordinator's clock decides.
+    Leased,
 }
 
 /// A document that may be run.
@@ -300,10 +304,10 @@ fn in_context(document: &v1::JobDocument, found: &Found, source: Source, now: Ti
         problems.add_at("job_id", "required in a folder: it names the files of the job");
     }
     let deadline = document.execution.as_ref().and_then(|execution| execution.deadline.as_ref());
-    if deadline.and_then(time::from_wire).is_some_and(|deadline| deadline <= now) {
+    if source != Source::Leased && deadline.and_then(time::from_wire).is_some_and(|deadline| deadline <= now) {
         problems.add_at("execution.deadline", "is over");
     }
-    if source == Source::Network {
+    if matches!(source, Source::Network | Source::Leased) {
         let root = Path::ROOT.member("payload");
         let data = root.member("data");
         for (object, member, path) in

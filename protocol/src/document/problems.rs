@@ -19,7 +19,7 @@ pub(super) struct Problems(Vec<FieldProblem>);
 
 impl Problems {
     pub(super) fn add(&mut self, path: &Path<'_>, description: impl AsRef<str>) {
-        if self.0.len() >= PROBLEMS_MAX {
+        if self.is_full() {
             return;
         }
         let field = shortened(&path.to_string(), PATH_BYTES_MAX);
@@ -31,6 +31,11 @@ impl Problems {
 
     pub(super) fn add_at(&mut self, field: &str, description: impl AsRef<str>) {
         self.add(&Path::ROOT.member(field), description);
+    }
+
+    /// Whether more problems would not be kept: then describing them is not worth the time.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= PROBLEMS_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {

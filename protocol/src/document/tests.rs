@@ -263,6 +263,61 @@ fn a_folder_needs_a_job_id_and_takes_relative_paths() {
 }
 
 #[test]
+fn a_local_document_is_judged_as_a_folders() {
+    let relative = with(inspect(), &[("job_id", Value::Null), ("payload.data.image.path", json!("a.qcow2"))]);
+    assert_eq!(run(&relative, Source::Local).unwrap().document.job_id.len(), 36);
+}
+
+#[test]
+fn a_leased_document_is_not_judged_by_the_workers_clock() {
+    let late = with(inspect(), &[("execution.deadline", json!("2020-01-01T00:00:00Z"))]);
+    run(&late, Source::Leased).unwrap();
+    check_problems(&run(&late, Source::Network).expect_err("late"), &[("execution.deadline", "is over")]);
+    let relative = with(inspect(), &[("payload.data.image.path", json!("a.qcow2"))]);
+    check_problems(&run(&relative, Source::Leased).expect_err("relative"), &[("payload.data.image.path", "absolute")]);
+}
+
+#[test]
+fn a_byte_order_mark_is_ignored() {
+    let text = format!("\u{feff}{}", inspect());
+    parse(text.as_bytes()).unwrap();
+}
+
+/// Whatever is taken here fits through every message that carries it: decoders stop at 100 levels.
+#[test]
+fn the_deepest_document_travels() {
+    let document = |levels: usize, open: &str, close: &str| {
+        let data = format!("{{\"x\":{}1{}}}", open.repeat(levels), close.repeat(levels));
+        let data: Value = serde_json::from_str(&data).unwrap();
+        with(
+            inspect(),
+            &[("operation", json!("system.echo")), ("payload", json!({"type": "system.echo.v1", "data": data}))],
+        )
+    };
+    for (open, close) in [("{\"x\":", "}"), ("[", "]")] {
+        let deepest =
+            (1..100).take_while(|levels| run(&document(*levels, open, close), Source::Network).is_ok()).count();
+        assert_eq!(deepest, 21, "{open}");
+        let job = run(&document(deepest, open, close), Source::Network).unwrap().document;
+
+        let lease = v1::Lease { document: Some(job.clone()), ..Default::default() };
+        let sent = v1::SessionResponse { message: Some(v1::session_response::Message::Lease(lease)) };
+        assert_eq!(v1::SessionResponse::decode(sent.encode_to_vec().as_slice()).unwrap(), sent);
+        let snapshot = v1::Job { document: Some(job.clone()), ..Default::default() };
+        let sent =
+            v1::WatchAllResponse { change: Some(v1::watch_all_response::Change::Snapshot(snapshot)), revision: 1 };
+        assert_eq!(v1::WatchAllResponse::decode(sent.encode_to_vec().as_slice()).unwrap(), sent);
+
+        let mut result = v1::JobResult::default();
+        let data = job.payload.as_ref().and_then(|payload| payload.data.as_ref()).map(from_struct);
+        set_report(&mut result, "system.echo", json!({"data": data})).unwrap();
+        assert_eq!(result_to_json(&result).pointer("/data/data"), data.as_ref());
+        let sent = v1::GetReportResponse { result: Some(result) };
+        assert_eq!(v1::GetReportResponse::decode(sent.encode_to_vec().as_slice()).unwrap(), sent);
+    }
+}
+
+#[test]
 fn json_that_is_none_is_refused() {
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let deep_data = with(

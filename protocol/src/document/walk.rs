@@ -60,7 +60,7 @@ fn fields(
         let here = path.member(&name);
         let Some(field) = descriptor.get_field_by_name(&name).or_else(|| descriptor.get_field_by_json_name(&name))
         else {
-            if unknown == Unknown::Refused {
+            if unknown == Unknown::Refused && !problems.is_full() {
                 problems.add(&here, unknown_field(descriptor, &name));
             }
             continue;
@@ -276,7 +276,9 @@ fn free_part(value: &Value, path: &Path<'_>, problems: &mut Problems) {
 }
 
 fn mismatch(path: &Path<'_>, problems: &mut Problems, wanted: &str, found: &Value) -> Option<Value> {
-    problems.add(path, format!("must be {wanted}, is {}", described(found)));
+    if !problems.is_full() {
+        problems.add(path, format!("must be {wanted}, is {}", described(found)));
+    }
     None
 }
 
