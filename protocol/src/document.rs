@@ -1,5 +1,5 @@
 //! The job document and everything printed from it: strict reading with all refusals at once, the checks that make it a
-//! [`JobSpec`], and the JSON forms of outcomes and reports.
+//! [`guestkit_domain::JobSpec`], and the JSON forms of outcomes and reports.
 //!
 //! Nothing a user or a peer sends panics here, and no field is accepted and ignored: what nothing downstream obeys is refused.
 

@@ -1,7 +1,7 @@
 //! The wire contract: generated code and checked conversions; the only crate that names wire types.
 
 /// The generated types of `proto/guestkit/v1`.
-#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic, rustdoc::all)]
 pub mod v1 {
     tonic::include_proto!("guestkit.v1");
 }
