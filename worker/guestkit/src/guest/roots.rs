@@ -22,15 +22,47 @@ pub(crate) struct Root {
 
 /// What tells a Linux by its own files, beside `bin` or `usr`.
 const DISTRIBUTION_FILES: [&str; 14] = [
-    "/etc/os-release", "/usr/lib/os-release", "/etc/lsb-release", "/etc/debian_version", "/etc/redhat-release",
-    "/etc/fedora-release", "/etc/centos-release", "/etc/SuSE-release", "/etc/alpine-release", "/etc/arch-release",
-    "/etc/gentoo-release", "/etc/slackware-version", "/etc/photon-release", "/etc/mageia-release",
+    "/etc/os-release",
+    "/usr/lib/os-release",
+    "/etc/lsb-release",
+    "/etc/debian_version",
+    "/etc/redhat-release",
+    "/etc/fedora-release",
+    "/etc/centos-release",
+    "/etc/SuSE-release",
+    "/etc/alpine-release",
+    "/etc/arch-release",
+    "/etc/gentoo-release",
+    "/etc/slackware-version",
+    "/etc/photon-release",
+    "/etc/mageia-release",
 ];
 
 /// Types in an fstab that are no file systems of the disk.
 const NOT_ON_DISK: [&str; 24] = [
-    "swap", "proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs",
-    "bpf", "configfs", "fusectl", "efivarfs", "hugetlbfs", "mqueue", "ramfs", "nfs", "nfs4", "cifs", "9p", "fuse.sshfs",
+    "swap",
+    "proc",
+    "sysfs",
+    "tmpfs",
+    "devtmpfs",
+    "devpts",
+    "cgroup",
+    "cgroup2",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
+    "configfs",
+    "fusectl",
+    "efivarfs",
+    "hugetlbfs",
+    "mqueue",
+    "ramfs",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "9p",
+    "fuse.sshfs",
     "overlay",
 ];
 

@@ -410,9 +410,8 @@ impl Tree {
 
     fn mounted_below(&self, steps: &[Step], name: &[u8]) -> Option<usize> {
         let is_here = |at: &[Vec<u8>]| {
-            at.split_last().is_some_and(|(last, above)| {
-                last == name && above.iter().eq(steps.iter().map(|step| &step.name))
-            })
+            at.split_last()
+                .is_some_and(|(last, above)| last == name && above.iter().eq(steps.iter().map(|step| &step.name)))
         };
         self.mounts.iter().rposition(|mount| is_here(&mount.at))
     }

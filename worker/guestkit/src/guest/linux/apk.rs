@@ -23,7 +23,13 @@ fn package(stanza: &str, distribution: Option<&str>) -> Option<Package> {
     let arch = field('A');
     let qualifiers = [("arch", arch.as_deref())];
     let purl = distribution.map(|distribution| {
-        super::purl::purl("apk", &distribution.to_ascii_lowercase(), &name.to_ascii_lowercase(), &full_version, &qualifiers)
+        super::purl::purl(
+            "apk",
+            &distribution.to_ascii_lowercase(),
+            &name.to_ascii_lowercase(),
+            &full_version,
+            &qualifiers,
+        )
     });
     Some(Package {
         format: "apk".to_owned(),

@@ -75,7 +75,9 @@ fn kernels(files: &Files<'_>) -> Vec<Kernel> {
             break;
         }
         let initrds = [
-            format!("initrd.img-{version}"), format!("initramfs-{version}.img"), format!("initrd-{version}"),
+            format!("initrd.img-{version}"),
+            format!("initramfs-{version}.img"),
+            format!("initrd-{version}"),
             format!("initramfs-{version}"),
         ];
         let initrd = initrds.iter().find(|initrd| names.contains(initrd)).map(|initrd| format!("/boot/{initrd}"));
@@ -88,9 +90,7 @@ fn kernels(files: &Files<'_>) -> Vec<Kernel> {
                 continue;
             }
             let path = format!("{directory}/{version}");
-            let kernel = found
-                .entry(version.clone())
-                .or_insert_with(|| Kernel { version, ..Kernel::default() });
+            let kernel = found.entry(version.clone()).or_insert_with(|| Kernel { version, ..Kernel::default() });
             // Distributions that keep the image with its modules (Fedora, Arch).
             if kernel.path.is_none() {
                 kernel.path = Some(format!("{path}/vmlinuz")).filter(|image| files.exists(image));
@@ -112,8 +112,7 @@ pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
         let (number_a, rest_a) = split_at_digit(rest_a, true);
         let (number_b, rest_b) = split_at_digit(rest_b, true);
         let (bare_a, bare_b) = (number_a.trim_start_matches('0'), number_b.trim_start_matches('0'));
-        let ordering =
-            text_a.cmp(text_b).then(bare_a.len().cmp(&bare_b.len())).then(bare_a.cmp(bare_b));
+        let ordering = text_a.cmp(text_b).then(bare_a.len().cmp(&bare_b.len())).then(bare_a.cmp(bare_b));
         if ordering != Ordering::Equal {
             return ordering;
         }
@@ -144,9 +143,8 @@ fn boot_loader(files: &Files<'_>) -> (Option<&'static str>, Option<Entry>) {
             return (Some("grub-legacy"), grub_legacy_default(&text));
         }
     }
-    let extlinux = [
-        "/boot/extlinux.conf", "/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg", "/extlinux.conf",
-    ];
+    let extlinux =
+        ["/boot/extlinux.conf", "/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg", "/extlinux.conf"];
     if let Some(text) = extlinux.iter().find_map(|path| files.text(path)) {
         return (Some("extlinux"), extlinux_default(&text));
     }
@@ -158,14 +156,18 @@ fn grub_default(files: &Files<'_>, config: &str) -> Option<Entry> {
     let environment: BTreeMap<String, String> = GRUB_ENVIRONMENTS
         .iter()
         .find_map(|path| files.text(path))
-        .map(|text| text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.trim_end_matches('#').into())).collect())
+        .map(|text| {
+            text.lines()
+                .filter_map(|l| l.split_once('='))
+                .map(|(k, v)| (k.into(), v.trim_end_matches('#').into()))
+                .collect()
+        })
         .unwrap_or_default();
     let mut wanted = config
         .lines()
         .filter_map(|line| line.trim().strip_prefix("set default="))
         .map(|value| value.trim_matches(['"', '\'']))
-        .filter(|value| !value.contains("next_entry"))
-        .next_back()
+        .rfind(|value| !value.contains("next_entry"))
         .unwrap_or("0")
         .to_owned();
     if wanted.contains("saved_entry") {
@@ -187,9 +189,10 @@ fn grub_default(files: &Files<'_>, config: &str) -> Option<Entry> {
     let names_it = |entry: &&Entry| {
         entry.id == wanted
             || (steps.len() == entry.path.len()
-                && steps.iter().zip(entry.path.iter().zip(&entry.position)).all(|(step, (title, position))| {
-                    step == title || step.parse() == Ok(*position)
-                }))
+                && steps
+                    .iter()
+                    .zip(entry.path.iter().zip(&entry.position))
+                    .all(|(step, (title, position))| step == title || step.parse() == Ok(*position)))
     };
     entries.iter().find(names_it).or_else(|| entries.first()).cloned()
 }
@@ -284,8 +287,7 @@ fn grub_words(line: &str) -> Vec<String> {
             Some('{' | '}') => words.extend(characters.next().map(String::from)),
             Some(_) => {
                 let (mut word, mut quote) = (String::new(), None);
-                while let Some(character) =
-                    characters.next_if(|c| quote.is_some() || !(c.is_whitespace() || *c == ';'))
+                while let Some(character) = characters.next_if(|c| quote.is_some() || !(c.is_whitespace() || *c == ';'))
                 {
                     match (quote, character) {
                         (None, '"' | '\'') => quote = Some(character),
@@ -328,7 +330,9 @@ fn systemd_boot_default(files: &Files<'_>) -> Option<Entry> {
     let config = configs.iter().find_map(|path| files.text(path)).unwrap_or_default();
     let wanted = config.lines().find_map(|line| line.trim().strip_prefix("default ")).map(str::trim);
     let named = |wanted: &str| {
-        entries.iter().find(|entry| pattern::matches(wanted, &entry.id) || pattern::matches(wanted, &format!("{}.conf", entry.id)))
+        entries.iter().find(|entry| {
+            pattern::matches(wanted, &entry.id) || pattern::matches(wanted, &format!("{}.conf", entry.id))
+        })
     };
     wanted.and_then(named).or_else(|| entries.first()).cloned()
 }
@@ -387,7 +391,8 @@ fn linked_kernel(files: &Files<'_>) -> Option<String> {
 /// What the disk is laid out to start from, by the boot files that lie on it.
 fn firmware(files: &Files<'_>) -> Option<&'static str> {
     let has_uefi = ["/boot/efi/EFI", "/efi/EFI", "/boot/EFI", "/boot/grub/x86_64-efi", "/boot/grub/arm64-efi"];
-    let has_bios = ["/boot/grub/i386-pc", "/boot/grub2/i386-pc", "/boot/grub/stage2", "/boot/extlinux.conf", "/boot/ldlinux.sys"];
+    let has_bios =
+        ["/boot/grub/i386-pc", "/boot/grub2/i386-pc", "/boot/grub/stage2", "/boot/extlinux.conf", "/boot/ldlinux.sys"];
     let uefi = files.first_existing(&has_uefi).is_some();
     let bios = files.first_existing(&has_bios).is_some();
     match (bios, uefi) {
@@ -465,8 +470,14 @@ mod tests {
     fn boot_loader_entries_take_their_options_from_the_environment() {
         let fixture = Fixture::new();
         fixture.file("boot/grub2/grub.cfg", "set default=\"${saved_entry}\"\nblscfg\n");
-        fixture.file("boot/grub2/grubenv", "# GRUB Environment Block\nsaved_entry=m-5.14\nkernelopts=root=/dev/x ro\n####");
-        fixture.file("boot/loader/entries/m-5.14.conf", "title T\nversion 5.14\nlinux /vmlinuz-5.14\noptions $kernelopts $tuned_params\n");
+        fixture.file(
+            "boot/grub2/grubenv",
+            "# GRUB Environment Block\nsaved_entry=m-5.14\nkernelopts=root=/dev/x ro\n####",
+        );
+        fixture.file(
+            "boot/loader/entries/m-5.14.conf",
+            "title T\nversion 5.14\nlinux /vmlinuz-5.14\noptions $kernelopts $tuned_params\n",
+        );
         fixture.file("boot/loader/entries/m-6.0.conf", "title U\nlinux /vmlinuz-6.0\n");
         fixture.file("boot/vmlinuz-5.14", "");
         fixture.file("boot/vmlinuz-6.0", "");

@@ -27,8 +27,19 @@ struct Engine {
 const ENGINES: [Engine; 9] = [
     Engine {
         name: "postgresql",
-        packages: &["postgresql-1*", "postgresql-9*", "postgresql-server", "postgresql1*-server", "postgresql9*-server", "postgresql*-server"],
-        configs: &["/etc/postgresql/*/*/postgresql.conf", "/var/lib/pgsql/data/postgresql.conf", "/var/lib/pgsql/*/data/postgresql.conf"],
+        packages: &[
+            "postgresql-1*",
+            "postgresql-9*",
+            "postgresql-server",
+            "postgresql1*-server",
+            "postgresql9*-server",
+            "postgresql*-server",
+        ],
+        configs: &[
+            "/etc/postgresql/*/*/postgresql.conf",
+            "/var/lib/pgsql/data/postgresql.conf",
+            "/var/lib/pgsql/*/data/postgresql.conf",
+        ],
         data: &["/var/lib/postgresql/*/*", "/var/lib/pgsql/data", "/var/lib/pgsql/*/data", "/var/lib/postgresql/data"],
         markers: &["PG_VERSION"],
         keys: [&["port"], &["listen_addresses"], &["data_directory"]],
@@ -38,7 +49,11 @@ const ENGINES: [Engine; 9] = [
     Engine {
         name: "mariadb",
         packages: &["mariadb-server", "mariadb-server-1*", "mariadb"],
-        configs: &["/etc/mysql/mariadb.conf.d/50-server.cnf", "/etc/my.cnf.d/mariadb-server.cnf", "/etc/my.cnf.d/server.cnf"],
+        configs: &[
+            "/etc/mysql/mariadb.conf.d/50-server.cnf",
+            "/etc/my.cnf.d/mariadb-server.cnf",
+            "/etc/my.cnf.d/server.cnf",
+        ],
         data: &["/var/lib/mysql"],
         markers: &["aria_log_control"],
         keys: [&["port"], &["bind-address", "bind_address"], &["datadir"]],
@@ -175,7 +190,12 @@ fn find(files: &Files<'_>, engine: &Engine, packages: &[Package], services: &Ser
             version: package.map(|package| package.version.clone()).or(own_version),
             package: package.map(|package| package.name.clone()),
             port: Some(setting(&text, port_keys).and_then(|port| port.parse().ok()).unwrap_or(engine.port)),
-            listen_addresses: listen.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+            listen_addresses: listen
+                .split([',', ' '])
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect(),
             initialized: directory.is_some(),
             config,
             data_directory: directory,
@@ -197,7 +217,7 @@ fn marker(files: &Files<'_>, engine: &Engine, directory: &str) -> bool {
 /// The last value of any of `keys` in `key = value`, `key: value` or `key value`, comments left out.
 fn setting(text: &str, keys: &[&str]) -> Option<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';', '/']));
-    let values = lines.filter_map(|line| {
+    let mut values = lines.filter_map(|line| {
         let end = line.find(|c: char| c.is_whitespace() || c == '=' || c == ':')?;
         let (key, rest) = line.split_at_checked(end)?;
         if !keys.contains(&key) {
@@ -210,7 +230,7 @@ fn setting(text: &str, keys: &[&str]) -> Option<String> {
         };
         (!value.is_empty()).then(|| value.to_owned())
     });
-    values.last()
+    values.next_back()
 }
 
 /// Bytes of the regular files below `path`.
@@ -248,7 +268,12 @@ mod tests {
         fixture.file("etc/postgresql/15/main/postgresql.conf", "data_directory = '/var/lib/postgresql/15/main'\t# x\nport = 5433\t# y\nlisten_addresses = 'localhost, 10.0.0.1'\n#port = 1\n");
         fixture.file("var/lib/postgresql/15/main/PG_VERSION", "15\n");
         fixture.file("var/lib/mysql/ibdata1", "");
-        let package = Package { name: "postgresql-15".into(), state: "installed".into(), version: "15.6".into(), ..Package::default() };
+        let package = Package {
+            name: "postgresql-15".into(),
+            state: "installed".into(),
+            version: "15.6".into(),
+            ..Package::default()
+        };
         let tree = fixture.tree();
         let found = inspect(&Files::new(&tree), &[package], &Services::default(), true).databases;
         assert_eq!(found.len(), 1, "a directory without its marker is no database");

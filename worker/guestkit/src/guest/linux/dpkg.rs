@@ -104,7 +104,9 @@ fn package(stanza: &Stanza<'_>, distribution: Option<&str>, codename: Option<&st
         summary,
         description,
         // Installed-Size counts KiB (deb-control(5)).
-        installed_size_bytes: stanza.text("Installed-Size").and_then(|size| size.parse::<u64>().ok()?.checked_mul(1024)),
+        installed_size_bytes: stanza
+            .text("Installed-Size")
+            .and_then(|size| size.parse::<u64>().ok()?.checked_mul(1024)),
         installed_at: None,
         purl,
         name,
@@ -213,9 +215,52 @@ mod tests {
         assert_eq!(found[0].purl.as_deref(), Some("pkg:deb/debian/a@1:2%2Bb-3?arch=amd64&distro=bookworm"));
     }
 
+    /// `dpkg-query -W` of each status file: status words, name, version, architecture, source and its version.
+    #[test]
+    fn status_files_agree_with_dpkg_query() {
+        let Some(corpus) = std::env::var_os("GUESTKIT_CORPUS") else {
+            assert!(std::env::var_os("CI").is_none(), "GUESTKIT_CORPUS must be set");
+            println!("corpus not present");
+            return;
+        };
+        let corpus = std::path::Path::new(&corpus).join("dpkg-apk-pacman");
+        let mut checked = 0;
+        for family in ["dpkg", "opkg"] {
+            for case in ["single", "statusfield", "trailingnewlines", "transitional", "valid"] {
+                let status = std::fs::read(corpus.join(format!("dpkg/testdata/{family}/{case}"))).unwrap();
+                let truth = corpus.join(format!("truth/dpkg__testdata__{family}__{case}.dpkg-query.tsv"));
+                let truth = std::fs::read_to_string(truth).unwrap();
+                let told = packages(&status, None, None);
+                for line in truth.lines().filter(|line| !line.starts_with('#')) {
+                    let fields: Vec<_> = line.split('\t').collect();
+                    let found = told.iter().find(|package| package.name == fields[1]).unwrap();
+                    let state = match fields[0].chars().nth(1).unwrap() {
+                        'n' => "not-installed",
+                        'c' => "config-files",
+                        'H' => "half-installed",
+                        'U' => "unpacked",
+                        'F' => "half-configured",
+                        'W' => "triggers-awaited",
+                        't' => "triggers-pending",
+                        _ => "installed",
+                    };
+                    assert_eq!(found.state, state, "{family}/{case}: {line}");
+                    assert_eq!(found.reinstall_required, fields[0].ends_with('R'), "{family}/{case}: {line}");
+                    assert_eq!(found.full_version, fields[2], "{family}/{case}");
+                    assert_eq!(found.arch.as_deref().unwrap_or_default(), fields[3], "{family}/{case}");
+                    assert_eq!(found.source.as_deref().unwrap_or(&found.name), fields[4], "{family}/{case}");
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 10);
+    }
+
     #[test]
     fn hostile_text_gives_no_package_and_no_panic() {
-        for text in ["", "\n\n\n", ":\n", "Package:\n", "Package: x\nStatus: a b\n", " continuation\n", "\0\0\0", "Package: x"] {
+        for text in
+            ["", "\n\n\n", ":\n", "Package:\n", "Package: x\nStatus: a b\n", " continuation\n", "\0\0\0", "Package: x"]
+        {
             parse(text);
         }
         let long = format!("Package: {}\n", "x".repeat(1 << 20));

@@ -123,8 +123,13 @@ impl NftScript {
 /// Source: iptables-save(8).
 fn iptables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
     let places = [
-        "/etc/iptables/rules.v4", "/etc/iptables/rules.v6", "/etc/sysconfig/iptables", "/etc/sysconfig/ip6tables",
-        "/etc/iptables/iptables.rules", "/etc/iptables/ip6tables.rules", "/var/lib/iptables/rules-save",
+        "/etc/iptables/rules.v4",
+        "/etc/iptables/rules.v6",
+        "/etc/sysconfig/iptables",
+        "/etc/sysconfig/ip6tables",
+        "/etc/iptables/iptables.rules",
+        "/etc/iptables/ip6tables.rules",
+        "/var/lib/iptables/rules-save",
     ];
     let mut firewall = Firewall { r#type: "iptables".to_owned(), enabled, ..Firewall::default() };
     for path in places {
@@ -164,7 +169,11 @@ fn ufw(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
         }
     }
     if let Some(text) = files.text("/etc/default/ufw") {
-        for (key, name) in [("DEFAULT_INPUT_POLICY", "input"), ("DEFAULT_OUTPUT_POLICY", "output"), ("DEFAULT_FORWARD_POLICY", "forward")] {
+        for (key, name) in [
+            ("DEFAULT_INPUT_POLICY", "input"),
+            ("DEFAULT_OUTPUT_POLICY", "output"),
+            ("DEFAULT_FORWARD_POLICY", "forward"),
+        ] {
             let policy = os_release::value_of(&text, key);
             firewall.default_policies.extend(policy.map(|policy| format!("{name}={}", policy.to_ascii_lowercase())));
         }
@@ -183,7 +192,16 @@ fn firewalld(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
         let places = ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"].map(|place| format!("{place}/{zone}.xml"));
         if let Some(place) = places.into_iter().find(|place| files.exists(place)) {
             let text = files.text(&place).unwrap_or_default();
-            let openings = ["<service ", "<port ", "<protocol ", "<rule", "<source-port ", "<forward-port ", "<masquerade", "<icmp-block "];
+            let openings = [
+                "<service ",
+                "<port ",
+                "<protocol ",
+                "<rule",
+                "<source-port ",
+                "<forward-port ",
+                "<masquerade",
+                "<icmp-block ",
+            ];
             firewall.rules = Some(openings.iter().map(|tag| text.matches(tag).count() as u64).sum());
             firewall.sources.push(place);
         }
@@ -232,7 +250,10 @@ mod tests {
     fn ufw_needs_both_its_service_and_its_switch() {
         let fixture = Fixture::new();
         fixture.file("etc/ufw/ufw.conf", "ENABLED=no\n");
-        fixture.file("etc/ufw/user.rules", "### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n-A ufw-user-input -j ACCEPT\n");
+        fixture.file(
+            "etc/ufw/user.rules",
+            "### tuple ### allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n-A ufw-user-input -j ACCEPT\n",
+        );
         fixture.file("etc/default/ufw", "DEFAULT_INPUT_POLICY=\"DROP\"\n");
         let tree = fixture.tree();
         let found = ufw(&Files::new(&tree), true).unwrap();

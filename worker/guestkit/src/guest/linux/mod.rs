@@ -98,7 +98,8 @@ pub(crate) fn inspect(
                 let packages = installed(&files, &system, &mut packages);
                 let services = started(&files, &mut services);
                 files.enter(module.name());
-                system.security = Some(security::inspect(&files, &system.operating_system, &packages.packages, services));
+                system.security =
+                    Some(security::inspect(&files, &system.operating_system, &packages.packages, services));
             }
             Module::Storage => {
                 let storage = storage::inspect(&files, context.names, context.filesystems, &system.mountpoints);

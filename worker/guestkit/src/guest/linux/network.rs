@@ -15,10 +15,13 @@ use super::files::Files;
 /// Interfaces of one guest: hypervisors with thousands of bridges exist, ten thousand interfaces do not.
 const INTERFACES_MAX: usize = 10_000;
 
+/// Reads one manager's files.
+type Reader = fn(&Files<'_>) -> Vec<NetworkInterface>;
+
 /// The module.
 pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Network {
     let mut report = Network { hostname: system.hostname.clone(), ..Network::default() };
-    let managers: [(&str, fn(&Files<'_>) -> Vec<NetworkInterface>); 5] = [
+    let managers: [(&str, Reader); 5] = [
         ("ifupdown", ifupdown::read),
         ("netplan", netplan::read),
         ("network-manager", keyfile::read),
@@ -144,7 +147,13 @@ mod tests {
 
     #[test]
     fn masks_become_prefixes() {
-        let cases = [("255.255.255.0", "/24"), ("255.255.254.0", "/23"), ("0.0.0.0", "/0"), ("24", "/24"), ("255.0.255.0", "/255.0.255.0")];
+        let cases = [
+            ("255.255.255.0", "/24"),
+            ("255.255.254.0", "/23"),
+            ("0.0.0.0", "/0"),
+            ("24", "/24"),
+            ("255.0.255.0", "/255.0.255.0"),
+        ];
         for (mask, expected) in cases {
             assert_eq!(with_prefix("a", Some(mask)), format!("a{expected}"));
         }

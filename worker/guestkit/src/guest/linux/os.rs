@@ -39,7 +39,8 @@ fn identify(files: &Files<'_>, system: &mut OperatingSystem) {
         let value = |key: &str| os_release::value_of(&text, key).filter(|value| !value.is_empty());
         let Some(id) = value("ID").or_else(|| value("NAME").map(|name| name.to_ascii_lowercase())) else { continue };
         system.distribution = Some(id);
-        system.id_like = value("ID_LIKE").map(|like| like.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
+        system.id_like =
+            value("ID_LIKE").map(|like| like.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
         system.product_name = value("PRETTY_NAME").or_else(|| value("NAME"));
         system.version = value("VERSION_ID");
         system.codename = value("VERSION_CODENAME").or_else(|| value("VERSION").as_deref().and_then(in_parentheses));
@@ -148,7 +149,9 @@ fn package_tools(files: &Files<'_>, system: &OperatingSystem) -> (Option<String>
     for id in family {
         let found = match id {
             "debian" | "ubuntu" | "kali" | "raspbian" | "linuxmint" | "neon" | "pop" | "devuan" => ("deb", "apt"),
-            "fedora" if major >= 22 || system.distribution.as_deref() != Some("fedora") => ("rpm", rpm_tool(files, major)),
+            "fedora" if major >= 22 || system.distribution.as_deref() != Some("fedora") => {
+                ("rpm", rpm_tool(files, major))
+            }
             "fedora" => ("rpm", "yum"),
             "rhel" | "centos" | "almalinux" | "rocky" | "ol" | "scientific" | "amzn" | "azurelinux" | "mariner" => {
                 ("rpm", rpm_tool(files, major))
@@ -180,7 +183,8 @@ fn package_tools(files: &Files<'_>, system: &OperatingSystem) -> (Option<String>
 
 /// dnf replaced yum in version 8 of the Red Hat family.
 fn rpm_tool(files: &Files<'_>, major: u32) -> &'static str {
-    if files.first_existing(&["/usr/bin/dnf", "/usr/bin/dnf5", "/usr/bin/microdnf", "/etc/dnf"]).is_some() || major >= 8 {
+    if files.first_existing(&["/usr/bin/dnf", "/usr/bin/dnf5", "/usr/bin/microdnf", "/etc/dnf"]).is_some() || major >= 8
+    {
         "dnf"
     } else {
         "yum"
@@ -224,14 +228,24 @@ pub(crate) fn hostname(files: &Files<'_>) -> Option<String> {
             return Some(name.to_owned());
         }
     }
-    let settings = [("/etc/sysconfig/network", "HOSTNAME"), ("/etc/conf.d/hostname", "hostname"), ("/etc/rc.conf", "HOSTNAME")];
-    settings.iter().find_map(|(path, key)| os_release::value_of(&files.text(path)?, key)).filter(|name| !name.is_empty())
+    let settings =
+        [("/etc/sysconfig/network", "HOSTNAME"), ("/etc/conf.d/hostname", "hostname"), ("/etc/rc.conf", "HOSTNAME")];
+    settings
+        .iter()
+        .find_map(|(path, key)| os_release::value_of(&files.text(path)?, key))
+        .filter(|name| !name.is_empty())
 }
 
 /// Programs that every system has one of.
 const PROGRAMS: [&str; 8] = [
-    "/bin/sh", "/bin/bash", "/sbin/init", "/usr/bin/env", "/usr/lib/systemd/systemd", "/lib/systemd/systemd",
-    "/bin/busybox", "/usr/bin/dpkg",
+    "/bin/sh",
+    "/bin/bash",
+    "/sbin/init",
+    "/usr/bin/env",
+    "/usr/lib/systemd/systemd",
+    "/lib/systemd/systemd",
+    "/bin/busybox",
+    "/usr/bin/dpkg",
 ];
 /// Dynamic loaders by architecture.
 const LOADERS: [(&str, &str); 13] = [
@@ -316,8 +330,13 @@ fn locale(files: &Files<'_>) -> Option<String> {
 /// Installers leave their files behind.
 fn installed_at(files: &Files<'_>) -> Option<(i64, &'static str)> {
     let traces = [
-        "/var/log/installer/lsb-release", "/var/log/installer/status", "/var/log/installer/syslog",
-        "/root/anaconda-ks.cfg", "/var/log/anaconda/journal.log", "/var/log/YaST2/y2start.log", "/var/log/bootstrap.log",
+        "/var/log/installer/lsb-release",
+        "/var/log/installer/status",
+        "/var/log/installer/syslog",
+        "/root/anaconda-ks.cfg",
+        "/var/log/anaconda/journal.log",
+        "/var/log/YaST2/y2start.log",
+        "/var/log/bootstrap.log",
     ];
     traces.iter().find_map(|path| Some((files.stat(path)?.modified, *path)))
 }
@@ -365,8 +384,10 @@ mod tests {
 
     #[test]
     fn a_major_only_version_stays_and_the_point_release_is_minor() {
-        let text = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\nVERSION=\"12 (bookworm)\"\n";
-        let system = found(&[("etc/os-release", text), ("etc/debian_version", "12.5\n"), ("etc/hostname", "# c\nweb\n")]);
+        let text =
+            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\nVERSION=\"12 (bookworm)\"\n";
+        let system =
+            found(&[("etc/os-release", text), ("etc/debian_version", "12.5\n"), ("etc/hostname", "# c\nweb\n")]);
         assert_eq!(system.version.as_deref(), Some("12"));
         assert_eq!((system.version_major, system.version_minor), (Some(12), Some(5)));
         assert_eq!(system.product_name.as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));

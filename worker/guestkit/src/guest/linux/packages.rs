@@ -159,7 +159,8 @@ fn summarise(report: &mut Packages, packages: &[Package]) {
     let mut installed: Vec<_> = packages.iter().filter(|package| package.state == "installed").collect();
     report.count = Some(installed.len() as u64);
     let sizes: Vec<u64> = installed.iter().filter_map(|package| package.installed_size_bytes).collect();
-    report.installed_size_bytes = (!sizes.is_empty()).then(|| sizes.iter().fold(0, |sum, size| size.saturating_add(sum)));
+    report.installed_size_bytes =
+        (!sizes.is_empty()).then(|| sizes.iter().fold(0, |sum, size| size.saturating_add(sum)));
     installed.sort_by(|a, b| b.installed_size_bytes.cmp(&a.installed_size_bytes).then_with(|| a.name.cmp(&b.name)));
     installed.dedup_by(|a, b| a.name == b.name);
     report.top_packages = installed.iter().take(TOP_PACKAGES).map(|package| package.name.clone()).collect();

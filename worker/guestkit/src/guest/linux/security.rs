@@ -10,7 +10,12 @@ use super::files::Files;
 use super::{firewall, os_release, sshd};
 
 /// The module. `services` tells what is enabled.
-pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem, packages: &[Package], services: &Services) -> Security {
+pub(crate) fn inspect(
+    files: &Files<'_>,
+    system: &OperatingSystem,
+    packages: &[Package],
+    services: &Services,
+) -> Security {
     let is_enabled = |name: &str| is_enabled(services, name);
     let mut ssh = sshd::inspect(files, packages);
     if let Some(ssh) = &mut ssh {
@@ -60,10 +65,9 @@ fn selinux(files: &Files<'_>) -> Option<Selinux> {
 
 /// Source: apparmor(7), aa-disable(8), aa-complain(8).
 fn apparmor(files: &Files<'_>, enabled: bool) -> Option<Apparmor> {
-    let installed = files.first_existing(&["/usr/sbin/apparmor_parser", "/lib/apparmor/functions", "/usr/lib/apparmor"]);
-    if installed.is_none() {
-        return None;
-    }
+    let installed =
+        files.first_existing(&["/usr/sbin/apparmor_parser", "/lib/apparmor/functions", "/usr/lib/apparmor"]);
+    installed?;
     let is_file = |entry: &super::files::Entry| {
         entry.file_type == Some(crate::filesystem::FileType::Regular) && !entry.name.starts_with('.')
     };
@@ -78,8 +82,20 @@ fn apparmor(files: &Files<'_>, enabled: bool) -> Option<Apparmor> {
 
 /// The stacks that a login passes.
 const STACKS: [&str; 14] = [
-    "common-account", "common-auth", "common-password", "common-session", "login", "other", "passwd", "password-auth",
-    "postlogin", "sshd", "su", "sudo", "system-auth", "system-login",
+    "common-account",
+    "common-auth",
+    "common-password",
+    "common-session",
+    "login",
+    "other",
+    "passwd",
+    "password-auth",
+    "postlogin",
+    "sshd",
+    "su",
+    "sudo",
+    "system-auth",
+    "system-login",
 ];
 
 /// Source: pam.d(5), pam_unix(8).
@@ -94,7 +110,8 @@ fn pam(files: &Files<'_>) -> Option<Pam> {
         let text = files.text(&format!("/etc/pam.d/{stack}")).unwrap_or_default();
         for line in text.lines() {
             let Some((r#type, module, arguments)) = pam_line(line) else { continue };
-            report.password_quality |= r#type == "password" && ["pam_pwquality", "pam_cracklib", "pam_passwdqc"].contains(&module);
+            report.password_quality |=
+                r#type == "password" && ["pam_pwquality", "pam_cracklib", "pam_passwdqc"].contains(&module);
             report.lockout |= r#type == "auth" && ["pam_faillock", "pam_tally2", "pam_tally"].contains(&module);
             if module == "pam_unix" {
                 report.empty_passwords |= r#type == "auth" && arguments.iter().any(|word| word.starts_with("nullok"));
@@ -178,14 +195,26 @@ fn sysctl_line(line: &str) -> Option<(String, String)> {
     let key = key.trim().trim_start_matches('-');
     // The first separator decides which one it is (sysctl.d(5)).
     let dotted = match key.find(['/', '.']).and_then(|at| key.get(at..)?.chars().next()) {
-        Some('/') => key.chars().map(|c| if c == '/' { '.' } else if c == '.' { '/' } else { c }).collect(),
+        Some('/') => key
+            .chars()
+            .map(|c| {
+                if c == '/' {
+                    '.'
+                } else if c == '.' {
+                    '/'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => key.to_owned(),
     };
     (!dotted.is_empty()).then(|| (dotted, value.trim().to_owned()))
 }
 
 fn secure_boot(files: &Files<'_>, packages: &[Package]) -> Option<SecureBoot> {
-    let installed = |name: &str| packages.iter().any(|package| package.name.starts_with(name) && package.state == "installed");
+    let installed =
+        |name: &str| packages.iter().any(|package| package.name.starts_with(name) && package.state == "installed");
     let shim = ["/boot/efi/EFI", "/efi/EFI", "/boot/EFI"].iter().any(|efi| {
         files.names(efi).iter().any(|vendor| {
             let names = files.names(&format!("{efi}/{vendor}"));
@@ -195,7 +224,9 @@ fn secure_boot(files: &Files<'_>, packages: &[Package]) -> Option<SecureBoot> {
     let found = SecureBoot {
         shim,
         signed_boot_packages: installed("shim-signed") || installed("grub-efi-amd64-signed") || installed("shim-x64"),
-        machine_owner_key: files.first_existing(&["/var/lib/shim-signed/mok/MOK.der", "/var/lib/dkms/mok.pub"]).is_some(),
+        machine_owner_key: files
+            .first_existing(&["/var/lib/shim-signed/mok/MOK.der", "/var/lib/dkms/mok.pub"])
+            .is_some(),
     };
     (found.shim || found.signed_boot_packages || found.machine_owner_key).then_some(found)
 }

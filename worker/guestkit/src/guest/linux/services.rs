@@ -109,7 +109,8 @@ fn start_levels(files: &Files<'_>) -> BTreeMap<String, BTreeSet<String>> {
     for level in ["2", "3", "4", "5", "S"] {
         for directory in [format!("/etc/rc{level}.d"), format!("/etc/rc.d/rc{level}.d")] {
             for name in files.names(&directory) {
-                let Some(script) = name.strip_prefix('S').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+                let Some(script) =
+                    name.strip_prefix('S').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()))
                 else {
                     continue;
                 };

@@ -217,8 +217,7 @@ const RENAMED: [(&str, &str); 9] = [
 ];
 
 /// Keywords that sshd refuses inside Match blocks stop the server; UsePAM is the one that people write there.
-const NEVER_IN_MATCH: [&str; 7] =
-    ["usepam", "port", "listenaddress", "hostkey", "maxstartups", "ciphers", "macs"];
+const NEVER_IN_MATCH: [&str; 7] = ["usepam", "port", "listenaddress", "hostkey", "maxstartups", "ciphers", "macs"];
 
 /// Public key algorithms of 9.2, with and without certificates.
 const KEY_ALGORITHMS: &str = "ssh-ed25519-cert-v01@openssh.com,ecdsa-sha2-nistp256-cert-v01@openssh.com,\
@@ -230,7 +229,10 @@ sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256";
 /// The lists compiled into Debian 12's 9.2p1, security updates included; they are those of sshd_config(5) of 9.2 and one
 /// key exchange more.
 const DEBIAN_9_2: [(&str, &str); 7] = [
-    ("ciphers", "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com"),
+    (
+        "ciphers",
+        "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com",
+    ),
     (
         "macs",
         "umac-64-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,\
@@ -680,9 +682,8 @@ mod tests {
         fixture.file("etc/ssh/sshd_config", "PORT=2222\nPort 22 # both\nListenAddress ::1\nListenAddress 10.0.0.1:5\nLoginGraceTime 1m30s\nPermitRootLogin no\nPermitRootLogin yes\n");
         let tree = fixture.tree();
         let found = inspect(&Files::new(&tree), &[]).unwrap();
-        let values = |key: &str| {
-            found.settings.iter().filter(|s| s.key == key).map(|s| s.value.as_str()).collect::<Vec<_>>()
-        };
+        let values =
+            |key: &str| found.settings.iter().filter(|s| s.key == key).map(|s| s.value.as_str()).collect::<Vec<_>>();
         assert_eq!(values("port"), ["2222", "22"]);
         assert_eq!(values("listenaddress"), ["[::1]:2222", "[::1]:22", "10.0.0.1:5"]);
         assert_eq!(values("logingracetime"), ["90"]);
@@ -693,7 +694,10 @@ mod tests {
     #[test]
     fn hostile_configurations_end() {
         let fixture = Fixture::new();
-        fixture.file("etc/ssh/sshd_config", "Include /etc/ssh/sshd_config\n= = =\n\"\nMatch\nPort 99999\nClientAliveInterval 99999999999999999999d\n");
+        fixture.file(
+            "etc/ssh/sshd_config",
+            "Include /etc/ssh/sshd_config\n= = =\n\"\nMatch\nPort 99999\nClientAliveInterval 99999999999999999999d\n",
+        );
         let tree = fixture.tree();
         assert!(!inspect(&Files::new(&tree), &[]).unwrap().errors.is_empty());
     }

@@ -53,7 +53,8 @@ fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        let octal =
+            after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
         let value = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         match value {
             Some(value) => {
@@ -139,7 +140,9 @@ mod tests {
 
     #[test]
     fn fstab_fields_are_unescaped_and_defaulted() {
-        let found = parse_fstab("# c\nUUID=ab / ext4 rw,noatime 0 1\n/dev/sdb1 /my\\040data xfs\nbad\n\tLABEL=x none swap sw\n");
+        let found = parse_fstab(
+            "# c\nUUID=ab / ext4 rw,noatime 0 1\n/dev/sdb1 /my\\040data xfs\nbad\n\tLABEL=x none swap sw\n",
+        );
         assert_eq!(found.len(), 3);
         assert_eq!((found[0].pass, found[0].options.join(" ")), (1, "rw noatime".to_owned()));
         assert_eq!(found[1].path, "/my data");

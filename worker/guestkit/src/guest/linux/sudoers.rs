@@ -31,7 +31,8 @@ impl Sudoers {
     fn include(&mut self, files: &Files<'_>, path: &str, depth: usize, count: &mut usize) {
         *count += 1;
         if depth > INCLUDE_DEPTH_MAX || *count > FILES_MAX {
-            files.warn(path, format!("includes go deeper than {INCLUDE_DEPTH_MAX} or name more than {FILES_MAX} files"));
+            files
+                .warn(path, format!("includes go deeper than {INCLUDE_DEPTH_MAX} or name more than {FILES_MAX} files"));
             return;
         }
         let Some(text) = files.text(path) else { return };
@@ -262,7 +263,9 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
 /// A `#` begins a comment unless it begins a user id, an include, or stands in quotes or behind a backslash.
 fn without_comment(line: &str) -> &str {
     let trimmed = line.trim_start();
-    if trimmed.starts_with("#include ") || trimmed.starts_with("#includedir ") || trimmed.starts_with("#include\t")
+    if trimmed.starts_with("#include ")
+        || trimmed.starts_with("#includedir ")
+        || trimmed.starts_with("#include\t")
         || trimmed.starts_with("#includedir\t")
     {
         return line;
@@ -379,8 +382,24 @@ fn split_commands(text: &str) -> Vec<&str> {
 }
 
 const TAGS: [&str; 18] = [
-    "NOPASSWD", "PASSWD", "NOEXEC", "EXEC", "SETENV", "NOSETENV", "LOG_INPUT", "NOLOG_INPUT", "LOG_OUTPUT",
-    "NOLOG_OUTPUT", "MAIL", "NOMAIL", "FOLLOW", "NOFOLLOW", "INTERCEPT", "NOINTERCEPT", "SELINUX", "NOFOLLOWSYM",
+    "NOPASSWD",
+    "PASSWD",
+    "NOEXEC",
+    "EXEC",
+    "SETENV",
+    "NOSETENV",
+    "LOG_INPUT",
+    "NOLOG_INPUT",
+    "LOG_OUTPUT",
+    "NOLOG_OUTPUT",
+    "MAIL",
+    "NOMAIL",
+    "FOLLOW",
+    "NOFOLLOW",
+    "INTERCEPT",
+    "NOINTERCEPT",
+    "SELINUX",
+    "NOFOLLOWSYM",
 ];
 
 fn leading_tag(text: &str) -> Option<(&str, &str)> {
@@ -417,7 +436,15 @@ mod tests {
         let shown: Vec<_> = policy
             .rules
             .iter()
-            .map(|rule| (rule.users.join(","), rule.hosts.join(","), rule.run_as_users.join(","), rule.tags.join(","), rule.command.clone()))
+            .map(|rule| {
+                (
+                    rule.users.join(","),
+                    rule.hosts.join(","),
+                    rule.run_as_users.join(","),
+                    rule.tags.join(","),
+                    rule.command.clone(),
+                )
+            })
             .collect();
         let row = |a: &str, b: &str, c: &str, d: &str, e: &str| (a.into(), b.into(), c.into(), d.into(), e.into());
         assert_eq!(
@@ -463,7 +490,8 @@ mod tests {
 
     #[test]
     fn hostile_lines_end() {
-        for text in ["=", "a", "a b", "a b=", ":=:=", "(", "\"", "Defaults", "Defaults@", "User_Alias", "a ALL=(", "\\"] {
+        for text in ["=", "a", "a b", "a b=", ":=:=", "(", "\"", "Defaults", "Defaults@", "User_Alias", "a ALL=(", "\\"]
+        {
             parse(text);
         }
         parse(&"a ALL=(x) ".repeat(20_000));

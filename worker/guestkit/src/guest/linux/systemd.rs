@@ -151,8 +151,10 @@ impl<'a, 'b> Manager<'a, 'b> {
         match self.find(name) {
             Found::Missing => unit.state = "bad".to_owned(),
             Found::Masked { directory } => {
-                let is_runtime = self.directories.get(directory).is_some_and(|directory| directory.role != Role::Config
-                    && directory.role != Role::Vendor);
+                let is_runtime = self
+                    .directories
+                    .get(directory)
+                    .is_some_and(|directory| directory.role != Role::Config && directory.role != Role::Vendor);
                 unit.state = if is_runtime { "masked-runtime" } else { "masked" }.to_owned();
                 unit.preset = Some(self.preset(name).to_owned());
             }
@@ -280,7 +282,13 @@ impl<'a, 'b> Manager<'a, 'b> {
 
     /// The state that links which `matches` give, best first; links of the unit's own name beside the units say `linked`
     /// where they stand above its file.
-    fn linked(&self, name: &str, path: &str, matches: impl Fn(&Link) -> bool, keys: &BTreeSet<String>) -> Option<&'static str> {
+    fn linked(
+        &self,
+        name: &str,
+        path: &str,
+        matches: impl Fn(&Link) -> bool,
+        keys: &BTreeSet<String>,
+    ) -> Option<&'static str> {
         let own = self.directory_of(path).unwrap_or(usize::MAX);
         let (mut runtime, mut same_config, mut same_runtime) = (false, false, false);
         for link in keys.iter().filter_map(|key| self.links.get(key)).flatten().filter(|link| matches(link)) {
@@ -358,8 +366,7 @@ fn normalise(path: &str) -> String {
 }
 
 fn read_directory(files: &Files<'_>, path: &'static str, role: Role) -> Directory {
-    let mut directory =
-        Directory { path, role, units: BTreeMap::new(), pulls: Vec::new(), drop_ins: BTreeSet::new() };
+    let mut directory = Directory { path, role, units: BTreeMap::new(), pulls: Vec::new(), drop_ins: BTreeSet::new() };
     for entry in files.entries(path) {
         let below = format!("{path}/{}", entry.name);
         let file_type = entry.file_type.or_else(|| files.stat_link(&below).map(|metadata| metadata.file_type));
@@ -396,8 +403,7 @@ fn index_links(directories: &[Directory]) -> (HashMap<String, Vec<Link>>, HashMa
         let aliases = directory.units.iter().filter_map(|(name, target)| Some((None, name, target.as_ref()?)));
         let pulls = directory.pulls.iter().map(|(owner, name, target)| (Some(owner), name, target));
         for (owner, name, target) in aliases.chain(pulls) {
-            let link =
-                Link { directory: index, name: name.clone(), target: last(target), is_alias: owner.is_none() };
+            let link = Link { directory: index, name: name.clone(), target: last(target), is_alias: owner.is_none() };
             if link.target != link.name {
                 links.entry(link.target.clone()).or_default().push(link.clone());
             }
@@ -465,7 +471,10 @@ mod tests {
         let fixture = Fixture::new();
         let vendor = "usr/lib/systemd/system";
         fixture.file(&format!("{vendor}/multi-user.target"), "[Unit]\n");
-        fixture.file(&format!("{vendor}/wanted.service"), "[Service]\nExecStart=/bin/a b\nUser=u\n[Install]\nWantedBy=multi-user.target\n");
+        fixture.file(
+            &format!("{vendor}/wanted.service"),
+            "[Service]\nExecStart=/bin/a b\nUser=u\n[Install]\nWantedBy=multi-user.target\n",
+        );
         fixture.file(&format!("{vendor}/off.service"), "[Install]\nWantedBy=multi-user.target\n");
         fixture.file(&format!("{vendor}/plain.service"), "[Service]\n");
         fixture.file(&format!("{vendor}/also.service"), "[Install]\nAlso=off.service\n");
@@ -473,7 +482,10 @@ mod tests {
         fixture.file(&format!("{vendor}/off.timer"), "[Timer]\nOnCalendar=daily\n[Install]\nWantedBy=timers.target\n");
         fixture.file(&format!("{vendor}/a.preset-not-a-unit"), "");
         fixture.file("usr/lib/systemd/system-preset/90-x.preset", "disable off.*\nenable *\n");
-        fixture.link("etc/systemd/system/multi-user.target.wants/wanted.service", "/usr/lib/systemd/system/wanted.service");
+        fixture.link(
+            "etc/systemd/system/multi-user.target.wants/wanted.service",
+            "/usr/lib/systemd/system/wanted.service",
+        );
         fixture.link("etc/systemd/system/x.target.wants/t@one.service", "/usr/lib/systemd/system/t@.service");
         fixture.link("etc/systemd/system/gone.service", "/dev/null");
         fixture.file("etc/systemd/system/empty.service", "");
@@ -483,7 +495,10 @@ mod tests {
         fixture.link("etc/systemd/system/loop2.service", "loop.service");
         fixture.file("opt/linked.service", "[Service]\n");
         fixture.link("etc/systemd/system/linked.service", "/opt/linked.service");
-        fixture.link("run/systemd/system/multi-user.target.wants/plain2.service", "/usr/lib/systemd/system/plain2.service");
+        fixture.link(
+            "run/systemd/system/multi-user.target.wants/plain2.service",
+            "/usr/lib/systemd/system/plain2.service",
+        );
         fixture.file(&format!("{vendor}/plain2.service"), "[Service]\n");
         fixture.file("etc/systemd/system/wanted.service.d/10-x.conf", "[Service]\nUser=other\n");
         let tree = fixture.tree();

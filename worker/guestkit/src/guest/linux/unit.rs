@@ -51,10 +51,20 @@ fn is_valid_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte)
 }
 
-/// The assignments of a unit file: section, key, value, in order.
+/// The assignments of a unit file, in order.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct UnitFile {
-    assignments: Vec<(String, String, String)>,
+    assignments: Vec<Assignment>,
+    blocks: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Assignment {
+    section: String,
+    /// Which of the sections it stands in, counted over all headers.
+    block: usize,
+    key: String,
+    value: String,
 }
 
 impl UnitFile {
@@ -84,8 +94,14 @@ impl UnitFile {
             let whole = std::mem::take(&mut continued);
             if let Some(name) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = name.to_owned();
+                self.blocks += 1;
             } else if let Some((key, value)) = whole.split_once('=') {
-                self.assignments.push((section.clone(), key.trim().to_owned(), value.trim().to_owned()));
+                self.assignments.push(Assignment {
+                    section: section.clone(),
+                    block: self.blocks,
+                    key: key.trim().to_owned(),
+                    value: value.trim().to_owned(),
+                });
             }
         }
     }
@@ -93,11 +109,11 @@ impl UnitFile {
     /// The values of `key`, in order; an empty assignment takes back those before it.
     pub(crate) fn values(&self, section: &str, key: &str) -> Vec<&str> {
         let mut values = Vec::new();
-        for (_, _, value) in self.assignments.iter().filter(|(s, k, _)| s == section && k == key) {
+        for (_, value) in self.section(section).filter(|(known, _)| *known == key) {
             if value.is_empty() {
                 values.clear();
             } else {
-                values.push(value.as_str());
+                values.push(value);
             }
         }
         values
@@ -114,8 +130,22 @@ impl UnitFile {
     }
 
     /// Every assignment of a section, in order.
-    pub(crate) fn section<'a>(&'a self, section: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.assignments.iter().filter(move |(s, _, _)| s == section).map(|(_, k, v)| (k.as_str(), v.as_str()))
+    pub(crate) fn section(&self, section: &str) -> impl Iterator<Item = (&str, &str)> {
+        let found = self.assignments.iter().filter(move |assignment| assignment.section == section);
+        found.map(|assignment| (assignment.key.as_str(), assignment.value.as_str()))
+    }
+
+    /// The sections of one name, each by itself.
+    pub(crate) fn blocks(&self, section: &str) -> Vec<Vec<(&str, &str)>> {
+        let mut blocks: Vec<(usize, Vec<(&str, &str)>)> = Vec::new();
+        for assignment in self.assignments.iter().filter(|assignment| assignment.section == section) {
+            let pair = (assignment.key.as_str(), assignment.value.as_str());
+            match blocks.last_mut() {
+                Some((block, pairs)) if *block == assignment.block => pairs.push(pair),
+                _ => blocks.push((assignment.block, vec![pair])),
+            }
+        }
+        blocks.into_iter().map(|(_, pairs)| pairs).collect()
     }
 }
 

@@ -207,7 +207,12 @@ fn problems(
     for fields in passwd {
         let name = field(fields, 0);
         if fields.len() != 7 || user(fields).is_none() {
-            add("/etc/passwd", name, "invalid-line", format!("the line has {} fields, or an id is no number", fields.len()));
+            add(
+                "/etc/passwd",
+                name,
+                "invalid-line",
+                format!("the line has {} fields, or an id is no number", fields.len()),
+            );
             continue;
         }
         if !names.insert(name.to_owned()) {
@@ -238,7 +243,12 @@ fn problems(
     for fields in group_lines {
         let name = field(fields, 0);
         let Some(group) = group(fields).filter(|_| fields.len() == 4) else {
-            add("/etc/group", name, "invalid-line", format!("the line has {} fields, or an id is no number", fields.len()));
+            add(
+                "/etc/group",
+                name,
+                "invalid-line",
+                format!("the line has {} fields, or an id is no number", fields.len()),
+            );
             continue;
         };
         if !group_names.insert(name.to_owned()) {
@@ -258,7 +268,12 @@ fn problems(
             Some(entry) => {
                 let shadow_members = list(field(entry, 3));
                 for member in group.members.iter().filter(|member| !shadow_members.contains(member)) {
-                    add("/etc/gshadow", name, "missing-user", format!("{member} is in /etc/group but not in /etc/gshadow"));
+                    add(
+                        "/etc/gshadow",
+                        name,
+                        "missing-user",
+                        format!("{member} is in /etc/group but not in /etc/gshadow"),
+                    );
                 }
             }
             None => {}
@@ -297,7 +312,10 @@ mod tests {
     #[test]
     fn accounts_join_their_shadow_and_never_show_a_hash() {
         let fixture = Fixture::new();
-        fixture.file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob::1000:100:Bob,,,:/home/bob:\nbad\nnis:x:5:100::/x:/bin/false\n+\n");
+        fixture.file(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nbob::1000:100:Bob,,,:/home/bob:\nbad\nnis:x:5:100::/x:/bin/false\n+\n",
+        );
         fixture.file("etc/shadow", "root:$6$salt$secrethash:19000:0:99999:7:::\nnis:!:0::::10:20:\nghost:*:1::::::\n");
         fixture.file("etc/group", "root:x:0:\nusers:x:100:nis\nwheel:x:10:root,nobody\n");
         fixture.file("etc/gshadow", "root:*::\nwheel:!:root:root\n");
@@ -315,7 +333,10 @@ mod tests {
         assert_eq!(report.login_users, ["root", "bob"]);
         assert!(!serde_json::to_string(&report).unwrap().contains("secrethash"));
         let has = |file: &str, subject: &str, problem: &str| {
-            report.problems.iter().any(|found| found.file == file && found.subject == subject && found.problem == problem)
+            report
+                .problems
+                .iter()
+                .any(|found| found.file == file && found.subject == subject && found.problem == problem)
         };
         assert!(has("/etc/passwd", "bad", "invalid-line"));
         assert!(has("/etc/shadow", "ghost", "missing-user"));
@@ -328,7 +349,10 @@ mod tests {
     fn hostile_files_end() {
         let fixture = Fixture::new();
         fixture.file("etc/passwd", [&b"\0\xff:x:99999999999999999999:1\n:::::::\n"[..], &[b':'; 100_000]].concat());
-        fixture.file("etc/shadow", "a:b:9223372036854775807:9223372036854775807:::9223372036854775807:9223372036854775807:\n");
+        fixture.file(
+            "etc/shadow",
+            "a:b:9223372036854775807:9223372036854775807:::9223372036854775807:9223372036854775807:\n",
+        );
         fixture.file("etc/group", "\n\n:::\n");
         let tree = fixture.tree();
         assert_eq!(inspect(&Files::new(&tree)).count, 0);

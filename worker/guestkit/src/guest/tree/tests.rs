@@ -198,8 +198,21 @@ fn a_walk_sees_mounts_follows_no_links_and_obeys_its_visitor() {
         .unwrap();
     assert!(unreadable.is_empty());
     let expected = [
-        "/bin", "/dev", "/etc", "/home", "/srv", "/usr", "/var", "/dev/log", "/home/abs", "/home/log", "/home/out",
-        "/home/log/syslog", "/usr/bin", "/usr/bin/sh", "/var/log",
+        "/bin",
+        "/dev",
+        "/etc",
+        "/home",
+        "/srv",
+        "/usr",
+        "/var",
+        "/dev/log",
+        "/home/abs",
+        "/home/log",
+        "/home/out",
+        "/home/log/syslog",
+        "/usr/bin",
+        "/usr/bin/sh",
+        "/var/log",
     ];
     assert_eq!(paths, expected);
 }

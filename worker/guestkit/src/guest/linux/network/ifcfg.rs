@@ -19,7 +19,8 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
         for file in files.names(directory) {
             let Some(name) = file.strip_prefix("ifcfg-") else { continue };
             // Editors' and package managers' left-overs are not read by the scripts either.
-            let is_left_over = [".bak", ".orig", ".rpmsave", ".rpmnew", "~", ".template"].iter().any(|end| name.ends_with(end));
+            let is_left_over =
+                [".bak", ".orig", ".rpmsave", ".rpmnew", "~", ".template"].iter().any(|end| name.ends_with(end));
             let path = format!("{directory}/{file}");
             if !is_left_over && let Some(text) = files.text(&path) {
                 found.push(parse(name, &text, &path));
@@ -47,11 +48,13 @@ fn parse(name: &str, text: &str, path: &str) -> NetworkInterface {
     }
     found.addresses.extend(value("IPV6ADDR"));
     found.gateways.extend(value("IPV6_DEFAULTGW"));
-    found.dns_search = value("DOMAIN").map(|list| list.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
+    found.dns_search =
+        value("DOMAIN").map(|list| list.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
     found.mac = value("MACADDR").or_else(|| value("HWADDR")).or_else(|| value("LLADDR"));
     found.mtu = value("MTU").and_then(|mtu| mtu.parse().ok());
     let start = value("ONBOOT").map(|flag| is_yes(&flag));
-    found.automatic = start.or_else(|| value("STARTMODE").map(|mode| matches!(mode.as_str(), "auto" | "boot" | "hotplug" | "nfsroot")));
+    found.automatic = start
+        .or_else(|| value("STARTMODE").map(|mode| matches!(mode.as_str(), "auto" | "boot" | "hotplug" | "nfsroot")));
     let r#type = value("TYPE").map(|kind| kind.to_ascii_lowercase());
     found.kind = found.kind.take().or(r#type);
     if value("VLAN").is_some_and(|flag| is_yes(&flag)) || value("ETHERDEVICE").is_some() {

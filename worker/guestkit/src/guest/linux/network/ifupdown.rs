@@ -25,7 +25,8 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
             for path in files.glob(&pattern) {
                 if is_directory {
                     // Names of letters, digits, `_` and `-` only.
-                    let is_plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+                    let is_plain =
+                        |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
                     let names = files.names(&path).into_iter().filter(is_plain);
                     pending.extend(names.map(|name| format!("{path}/{name}")));
                 } else {
@@ -109,7 +110,7 @@ fn option(interface: &mut NetworkInterface, word: &str, rest: &str, mask: &mut O
         "dns-nameservers" | "dns-nameserver" => interface.dns_servers.extend(words()),
         "dns-search" | "dns-domain" => interface.dns_search.extend(words()),
         "mtu" => interface.mtu = rest.parse().ok(),
-        "hwaddress" => interface.mac = words().last(),
+        "hwaddress" => interface.mac = words().next_back(),
         "bridge_ports" | "bridge-ports" => {
             interface.kind = Some("bridge".to_owned());
             interface.members.extend(words().filter(|member| member != "none"));
@@ -140,11 +141,19 @@ mod tests {
         assert_eq!(found[1].addresses, ["192.0.2.5/24"]);
         assert_eq!(found[1].dns_servers, ["1.1.1.1", "9.9.9.9"]);
         assert!(found[1].dhcp6 && !found[1].dhcp4);
-        assert_eq!((found[0].kind.as_deref(), found[0].members.len(), found[0].automatic), (Some("bridge"), 2, Some(false)));
+        assert_eq!(
+            (found[0].kind.as_deref(), found[0].members.len(), found[0].automatic),
+            (Some("bridge"), 2, Some(false))
+        );
     }
 
     #[test]
     fn a_file_that_sources_itself_ends() {
-        assert!(read("etc/network/interfaces", "source /etc/network/*\nsource-directory /etc/network\niface\n").interfaces.len() <= 1);
+        assert!(
+            read("etc/network/interfaces", "source /etc/network/*\nsource-directory /etc/network\niface\n")
+                .interfaces
+                .len()
+                <= 1
+        );
     }
 }

@@ -64,9 +64,9 @@ fn connection(text: &str, path: &str) -> Option<NetworkInterface> {
             }
         }
     }
-    let mac = ["ethernet", "802-3-ethernet", "wifi"].iter().find_map(|section| {
-        value(section, "cloned-mac-address").or_else(|| value(section, "mac-address"))
-    });
+    let mac = ["ethernet", "802-3-ethernet", "wifi"]
+        .iter()
+        .find_map(|section| value(section, "cloned-mac-address").or_else(|| value(section, "mac-address")));
     found.mac = mac;
     found.mtu = ["ethernet", "802-3-ethernet"].iter().find_map(|section| value(section, "mtu")?.parse().ok());
     found.vlan_id = value("vlan", "id").and_then(|id| id.parse().ok());

@@ -87,7 +87,9 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
         match parse(&text) {
             Ok(document) => {
                 // A later document overrides what an earlier one says of an interface.
-                found.extend(interfaces(&document, path).into_iter().map(|interface| (interface.name.clone(), interface)));
+                found.extend(
+                    interfaces(&document, path).into_iter().map(|interface| (interface.name.clone(), interface)),
+                );
             }
             Err(why) => files.warn(path.as_str(), why),
         }
@@ -112,8 +114,13 @@ fn parse(text: &str) -> Result<Yaml, String> {
 fn interfaces(document: &Yaml, path: &str) -> Vec<NetworkInterface> {
     let Some(network) = document.get("network") else { return Vec::new() };
     let sections = [
-        ("ethernets", "ethernet"), ("wifis", "wifi"), ("bonds", "bond"), ("bridges", "bridge"), ("vlans", "vlan"),
-        ("tunnels", "tunnel"), ("dummy-devices", "dummy"),
+        ("ethernets", "ethernet"),
+        ("wifis", "wifi"),
+        ("bonds", "bond"),
+        ("bridges", "bridge"),
+        ("vlans", "vlan"),
+        ("tunnels", "tunnel"),
+        ("dummy-devices", "dummy"),
     ];
     let mut found = Vec::new();
     for (section, kind) in sections {
@@ -169,7 +176,10 @@ mod tests {
         assert_eq!(found[0].name, "ens3");
         assert!(found[0].dhcp4);
         assert_eq!(found[0].addresses, ["192.0.2.5/24", "2001:db8::5/64"]);
-        assert_eq!((found[0].gateways[0].as_str(), found[0].routes[0].as_str()), ("192.0.2.1", "10.0.0.0/8 via 192.0.2.2"));
+        assert_eq!(
+            (found[0].gateways[0].as_str(), found[0].routes[0].as_str()),
+            ("192.0.2.1", "10.0.0.0/8 via 192.0.2.2")
+        );
         assert_eq!((found[1].vlan_id, found[1].parent.as_deref()), (Some(5), Some("ens3")));
     }
 

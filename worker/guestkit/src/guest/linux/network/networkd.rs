@@ -43,28 +43,20 @@ fn network(file: &UnitFile, path: &str, files: &Files<'_>) -> NetworkInterface {
     let words = |section: &str, key: &str| file.words(section, key).into_iter().map(str::to_owned).collect::<Vec<_>>();
     found.addresses = [texts("Network", "Address"), texts("Address", "Address")].concat();
     found.gateways = texts("Network", "Gateway");
-    // Every [Route] section is one route; a destination stands before or after its gateway.
-    let mut pending: (Option<&str>, Option<&str>) = (None, None);
-    for (key, value) in file.section("Route") {
-        match key {
-            "Destination" => pending.0 = Some(value),
-            "Gateway" => pending.1 = Some(value),
-            _ => {}
-        }
-        match pending {
-            (Some(to), Some(via)) => {
-                found.routes.push(format!("{to} via {via}"));
-                pending = (None, None);
-            }
-            (None, Some(_)) | (Some(_), None) | (None, None) => {}
+    for route in file.blocks("Route") {
+        let value = |wanted: &str| route.iter().rev().find(|(key, _)| *key == wanted).map(|(_, value)| *value);
+        match (value("Destination"), value("Gateway")) {
+            (None | Some("0.0.0.0/0" | "::/0"), Some(via)) => found.gateways.push(via.to_owned()),
+            (Some(to), Some(via)) => found.routes.push(format!("{to} via {via}")),
+            (_, None) => {}
         }
     }
-    found.gateways.extend(pending.1.map(str::to_owned));
     found.dns_servers = words("Network", "DNS");
     found.dns_search = words("Network", "Domains");
     found.mac = file.last("Match", "MACAddress").or_else(|| file.last("Link", "MACAddress")).map(str::to_owned);
     found.mtu = file.last("Link", "MTUBytes").and_then(|mtu| mtu.parse().ok());
-    found.automatic = Some(file.last("Link", "ActivationPolicy").is_none_or(|policy| !matches!(policy, "manual" | "always-down")));
+    found.automatic =
+        Some(file.last("Link", "ActivationPolicy").is_none_or(|policy| !matches!(policy, "manual" | "always-down")));
     if let Some(device) = netdev(files, &found.name) {
         found.kind = device.last("NetDev", "Kind").map(str::to_owned);
         found.vlan_id = device.last("VLAN", "Id").and_then(|id| id.parse().ok());
@@ -75,7 +67,9 @@ fn network(file: &UnitFile, path: &str, files: &Files<'_>) -> NetworkInterface {
 /// The virtual device of that name.
 fn netdev(files: &Files<'_>, name: &str) -> Option<UnitFile> {
     let paths = DIRECTORIES.iter().flat_map(|directory| files.with_suffix(directory, ".netdev"));
-    paths.map(|path| UnitFile::parse(&files.text(&path).unwrap_or_default())).find(|file| file.last("NetDev", "Name") == Some(name))
+    paths
+        .map(|path| UnitFile::parse(&files.text(&path).unwrap_or_default()))
+        .find(|file| file.last("NetDev", "Name") == Some(name))
 }
 
 #[cfg(test)]
@@ -84,10 +78,11 @@ mod tests {
 
     #[test]
     fn networks_are_read() {
-        let text = "[Match]\nName=ens3\n[Network]\nDHCP=ipv4\nAddress=192.0.2.5/24\nGateway=192.0.2.1\nDNS=1.1.1.1 9.9.9.9\n[Route]\nGateway=192.0.2.9\nDestination=10.0.0.0/8\n";
+        let text = "[Match]\nName=ens3\n[Network]\nDHCP=ipv4\nAddress=192.0.2.5/24\nGateway=192.0.2.1\nDNS=1.1.1.1 9.9.9.9\n[Route]\nGateway=192.0.2.9\nDestination=10.0.0.0/8\n[Route]\nGateway=192.0.2.8\n";
         let found = read("etc/systemd/network/10-lan.network", text).interfaces;
         assert_eq!((found[0].name.as_str(), found[0].addresses.len(), found[0].dns_servers.len()), ("ens3", 1, 2));
         assert!(found[0].dhcp4 && !found[0].dhcp6);
         assert_eq!(found[0].routes, ["10.0.0.0/8 via 192.0.2.9"]);
+        assert_eq!(found[0].gateways, ["192.0.2.1", "192.0.2.8"]);
     }
 }
