@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn drives_are_lettered_as_by_the_kernel() {
-        for (index, name) in [(0, "/dev/sda"), (25, "/dev/sdz"), (26, "/dev/sdaa"), (27, "/dev/sdab"), (702, "/dev/sdaaa")]
+        for (index, name) in
+            [(0, "/dev/sda"), (25, "/dev/sdz"), (26, "/dev/sdaa"), (27, "/dev/sdab"), (702, "/dev/sdaaa")]
         {
             assert_eq!(drive_name(index), name);
         }

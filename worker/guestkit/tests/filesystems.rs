@@ -1,4 +1,10 @@
 //! File systems of the ext family; the truth is the kernel's reading of them, debugfs, and e2fsprogs' own broken images.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test says what it found by failing; its helpers are outside of what the lints take for tests"
+)]
 
 mod support;
 
@@ -223,7 +229,8 @@ fn check_listing(tree: &Tree, path: &str, listing: &str) {
             && inode != "0"
         {
             let mode = u16::from_str_radix(mode, 8).unwrap() & 0o7777;
-            expected.insert(name.to_owned(), (inode.parse().unwrap(), mode, uid.parse().unwrap(), gid.parse().unwrap()));
+            expected
+                .insert(name.to_owned(), (inode.parse().unwrap(), mode, uid.parse().unwrap(), gid.parse().unwrap()));
         }
     }
     let mut found = BTreeMap::new();

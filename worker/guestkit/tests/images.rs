@@ -1,4 +1,10 @@
 //! Image formats; the truth is `qemu-img`: what it makes we read, what it says of an image we say too.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test says what it found by failing; its helpers are outside of what the lints take for tests"
+)]
 
 mod support;
 
@@ -121,8 +127,7 @@ fn a_chain_reads_as_qemu_img_reads_it() {
     ];
     assert_eq!(names, expected);
     let short = Limits { chain_length: 3, ..Limits::default() };
-    let refused =
-        guestkit::image::open(&at("three.qcow2"), None, &Roots::anywhere(), &Budget::new(&short)).map(drop);
+    let refused = guestkit::image::open(&at("three.qcow2"), None, &Roots::anywhere(), &Budget::new(&short)).map(drop);
     assert!(matches!(refused, Err(Error::LimitReached { which: Limit::ChainLength, value: 3 })), "{refused:?}");
 }
 
@@ -216,8 +221,16 @@ fn encrypted_images_are_named_as_such() {
     run(
         "qemu-img",
         &[
-            "create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2", "-o",
-            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", text(&path), "1M",
+            "create",
+            "-q",
+            "--object",
+            "secret,id=s,data=x",
+            "-f",
+            "qcow2",
+            "-o",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+            text(&path),
+            "1M",
         ],
     );
     let met = open(&path, None).map(drop);
@@ -323,7 +336,9 @@ fn the_images_of_the_corpus_read_as_qemu_img_read_them() {
                 assert_eq!(sha256_of(&image, raw_length), expected, "{name}");
                 read += 1;
             }
-            (Some("qcow2"), None) => assert!(matches!(image, Err(Error::NotFound { .. })), "{name}: its base is absent"),
+            (Some("qcow2"), None) => {
+                assert!(matches!(image, Err(Error::NotFound { .. })), "{name}: its base is absent");
+            }
             _ => assert!(matches!(image, Err(Error::Unsupported { .. })), "{name}: {image:?}"),
         }
     }

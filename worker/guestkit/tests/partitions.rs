@@ -1,4 +1,10 @@
 //! Partition tables; the truth is `sfdisk --json`, run here, and for sectors of 4096 bytes the corpus' own description.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test says what it found by failing; its helpers are outside of what the lints take for tests"
+)]
 
 mod support;
 
@@ -23,14 +29,21 @@ fn ours(table: &PartitionTable) -> Vec<Row> {
     let row = |part: &guestkit::partition::Partition| {
         let uuid = part.uuid.clone().filter(|_| table.kind == TableKind::Gpt);
         let kind = part.type_id.trim_start_matches('0').to_owned();
-        (part.number, part.start_bytes / sector, part.size_bytes / sector, kind, uuid, part.label.clone(), part.bootable)
+        (
+            part.number,
+            part.start_bytes / sector,
+            part.size_bytes / sector,
+            kind,
+            uuid,
+            part.label.clone(),
+            part.bootable,
+        )
     };
     table.partitions.iter().map(row).collect()
 }
 
 fn sfdisk(path: &Path) -> (String, String, Vec<Row>) {
-    let said: serde_json::Value =
-        serde_json::from_slice(&run("sfdisk", &["--json", path.to_str().unwrap()])).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&run("sfdisk", &["--json", path.to_str().unwrap()])).unwrap();
     let said = &said["partitiontable"];
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     let rows = said["partitions"].as_array().cloned().unwrap_or_default();
@@ -185,7 +198,8 @@ fn mutated_tables_end_in_an_answer() {
             if let Layout::Table(table) = read(&disk).unwrap() {
                 assert!(table.partitions.len() <= 1024);
                 for part in &table.partitions {
-                    let slice = guestkit::Slice::new(std::sync::Arc::new(Vec::new()), part.start_bytes, part.size_bytes);
+                    let slice =
+                        guestkit::Slice::new(std::sync::Arc::new(Vec::new()), part.start_bytes, part.size_bytes);
                     assert!(slice.is_empty());
                 }
             }

@@ -113,7 +113,9 @@ impl Ext {
             Err(Failed::Reader(ReadError::UnsupportedIncompat { bits, .. })) if bits & !HANDLED_PER_INODE == 0 => {
                 open(ReadPolicy::Lenient).map_err(Failed::into_error)?
             }
-            Err(Failed::Reader(error @ (ReadError::JournalMalformed { .. } | ReadError::JournalCopyChecksum { .. }))) => {
+            Err(Failed::Reader(
+                error @ (ReadError::JournalMalformed { .. } | ReadError::JournalCopyChecksum { .. }),
+            )) => {
                 warnings.push(format!("the journal could not be replayed, so recent changes may be missing: {error}"));
                 open(ReadPolicy::Lenient).map_err(Failed::into_error)?
             }
@@ -126,12 +128,7 @@ impl Ext {
             warnings.push(format!("{} blocks of the journal were skipped: their checksum is wrong", replay.skipped));
         }
         let info = info(&reader, probe);
-        let shared = Shared {
-            reader,
-            failure,
-            directories: Lru::new(DIRECTORIES_HELD),
-            inodes: Lru::new(INODES_HELD),
-        };
+        let shared = Shared { reader, failure, directories: Lru::new(DIRECTORIES_HELD), inodes: Lru::new(INODES_HELD) };
         Ok(Self { info, warnings, reader: Mutex::new(shared), budget })
     }
 
@@ -401,7 +398,9 @@ impl Failed {
             ReadError::UnsupportedIncompat { bits, .. } => Error::unsupported(describe_features(*bits)),
             ReadError::JournalUnsupported { feature, .. } => Error::unsupported(format!("ext journal {feature}")),
             ReadError::FileTooLarge { limit, .. } => Error::LimitReached { which: Limit::Allocation, value: *limit },
-            ReadError::WalkTooLarge { limit, .. } => Error::LimitReached { which: Limit::Entries, value: *limit as u64 },
+            ReadError::WalkTooLarge { limit, .. } => {
+                Error::LimitReached { which: Limit::Entries, value: *limit as u64 }
+            }
             ReadError::OutOfRange { what, index, .. } => {
                 Error::corrupt(structure, 0, format!("a reference to {what} {index} leaves it"))
             }

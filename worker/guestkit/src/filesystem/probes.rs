@@ -24,7 +24,8 @@ pub(super) fn btrfs(view: &View<'_>) -> Found {
     const AT: usize = 64 << 10;
     let head = view.head();
     let found = has(head, AT + 64, b"_BHRfS_M");
-    Ok(found.then(|| Probe::file_system("btrfs").with_uuid(array(head, AT + 32)).with_label(slice(head, AT + 299, 256))))
+    Ok(found
+        .then(|| Probe::file_system("btrfs").with_uuid(array(head, AT + 32)).with_label(slice(head, AT + 299, 256))))
 }
 
 /// ext2, ext3, ext4 and their external journals (the kernel's "ext4 Data Structures", superblock at 1024).
@@ -71,7 +72,8 @@ fn ntfs_volume_record(head: &[u8], sector_bytes: u64) -> Option<(u64, usize)> {
     let sectors = *head.get(13)?;
     let cluster_bytes = if sectors > 128 { power(sectors)? } else { u64::from(sectors) }.checked_mul(sector_bytes)?;
     let clusters = *head.get(64)?;
-    let record_bytes = if clusters > 127 { power(clusters)? } else { cluster_bytes.checked_mul(u64::from(clusters))? };
+    let record_bytes =
+        if clusters > 127 { power(clusters)? } else { cluster_bytes.checked_mul(u64::from(clusters))? };
     let mft = le_u64(head, 48)?.checked_mul(cluster_bytes)?;
     let at = mft.checked_add(record_bytes.checked_mul(3)?)?;
     (512..=65536).contains(&record_bytes).then_some((at, usize::try_from(record_bytes).ok()?))
@@ -196,7 +198,8 @@ impl FatBoot {
         let named = [b"MSDOS".as_slice(), b"FAT12   ", b"FAT16   "].iter().any(|name| has(head, 54, name));
         let named = named || has(head, 82, b"FAT32   ") || has(head, 82, b"MSWIN");
         let jumps = matches!(head.first(), Some(0xeb | 0xe9));
-        if !named && !(jumps && has(head, 510, &[0x55, 0xaa])) {
+        let bootable = jumps && has(head, 510, &[0x55, 0xaa]);
+        if !named && !bootable {
             return None;
         }
         let sector_bytes = u64::from(le_u16(head, 11)?);
@@ -302,9 +305,9 @@ pub(super) fn swap(view: &View<'_>) -> Found {
 pub(super) fn udf(view: &View<'_>) -> Found {
     // ECMA-167 2/9.1: structures of 2 KiB, or of a sector where that is larger, from 32 KiB on.
     let has_nsr = |step: usize| {
-        (0..64).map(|index| (32 << 10) + index * step).any(|at| {
-            has(view.head(), at + 1, b"NSR02") || has(view.head(), at + 1, b"NSR03")
-        })
+        (0..64)
+            .map(|index| (32 << 10) + index * step)
+            .any(|at| has(view.head(), at + 1, b"NSR02") || has(view.head(), at + 1, b"NSR03"))
     };
     if !has_nsr(2048) && !has_nsr(4096) {
         return Ok(None);

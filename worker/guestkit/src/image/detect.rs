@@ -120,7 +120,9 @@ fn by_head(head: &[u8]) -> Option<Format> {
             Some(1) => Format::Qcow1,
             _ => Format::Qcow2,
         },
-        _ if has(head, 0, b"KDMV") || has(head, 0, b"COWD") || is_se_sparse(head) || is_descriptor(head) => Format::Vmdk,
+        _ if has(head, 0, b"KDMV") || has(head, 0, b"COWD") || is_se_sparse(head) || is_descriptor(head) => {
+            Format::Vmdk
+        }
         _ if le_u32(head, 64) == Some(0xbeda_107f) => Format::Vdi,
         _ if has(head, 0, b"vhdxfile") => Format::Vhdx,
         _ if is_vhd_footer(head) => Format::Vhd,

@@ -23,9 +23,8 @@ pub(crate) struct HostFile {
 impl HostFile {
     /// Takes in an opened file; its length is what it is now.
     pub(crate) fn new(file: File, path: &Path, budget: Arc<Budget>) -> Result<Self> {
-        let metadata = file
-            .metadata()
-            .map_err(|source| Error::Io { action: format!("examining {}", path.display()), source })?;
+        let metadata =
+            file.metadata().map_err(|source| Error::Io { action: format!("examining {}", path.display()), source })?;
         Ok(Self {
             file,
             path: path.into(),

@@ -98,7 +98,14 @@ impl Image {
 /// # Errors
 /// Any variant of [`Error`]; the path in it is that of the file of the chain that failed.
 pub fn open(path: &Path, stated: Option<Format>, opener: &dyn ImageOpener, budget: &Arc<Budget>) -> Result<Image> {
-    let mut chain = Chain { opener, budget, guessing: stated.is_none(), seen: HashSet::new(), image: Vec::new(), warnings: Vec::new() };
+    let mut chain = Chain {
+        opener,
+        budget,
+        guessing: stated.is_none(),
+        seen: HashSet::new(),
+        image: Vec::new(),
+        warnings: Vec::new(),
+    };
     let known = stated.map_or(Known::Guess, Known::Stated);
     let source = chain.open(path, known)?;
     Ok(Image { source, layers: chain.image, format_was_guessed: stated.is_none(), warnings: chain.warnings })
@@ -261,6 +268,3 @@ fn resolve_name(image: &Path, name: &[u8]) -> Result<PathBuf> {
     }
     Ok(image.parent().unwrap_or(Path::new("")).join(path))
 }
-
-#[cfg(test)]
-mod tests;

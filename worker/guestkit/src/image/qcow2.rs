@@ -155,7 +155,7 @@ impl Header {
         if u64::from(self.l1_entries) * 8 > L1_BYTES_MAX {
             return Err(corrupt(36, format!("an L1 table of {} entries is larger than 32 MiB", self.l1_entries)));
         }
-        if self.l1_offset % self.cluster_bytes() != 0 {
+        if !self.l1_offset.is_multiple_of(self.cluster_bytes()) {
             return Err(corrupt(40, format!("the L1 table's offset {} is not on a cluster", self.l1_offset)));
         }
         let needed = self.virtual_size.div_ceil(self.cluster_bytes()).div_ceil(self.l2_entries());
@@ -303,7 +303,7 @@ impl Qcow2 {
         if table == 0 {
             return Ok(None);
         }
-        if table % self.header.cluster_bytes() != 0 {
+        if !table.is_multiple_of(self.header.cluster_bytes()) {
             return Err(Error::corrupt("qcow2 L1 entry", l1_index, format!("L2 offset {table} is not on a cluster")));
         }
         let within = cluster % per_table * self.header.l2_entry_bytes();
@@ -339,7 +339,7 @@ impl Qcow2 {
             return Ok((self.compressed_place(entry, at)?, rest));
         }
         let offset = entry & OFFSET_MASK;
-        if offset % cluster_bytes != 0 {
+        if !offset.is_multiple_of(cluster_bytes) {
             return Err(Error::corrupt("qcow2 L2 entry", at, format!("cluster offset {offset} is not on a cluster")));
         }
         if self.header.extended_l2 {

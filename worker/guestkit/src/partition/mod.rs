@@ -138,6 +138,3 @@ pub(crate) fn uuid(bytes: [u8; 16]) -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests;

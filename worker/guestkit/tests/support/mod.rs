@@ -9,7 +9,7 @@ use guestkit::image::{self, Format, Image, Roots};
 use guestkit::{Budget, Limits, Result};
 
 /// The unpacked corpus, or `None` with a word where there is none; continuous integration must have it.
-pub fn corpus() -> Option<PathBuf> {
+pub(crate) fn corpus() -> Option<PathBuf> {
     match std::env::var_os("GUESTKIT_CORPUS") {
         Some(folder) => Some(folder.into()),
         None => {
@@ -21,7 +21,7 @@ pub fn corpus() -> Option<PathBuf> {
 }
 
 /// Whether the outside tool `name` is there; continuous integration must have it.
-pub fn has_tool(name: &str) -> bool {
+pub(crate) fn has_tool(name: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join(name).exists()));
     assert!(found || std::env::var_os("CI").is_none(), "{name} must be there in continuous integration");
@@ -32,7 +32,7 @@ pub fn has_tool(name: &str) -> bool {
 }
 
 /// Runs an outside tool, which must succeed, and gives its standard output.
-pub fn run(tool: &str, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn run(tool: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(tool).args(arguments).output().unwrap_or_else(|error| panic!("{tool}: {error}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{tool} {arguments:?}: {complaint}");
@@ -40,7 +40,7 @@ pub fn run(tool: &str, arguments: &[&str]) -> Vec<u8> {
 }
 
 /// The contents of a file of the corpus, unpacked by what its extension says.
-pub fn unpacked(path: &Path) -> Vec<u8> {
+pub(crate) fn unpacked(path: &Path) -> Vec<u8> {
     let path_text = path.to_str().unwrap();
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => run("gzip", &["-dc", path_text]),
@@ -52,12 +52,12 @@ pub fn unpacked(path: &Path) -> Vec<u8> {
 }
 
 /// Opens the image at `path` with the default limits, anywhere on the host.
-pub fn open(path: &Path, format: Option<Format>) -> Result<Image> {
+pub(crate) fn open(path: &Path, format: Option<Format>) -> Result<Image> {
     image::open(path, format, &Roots::anywhere(), &Budget::new(&Limits::default()))
 }
 
 /// All bytes of an image, read in pieces that fit no structure's size.
-pub fn contents(image: &Image) -> Vec<u8> {
+pub(crate) fn contents(image: &Image) -> Vec<u8> {
     let source = image.source();
     let mut bytes = vec![0; usize::try_from(source.len()).unwrap()];
     let mut at = 0;
@@ -69,26 +69,26 @@ pub fn contents(image: &Image) -> Vec<u8> {
 }
 
 /// A generator whose numbers are the same each time (xorshift64*).
-pub struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound.max(1) as u64).unwrap()
     }
 
     /// A disk with all that matters to a format: noise, text, zeros, and stretches shorter than a cluster.
-    pub fn disk(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn disk(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 200_000);
         while bytes.len() < length {
             let stretch = 1 + self.below(200_000);
@@ -105,7 +105,7 @@ impl Noise {
 }
 
 /// Asserts two long byte strings equal, naming the first difference.
-pub fn assert_same(found: &[u8], expected: &[u8], what: &str) {
+pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     if found != expected {
         let at = found.iter().zip(expected).position(|(found, expected)| found != expected).unwrap();
@@ -114,6 +114,6 @@ pub fn assert_same(found: &[u8], expected: &[u8], what: &str) {
 }
 
 /// A budget of the default limits.
-pub fn budget() -> Arc<Budget> {
+pub(crate) fn budget() -> Arc<Budget> {
     Budget::new(&Limits::default())
 }
