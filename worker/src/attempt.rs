@@ -78,7 +78,8 @@ pub async fn run(
     let result = match spawn(settings, &order) {
         Ok(process) => process.keep(&order, stop, &mut progress).await?,
         Err(error) => {
-            let failure = Failure::new(ErrorCode::Internal, format!("the attempt's process could not be started: {error}"));
+            let failure =
+                Failure::new(ErrorCode::Internal, format!("the attempt's process could not be started: {error}"));
             outcome::without_answer(&failure, "", v1::Metrics::default())
         }
     };

@@ -153,7 +153,8 @@ impl Config {
     #[must_use]
     pub fn from_command_line() -> Self {
         let args = Args::parse();
-        Self::from_args(args).unwrap_or_else(|message| Args::command().error(ErrorKind::ValueValidation, message).exit())
+        Self::from_args(args)
+            .unwrap_or_else(|message| Args::command().error(ErrorKind::ValueValidation, message).exit())
     }
 
     fn from_args(args: Args) -> Result<Self, String> {

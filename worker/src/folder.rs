@@ -129,8 +129,7 @@ impl Folder {
         Ok(Self {
             claims: Claims::open(&jobs, &declared.worker_id, &boot_id)
                 .with_context(|| format!("cannot claim jobs in {}", jobs.display()))?,
-            ledger: Ledger::open(&results)
-                .with_context(|| format!("cannot keep job ids in {}", results.display()))?,
+            ledger: Ledger::open(&results).with_context(|| format!("cannot keep job ids in {}", results.display()))?,
             profile: convert::worker::profile(&hello)?,
             settings: Settings {
                 worker_id: declared.worker_id.clone(),
@@ -162,7 +161,9 @@ impl Folder {
             Ok(checked) => checked,
             Err(refusal) => return self.fail(claim, &tell(&refusal)),
         };
-        if let Err(Unfit::Lacking(why) | Unfit::Elsewhere(why)) = placement::check(&checked.spec.placement, &self.profile) {
+        if let Err(Unfit::Lacking(why) | Unfit::Elsewhere(why)) =
+            placement::check(&checked.spec.placement, &self.profile)
+        {
             return self.fail(claim, &format!("VALIDATION_ERROR: {why}\n"));
         }
         let job_id = checked.spec.job_id.as_str();
@@ -172,7 +173,10 @@ impl Folder {
             // The same id runs right now; its file waits until that has ended.
             Entry::Busy => return self.give_back(claim).await,
             Entry::Done => {
-                tracing::info!("Job {job_id} was done before from the same document; its result is {}", result_path.display());
+                tracing::info!(
+                    "Job {job_id} was done before from the same document; its result is {}",
+                    result_path.display()
+                );
                 return self.settle(claim, "done").map(drop);
             }
             Entry::Taken(why) => return self.fail(claim, &format!("{}: {why}\n", Reason::AlreadyExists)),
@@ -207,12 +211,7 @@ impl Folder {
     }
 
     /// The job's attempts, until one completes or none is left.
-    async fn attempts(
-        &self,
-        checked: &CheckedJob,
-        slot: OwnedSemaphorePermit,
-        slots: Arc<Semaphore>,
-    ) -> v1::JobResult {
+    async fn attempts(&self, checked: &CheckedJob, slot: OwnedSemaphorePermit, slots: Arc<Semaphore>) -> v1::JobResult {
         let spec = &checked.spec;
         tracing::info!("Received job: {} ({})", spec.job_id, checked.operation.name());
         let mut slot = Some(slot);
@@ -228,7 +227,11 @@ impl Folder {
                 return result;
             }
             let why = result.error.map(|error| error.message).unwrap_or_default();
-            tracing::warn!("Job {} failed attempt {attempt} of {}: {why}; trying again in {wait:?}", spec.job_id, spec.max_attempts);
+            tracing::warn!(
+                "Job {} failed attempt {attempt} of {}: {why}; trying again in {wait:?}",
+                spec.job_id,
+                spec.max_attempts
+            );
             // Others may have the slot meanwhile.
             drop(slot.take());
             tokio::time::sleep(wait).await;

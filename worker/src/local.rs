@@ -35,11 +35,7 @@ pub const WORKER_ID: &str = "local";
 
 /// Runs `document`, which must have passed [`guestkit_protocol::document::check`], and gives its outcome. It blocks until
 /// the job is over; `progress` is called on the way, with a percentage that never falls.
-pub fn run(
-    document: &v1::JobDocument,
-    settings: &Settings,
-    progress: &mut dyn FnMut(v1::Progress),
-) -> v1::JobResult {
+pub fn run(document: &v1::JobDocument, settings: &Settings, progress: &mut dyn FnMut(v1::Progress)) -> v1::JobResult {
     let start = Start::now();
     let account = Account::default();
     let unique = format!("{}.{WORKER_ID}.{}", document.job_id, std::process::id());

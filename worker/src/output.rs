@@ -322,7 +322,8 @@ mod tests {
     /// Oracles: `gzip -d` and `zstd -d`.
     #[test]
     fn other_tools_unpack_what_is_packed() {
-        let entries: Vec<_> = (0..3000).map(|n| serde_json::json!({"name": format!("package-{n}"), "size": n * 37})).collect();
+        let entries: Vec<_> =
+            (0..3000).map(|n| serde_json::json!({"name": format!("package-{n}"), "size": n * 37})).collect();
         let report = serde_json::json!({ "packages": entries, "text": "ž".repeat(5000) });
         let plain = JSON.render(&report).unwrap();
         for (compression, tool) in [(Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")] {

@@ -100,11 +100,17 @@ mod tests {
         check_unfit(any(), None);
         check_unfit(Placement { capabilities: set(&["disk.qcow2"]), features: set(&["gpu"]), ..any() }, None);
         check_unfit(Placement { minimum_version: Some(semver::Version::new(0, 9, 9)), ..any() }, None);
-        check_unfit(Placement { worker: Some(WorkerId::new("w2").unwrap()), ..any() }, Some("elsewhere: it is for worker w2"));
+        check_unfit(
+            Placement { worker: Some(WorkerId::new("w2").unwrap()), ..any() },
+            Some("elsewhere: it is for worker w2"),
+        );
         check_unfit(Placement { pools: set(&["prod"]), ..any() }, Some("elsewhere: it is for the pools prod"));
         check_unfit(Placement { capabilities: set(&["fs.xfs"]), ..any() }, Some("has no fs.xfs"));
         check_unfit(Placement { features: set(&["tpu"]), ..any() }, Some("has no tpu"));
-        check_unfit(Placement { minimum_version: Some(semver::Version::new(0, 11, 0)), ..any() }, Some("0.11.0 is required"));
+        check_unfit(
+            Placement { minimum_version: Some(semver::Version::new(0, 11, 0)), ..any() },
+            Some("0.11.0 is required"),
+        );
         check_unfit(Placement { privileged: true, ..any() }, Some("privileged"));
         check_unfit(Placement { anti_affinity: [("zone".into(), set(&["a", "b"]))].into(), ..any() }, Some("zone=a"));
     }

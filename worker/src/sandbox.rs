@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
@@ -103,12 +103,8 @@ fn restrict(readable: &[PathBuf], writable: &[PathBuf]) -> Result<Level, landloc
         .scope(Scope::from_all(abi))?
         .create()?;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let write = read
-        | AccessFs::WriteFile
-        | AccessFs::MakeReg
-        | AccessFs::MakeDir
-        | AccessFs::RemoveFile
-        | AccessFs::Truncate;
+    let write =
+        read | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile | AccessFs::Truncate;
     let ruleset = ruleset.add_rules(beneath(readable, read))?.add_rules(beneath(writable, write))?;
     let status = ruleset.restrict_self()?;
     Ok(match status.ruleset {

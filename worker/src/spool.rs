@@ -134,7 +134,9 @@ impl Spool {
         if self.path(outcome.lease_id) != path {
             return Err(format!("it is of lease {}", outcome.lease_id));
         }
-        let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), &outcome.result)).into();
+        let digest: [u8; 32] =
+            sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), &outcome.result))
+                .into();
         if outcome.result_sha256 != digest {
             return Err("its checksum does not hold".into());
         }

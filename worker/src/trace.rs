@@ -5,12 +5,7 @@ use guestkit_protocol::v1;
 
 /// The span of one attempt.
 #[must_use]
-pub fn attempt_span(
-    document: &v1::JobDocument,
-    lease: Option<u64>,
-    worker: &WorkerId,
-    attempt: i32,
-) -> tracing::Span {
+pub fn attempt_span(document: &v1::JobDocument, lease: Option<u64>, worker: &WorkerId, attempt: i32) -> tracing::Span {
     let span = tracing::info_span!(
         "attempt",
         job = %document.job_id,

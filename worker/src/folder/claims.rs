@@ -117,8 +117,8 @@ impl Claims {
 impl Drop for Claims {
     /// Leaves nothing behind when nothing is claimed; otherwise the next worker recovers it.
     fn drop(&mut self) {
-        let is_empty = fs::read_dir(&self.own)
-            .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == LOCK));
+        let is_empty =
+            fs::read_dir(&self.own).is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == LOCK));
         if is_empty {
             let _ = fs::remove_file(self.own.join(LOCK));
             let _ = fs::remove_dir(&self.own);

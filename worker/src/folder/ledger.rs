@@ -64,6 +64,12 @@ impl Ledger {
             Some(_) => {}
         }
         let mut locks = Vec::new();
+        if let Some(key) = &spec.concurrency_key {
+            // Without an operator's limit a key is a mutual exclusion, as at a coordinator.
+            let path = self.folder.join(format!(".concurrency-{}", hex(&Sha256::digest(key.as_bytes()))));
+            let Some(key_lock) = lock(&path)? else { return Ok(Entry::Busy) };
+            locks.push(key_lock);
+        }
         if let Some(key) = &spec.idempotency_key {
             // Hashed, because a key is free text and this is a file name; the first byte keeps it apart from job ids.
             let name = hex(&Sha256::digest(format!("{}\n{key}", spec.namespace)));

@@ -54,8 +54,9 @@ fn end_as_asked(fail_with: &str, job: &Job<'_>) -> Result<(), Failure> {
             ErrorCode::HandlerCrashed,
             "the document asked for a crash (fail_with: crash), reported instead because the process is not the job's alone",
         )),
-        other => {
-            Err(Failure::new(ErrorCode::ValidationError, format!("payload.data.fail_with {other:?} is none of failed, crash")))
-        }
+        other => Err(Failure::new(
+            ErrorCode::ValidationError,
+            format!("payload.data.fail_with {other:?} is none of failed, crash"),
+        )),
     }
 }

@@ -2,7 +2,7 @@
 //! checked document into a report or a failure; it knows nothing of leases, folders or processes.
 
 mod echo;
-//mod inspect;
+mod inspect;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::roots::ImageRoots;
 use crate::usage::{Account, Meter};
 
 pub use echo::Echo;
-//pub use inspect::Inspect;
+pub use inspect::Inspect;
 
 /// One attempt, as a handler sees it.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ pub struct Registry {
 impl Default for Registry {
     /// Every handler there is.
     fn default() -> Self {
-        let handlers: [Box<dyn Handler>; 1] = [Box::new(Echo)];
+        let handlers: [Box<dyn Handler>; 2] = [Box::new(Echo), Box::new(Inspect)];
         Self { handlers: handlers.into_iter().map(|handler| (handler.operation(), handler)).collect() }
     }
 }

@@ -101,11 +101,19 @@ enum Link {
 /// What is held of a lease.
 #[derive(Debug, Clone, PartialEq)]
 enum Held {
-    Running { job_id: String, progress: Gate },
+    Running {
+        job_id: String,
+        progress: Gate,
+    },
     /// A stop was asked for; `outcome_wanted` tells whether its end is still told.
-    Stopping { job_id: String, outcome_wanted: bool },
+    Stopping {
+        job_id: String,
+        outcome_wanted: bool,
+    },
     /// On disk, waiting to be acknowledged.
-    Finished { job_id: String },
+    Finished {
+        job_id: String,
+    },
 }
 
 impl Held {
@@ -154,7 +162,10 @@ impl Gate {
 enum Mode {
     Working,
     /// Leaving once nothing runs; what still runs at `deadline` is given up.
-    Draining { deadline: Option<Now>, idle_since: Option<Now> },
+    Draining {
+        deadline: Option<Now>,
+        idle_since: Option<Now>,
+    },
     Gone,
 }
 
@@ -461,6 +472,11 @@ impl Machine {
             .collect();
         for lease in running {
             tracing::warn!(lease, why, "attempt given up");
+            if self.is_up() {
+                // Refusing what was accepted gives it back: it counts as lost, not as failed, and is queued again at once.
+                let fault = v1::RefusalFault::Busy.into();
+                self.say(Say::Refuse(v1::Refuse { lease_id: lease, fault, error: Some(busy(why)) }));
+            }
             self.give_up(lease);
         }
     }

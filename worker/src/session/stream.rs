@@ -113,10 +113,18 @@ struct Opened {
 /// Where the connection stands.
 enum Link {
     /// For the next try.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Connecting(Pin<Box<dyn Future<Output = Result<Channel, client::Unreachable>> + Send>>),
-    Opening { opening: Opening, outbox: mpsc::Sender<v1::SessionRequest> },
-    Up { opened: Box<Opened>, outbox: mpsc::Sender<v1::SessionRequest> },
+    Opening {
+        opening: Opening,
+        outbox: mpsc::Sender<v1::SessionRequest>,
+    },
+    Up {
+        opened: Box<Opened>,
+        outbox: mpsc::Sender<v1::SessionRequest>,
+    },
 }
 
 /// What the link came up with.
@@ -222,7 +230,11 @@ impl Session {
                 tracing::warn!(lease = ack.lease_id, "an outcome came too late and was dropped");
             }
             Hear::Goodbye(goodbye) => {
-                tracing::warn!(reason = goodbye.reason().as_str_name(), "the coordinator ends the session: {}", goodbye.message);
+                tracing::warn!(
+                    reason = goodbye.reason().as_str_name(),
+                    "the coordinator ends the session: {}",
+                    goodbye.message
+                );
             }
             Hear::Drain(_) => tracing::info!("the coordinator asks this worker to leave"),
             Hear::HeartbeatAck(_) => {
@@ -345,7 +357,8 @@ impl Session {
         };
         let (stop, stopped) = oneshot::channel();
         self.stops.insert(lease_id, stop);
-        let attempt = attend(lease_id, order, stopped, self.settings.clone(), Arc::clone(&self.spool), self.events.clone());
+        let attempt =
+            attend(lease_id, order, stopped, self.settings.clone(), Arc::clone(&self.spool), self.events.clone());
         tokio::spawn(attempt.instrument(span));
     }
 
@@ -418,7 +431,8 @@ impl Link {
 }
 
 fn told(status: &tonic::Status) -> String {
-    Refusal::from_status(status).map_or_else(|| format!("{}: {}", status.code(), status.message()), |refusal| refusal.to_string())
+    Refusal::from_status(status)
+        .map_or_else(|| format!("{}: {}", status.code(), status.message()), |refusal| refusal.to_string())
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -498,7 +512,9 @@ async fn attend(
 fn log_end(result: &v1::JobResult) {
     match &result.error {
         None => tracing::info!("Job {} completed successfully", result.job_id),
-        Some(error) => tracing::error!(code = error.code, "Job {} ended as {}: {}", result.job_id, result.status, error.message),
+        Some(error) => {
+            tracing::error!(code = error.code, "Job {} ended as {}: {}", result.job_id, result.status, error.message)
+        }
     }
 }
 
@@ -533,7 +549,8 @@ async fn upload(channel: Channel, outcome: &v1::Outcome) -> anyhow::Result<v1::O
     let header = v1::ArtifactHeader { lease_id: outcome.lease_id, artifact: Some(artifact.clone()) };
     let bytes = outcome.result.clone();
     let pieces = tokio_stream::iter(pieces(header, &bytes));
-    let stored = client::workers(channel).put_artifact(pieces).await.map_err(|status| anyhow::anyhow!(told(&status)))?;
+    let stored =
+        client::workers(channel).put_artifact(pieces).await.map_err(|status| anyhow::anyhow!(told(&status)))?;
     let stored = stored.into_inner().stored_bytes;
     anyhow::ensure!(stored == artifact.size_bytes, "the coordinator stored {stored} of {} bytes", artifact.size_bytes);
     result.report = None;
