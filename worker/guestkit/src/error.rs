@@ -94,8 +94,6 @@ pub enum Limit {
     DirectoryDepth,
     /// Directory entries visited in all.
     Entries,
-    /// Extents of one file.
-    Extents,
     /// Images of one backing chain.
     ChainLength,
     /// Symbolic links followed for one path.
@@ -113,7 +111,6 @@ impl fmt::Display for Limit {
             Self::Allocation => "allocation_bytes",
             Self::DirectoryDepth => "directory_depth",
             Self::Entries => "entries",
-            Self::Extents => "extents",
             Self::ChainLength => "chain_length",
             Self::SymlinkDepth => "symlink_depth",
             Self::TextSize => "text_bytes",

@@ -21,8 +21,6 @@ pub struct Limits {
     pub directory_depth: u32,
     /// Directory entries visited in all.
     pub entries: u64,
-    /// Extents of one file, where a reader keeps them.
-    pub extents: u64,
     /// Images of one backing chain, the top one counted.
     pub chain_length: u32,
     /// Symbolic links followed for one path.
@@ -38,14 +36,12 @@ impl Default for Limits {
         Self {
             // A whole inspection of a server guest reads some ten megabytes; a deep scan of a large one a few gigabytes.
             bytes_read: 64 << 30,
-            // The largest honest table is the L1 of a 2 MiB-entry qcow2 image (32 MiB, which is qemu's own bound).
+            // The largest honest table is a qcow2 image's L1 table, which QEMU bounds to 32 MiB.
             allocation_bytes: 64 << 20,
             // PATH_MAX (4096) leaves room for 2048 names; real trees stay below 40.
             directory_depth: 256,
             // A full desktop or a build server holds one to five million files.
             entries: 20_000_000,
-            // ext4's worst honest file has one extent per block group quarter; a 16 GiB database file some 10^5.
-            extents: 4_000_000,
             // qemu-img itself warns of chains past some tens; snapshots of a year of nights stay below this.
             chain_length: 64,
             // The kernel's MAXSYMLINKS.

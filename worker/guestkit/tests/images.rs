@@ -9,6 +9,7 @@
 mod support;
 
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use guestkit::image::{Format, Roots, sha256};
@@ -321,7 +322,9 @@ fn the_images_of_the_corpus_read_as_qemu_img_read_them() {
     for (name, said) in truth.as_object().unwrap() {
         let path = if name.ends_with(".gz") {
             let path = home.path().join(name.trim_end_matches(".gz").replace('/', "-"));
-            std::fs::write(&path, support::unpacked(&folder.join(name))).unwrap();
+            // What is in here is not read yet: the start is enough to see that it is named.
+            let command = format!("gzip -dc {} | head -c 1048576", folder.join(name).display());
+            std::fs::write(&path, run("sh", &["-c", &command])).unwrap();
             path
         } else {
             folder.join(name)
@@ -364,16 +367,19 @@ fn mutated_images_end_in_an_answer() {
     for options in cases {
         run("qemu-img", &[&["convert", "-O", "qcow2"], options, &[text(&raw), text(&path)]].concat());
         let good = std::fs::read(&path).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         let mut noise = Noise::new(6);
         let mut piece = vec![0; 70_000];
         for _ in 0..1500 {
-            let mut image = good.clone();
+            let mut places = Vec::new();
             for _ in 0..1 + noise.below(5) {
-                let area = [112, 4096, image.len().min(64 << 10), image.len()][noise.below(4)];
-                let at = noise.below(area);
-                image[at] = if noise.below(3) == 0 { 0xff } else { noise.next() as u8 };
+                let area = [112, 4096, good.len().min(64 << 10), good.len()][noise.below(4)];
+                places.push(noise.below(area));
             }
-            std::fs::write(&path, &image).unwrap();
+            for at in &places {
+                let byte = if noise.below(3) == 0 { 0xff } else { noise.next() as u8 };
+                file.write_all_at(&[byte], *at as u64).unwrap();
+            }
             let started = std::time::Instant::now();
             if let Ok(image) = open(&path, Some(Format::Qcow2)) {
                 let source = image.source();
@@ -384,6 +390,9 @@ fn mutated_images_end_in_an_answer() {
                 }
             }
             assert!(started.elapsed() < std::time::Duration::from_secs(2));
+            for at in places {
+                file.write_all_at(&good[at..=at], at as u64).unwrap();
+            }
         }
     }
 }
