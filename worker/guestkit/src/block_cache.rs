@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::{ReadAt, Source, check_range};
 
@@ -106,9 +106,9 @@ impl ReadAt for BlockCache {
             let within = usize::try_from(at % PAGE_BYTES as u64).unwrap_or(0);
             let available = page.get(within..).unwrap_or_default();
             let count = available.len().min(rest.len());
-            check_range(available.len() as u64, count.max(1), 0)?;
-            if let (Some(to), Some(from)) = (rest.get_mut(..count), available.get(..count)) {
-                to.copy_from_slice(from);
+            match (rest.get_mut(..count), available.get(..count)) {
+                (Some(to), Some(from)) if count > 0 => to.copy_from_slice(from),
+                _ => return Err(Error::corrupt("byte range", at, "the disk has become shorter")),
             }
             done = done.saturating_add(count);
         }

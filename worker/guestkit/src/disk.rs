@@ -3,7 +3,7 @@
 //! Opening reads headers, tables and superblocks only. Devices carry the names libguestfs gives them: the first image is
 //! `/dev/sda`, its first partition `/dev/sda1`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::block_cache::BlockCache;
@@ -220,7 +220,7 @@ fn refuse_misnamed(spec: &ImageSpec, image: &Image) -> Result<()> {
     let is_raw = image.top().is_some_and(|layer| layer.format == Format::Raw);
     match claimed {
         Some(claimed) if image.format_was_guessed() && is_raw => Err(Error::FormatMismatch {
-            path: Path::new(&spec.path).into(),
+            path: spec.path.clone(),
             stated: format!("{} by its name", claimed.name()),
             found: "raw bytes without anything that is recognised".into(),
         }),
