@@ -517,7 +517,10 @@ impl<S: Store> Machine<S> {
                 Err(error) => warn!(error = %chain(&error), "the store does not take writes yet"),
             }
             let until = Instant::now() + PROBE_INTERVAL;
-            while let Ok(Some(command)) = runtime.block_on(tokio::time::timeout_at(until.into(), commands.recv())) {
+            let next = async |commands: &mut mpsc::Receiver<Command>| {
+                tokio::time::timeout_at(until.into(), commands.recv()).await
+            };
+            while let Ok(Some(command)) = runtime.block_on(next(commands)) {
                 match command {
                     Command::Stop => return Err(error),
                     command => turn_away(command, unserved),

@@ -1,0 +1,365 @@
+//! What a store promises, held to the scheduler's own definition of it: `load` equals the fold of every record committed.
+//!
+//! The records come from the real scheduler; the oracle is `Ledger::apply`.
+
+// Helpers of tests are tests: a panic is how they fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use guestkit_coordinator::store::{Epoch, JobFilter, ReadStore as _, SqliteStore, Store, StoreError, state_number};
+use guestkit_domain::{
+    Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, Namespace, OutcomeStatus, Placement,
+    Priority, Progress, RefusalFault, Revision, SessionId, Time, WorkerId, WorkerProfile,
+};
+use guestkit_protocol::v1;
+use guestkit_scheduler::{Config, DrainTarget, Effects, Input, Ledger, Record, RequestId, Scheduler, ToWorker, Want};
+use prost::Message as _;
+
+fn job_id(number: u32) -> JobId {
+    JobId::new(&format!("job-{number:05}")).unwrap()
+}
+
+fn spec(number: u32) -> JobSpec {
+    let set = |texts: &[&str]| texts.iter().map(|text| Arc::from(*text)).collect::<BTreeSet<Arc<str>>>();
+    JobSpec {
+        job_id: job_id(number),
+        namespace: Namespace::new("tests").unwrap(),
+        idempotency_key: Some(format!("key-{number}").into()),
+        fingerprint: [u8::try_from(number % 256).unwrap(); 32],
+        placement: Arc::new(Placement {
+            operation: "system.echo".into(),
+            capabilities: set(&["system.echo"]),
+            features: BTreeSet::new(),
+            minimum_version: Some("0.1.0".parse().unwrap()),
+            privileged: false,
+            pools: set(&["default", "other"]),
+            worker: None,
+            anti_affinity: [("rack".into(), set(&["7"]))].into(),
+            image_folder: None,
+        }),
+        affinity: [("data_locality".into(), "/srv".into())].into(),
+        priority: Priority::new(7).unwrap(),
+        max_attempts: 2,
+        timeout: Duration::from_millis(1500),
+        deadline: Some(Time(90_000_000)),
+        not_before: (number % 5 == 4).then_some(Time(50_000)),
+        backoff: Backoff { multiplier: 1.5, ..Backoff::default() },
+        cancellable: true,
+        concurrency_key: None,
+        created_at: Time(u64::from(number)),
+    }
+}
+
+fn document(number: u32) -> Arc<[u8]> {
+    let metadata = v1::JobMetadata {
+        labels: [("parity".to_owned(), (number % 2).to_string())].into(),
+        ..v1::JobMetadata::default()
+    };
+    v1::JobDocument { job_id: job_id(number).to_string(), metadata: Some(metadata), ..v1::JobDocument::default() }
+        .encode_to_vec()
+        .into()
+}
+
+fn profile(boot: &str) -> WorkerProfile {
+    WorkerProfile {
+        worker_id: WorkerId::new("w1").unwrap(),
+        boot_id: BootId::new(boot).unwrap(),
+        capabilities: [Arc::from("system.echo")].into(),
+        features: BTreeSet::new(),
+        version: "0.2.0".parse().unwrap(),
+        pool: "default".into(),
+        labels: std::collections::BTreeMap::new(),
+        slots: 16,
+        privileged: false,
+        image_roots: Vec::new(),
+    }
+}
+
+/// A scheduler whose every record is committed to a store, one commit per input.
+struct Pair {
+    scheduler: Scheduler,
+    store: SqliteStore,
+    epoch: Epoch,
+    now: u64,
+    records: Vec<Record>,
+}
+
+impl Pair {
+    fn new(folder: &Path) -> Self {
+        let (store, epoch) = SqliteStore::open(&folder.join("store")).unwrap();
+        Self { scheduler: Scheduler::new(Config::default()), store, epoch, now: 1000, records: Vec::new() }
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<ToWorker> {
+        self.now += 10;
+        let mut effects = Effects::default();
+        self.scheduler.handle(Time(self.now), input, &mut effects);
+        self.store.commit(self.epoch, effects.records()).unwrap();
+        self.records.extend_from_slice(effects.records());
+        let released = effects.release(Revision(u64::MAX)).unwrap();
+        released.sends.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// What a store has to give back: everything that is not over.
+    fn expected(&self) -> Ledger {
+        let mut all = Ledger::default();
+        self.records.iter().for_each(|record| all.apply(record));
+        let mut expected = Ledger::default();
+        expected.revision = all.revision;
+        expected.newest = all.newest;
+        expected.last_lease = all.last_lease;
+        expected.totals = all.totals;
+        expected.drains = all.drains.clone();
+        expected.partial = true;
+        for entry in all.jobs().filter(|entry| !entry.row.phase.state().is_terminal()) {
+            expected.insert(entry.clone());
+        }
+        expected
+    }
+}
+
+/// Jobs in every state a job can be in.
+fn varied(folder: &Path) -> Pair {
+    let mut pair = Pair::new(folder);
+    let session = SessionId(1);
+    for number in 0..20 {
+        let request = RequestId(number.into());
+        pair.handle(Input::Submit { request, spec: Box::new(spec(number)), document: document(number) });
+    }
+    let sends = pair.handle(Input::Connect { session, profile: Box::new(profile("b1")), held: Vec::new() });
+    let leases: Vec<_> = sends
+        .into_iter()
+        .filter_map(|message| match message {
+            ToWorker::Lease { lease, job_id, .. } => Some((lease, job_id)),
+            _ => None,
+        })
+        .collect();
+    assert!(leases.len() >= 8, "{leases:?}");
+    let failure = Failure { code: ErrorCode::HandlerCrashed, message: "it crashed".into() };
+    for (at, (lease, job_id)) in leases.into_iter().enumerate().skip(1) {
+        if at % 7 == 1 {
+            let failure = failure.clone();
+            pair.handle(Input::Refuse { session, lease, fault: RefusalFault::Worker, failure });
+            continue;
+        }
+        pair.handle(Input::Accept { session, lease });
+        let progress = Progress { percent: 40.5, body: b"\x22\x04echo".as_slice().into() };
+        pair.handle(Input::Progress { session, lease, progress });
+        let result = Arc::from(format!("result of {job_id}").into_bytes());
+        let outcome = |status, failure| Input::Outcome {
+            session,
+            lease,
+            job_id: job_id.clone(),
+            status,
+            failure,
+            result: Arc::clone(&result),
+        };
+        match at % 7 {
+            2 => drop(pair.handle(outcome(OutcomeStatus::Completed, None))),
+            3 => drop(pair.handle(outcome(OutcomeStatus::Failed, Some(failure.clone())))),
+            4 => {
+                let request = RequestId(1000 + at as u64);
+                pair.handle(Input::Cancel { request, job_id: job_id.clone(), reason: "enough".into() });
+            }
+            _ => {}
+        }
+    }
+    let target = DrainTarget::Labels([("rack".into(), "7".into())].into());
+    pair.handle(Input::Drain { request: RequestId(2000), target, deadline: Some(Duration::from_secs(60)) });
+    let target = DrainTarget::Worker(WorkerId::new("w9").unwrap());
+    pair.handle(Input::Drain { request: RequestId(2001), target: target.clone(), deadline: None });
+    pair.handle(Input::Resume { request: RequestId(2002), target });
+    pair.handle(Input::Cancel { request: RequestId(3000), job_id: job_id(4), reason: "".into() });
+    pair
+}
+
+#[test]
+fn what_is_loaded_is_the_fold_of_what_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = varied(folder.path());
+    let states: BTreeSet<JobState> = pair.expected().jobs().map(|entry| entry.row.phase.state()).collect();
+    assert!(states.len() >= 4, "too few states are tried: {states:?}");
+    assert_eq!(pair.store.load().unwrap(), pair.expected());
+}
+
+#[test]
+fn a_crash_loses_nothing_that_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = varied(folder.path());
+    // The files as a killed process leaves them: never closed, the write-ahead log not checkpointed.
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let (store, epoch) = SqliteStore::open(&copy.path().join("store")).unwrap();
+    assert_eq!(store.load().unwrap(), pair.expected());
+    assert!(epoch > pair.epoch);
+}
+
+#[test]
+fn a_restored_scheduler_goes_on_as_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = varied(folder.path());
+    let ledger = pair.store.load().unwrap();
+    pair.scheduler = Scheduler::restore(Config::default(), ledger, Time(pair.now));
+    assert_eq!(pair.scheduler.check(), Vec::<String>::new());
+    pair.handle(Input::Connect { session: SessionId(9), profile: Box::new(profile("b2")), held: Vec::new() });
+    assert_eq!(pair.store.load().unwrap(), pair.expected());
+}
+
+#[test]
+fn jobs_are_found_over_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = varied(folder.path());
+    let mut all = Ledger::default();
+    pair.records.iter().for_each(|record| all.apply(record));
+    for entry in all.jobs() {
+        let by_name = pair.store.entry(&Want::Job(entry.spec.job_id.clone())).unwrap();
+        assert_eq!(by_name.as_ref(), Some(entry));
+        let key = entry.spec.idempotency_key.clone().unwrap();
+        assert_eq!(pair.store.entry(&Want::Key(entry.spec.namespace.clone(), key)).unwrap(), by_name);
+    }
+    assert_eq!(pair.store.entry(&Want::Job(job_id(99_999))).unwrap(), None);
+}
+
+#[test]
+fn a_log_has_no_gap_and_no_repeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = varied(folder.path());
+    let reader = pair.store.reader();
+    let mut all = Ledger::default();
+    pair.records.iter().for_each(|record| all.apply(record));
+    for entry in all.jobs() {
+        let id = &entry.spec.job_id;
+        let log = reader.history(id, 0, 1000).unwrap().unwrap();
+        let sequences: Vec<u64> = log.iter().map(|event| event.sequence).collect();
+        assert_eq!(sequences, (1..=entry.row.sequence).collect::<Vec<_>>());
+        assert_eq!(log.last().unwrap().state, entry.row.phase.state());
+        assert_eq!(reader.history(id, 1, 1).unwrap().unwrap(), log[1..2.min(log.len())]);
+        assert_eq!(reader.job(id).unwrap().unwrap().row, entry.row);
+        assert_eq!(
+            reader.document(id).unwrap().unwrap()[..],
+            document(u32::try_from(entry.spec.created_at.0).unwrap())[..]
+        );
+    }
+    assert_eq!(reader.history(&job_id(99_999), 0, 10).unwrap(), None);
+    let revisions = |filter: &JobFilter, after| {
+        let (events, reached) = reader.changes(filter, Revision(after), all.revision, 10_000).unwrap();
+        assert_eq!(reached, all.revision);
+        events.iter().map(|event| event.revision.0).collect::<Vec<_>>()
+    };
+    let every = revisions(&JobFilter::default(), 0);
+    assert!(every.is_sorted() && every.len() > 40);
+    assert_eq!(revisions(&JobFilter::default(), every[10]), every[11..]);
+    let running = JobFilter { states: vec![JobState::Running], ..JobFilter::default() };
+    assert!(revisions(&running, 0).len() < every.len());
+}
+
+#[test]
+fn lists_are_filtered_and_paged() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = varied(folder.path());
+    let reader = pair.store.reader();
+    let labels = |parity: &str| [("parity".to_owned(), parity.to_owned())].into();
+    for (filter, expected) in [
+        (JobFilter::default(), 20),
+        (JobFilter { namespace: Some("tests".into()), ..JobFilter::default() }, 20),
+        (JobFilter { namespace: Some("none".into()), ..JobFilter::default() }, 0),
+        (JobFilter { operations: vec!["system.echo".into(), "x.y".into()], ..JobFilter::default() }, 20),
+        (JobFilter { operations: vec!["x.y".into()], ..JobFilter::default() }, 0),
+        (JobFilter { labels: labels("1"), ..JobFilter::default() }, 10),
+        (JobFilter { labels: labels("2"), ..JobFilter::default() }, 0),
+        (JobFilter { created_after: Some(Time(5)), created_before: Some(Time(8)), ..JobFilter::default() }, 3),
+    ] {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = reader.list(&filter, after, 3).unwrap();
+            assert!(page.jobs.len() <= 3);
+            found.extend(page.jobs.iter().map(|job| job.job_no));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found.len(), expected, "{filter:?}");
+        assert!(found.is_sorted_by(|a, b| a > b), "not newest first: {found:?}");
+    }
+    let completed = JobFilter { states: vec![JobState::Completed], ..JobFilter::default() };
+    let page = reader.list(&completed, None, 1000).unwrap();
+    assert!(!page.jobs.is_empty());
+    for job in page.jobs {
+        assert_eq!(state_number(job.row.phase.state()), 6);
+        let progress = job.progress.unwrap();
+        assert_eq!(progress.percent, Some(40.5));
+        assert_eq!(reader.result(&job.job_id).unwrap().unwrap(), format!("result of {}", job.job_id).into_bytes());
+    }
+}
+
+#[test]
+fn what_is_deleted_is_gone_with_all_that_belonged_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = varied(folder.path());
+    let reader = pair.store.reader();
+    let completed = JobFilter { states: vec![JobState::Completed], ..JobFilter::default() };
+    let id = reader.list(&completed, None, 1).unwrap().jobs[0].job_id.clone();
+    pair.handle(Input::Delete { request: RequestId(1), job_id: id.clone() });
+    assert_eq!(reader.job(&id).unwrap(), None);
+    assert_eq!(reader.history(&id, 0, 10).unwrap(), None);
+    assert_eq!(reader.result(&id).unwrap(), None);
+    assert_eq!(reader.document(&id).unwrap(), None);
+    assert_eq!(pair.store.load().unwrap(), pair.expected());
+}
+
+#[test]
+fn a_deposed_process_cannot_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = varied(folder.path());
+    let before = pair.store.load().unwrap();
+    let (_second, newer) = SqliteStore::open(&folder.path().join("store")).unwrap();
+    assert!(newer > pair.epoch);
+    let mut effects = Effects::default();
+    let submit = Input::Submit { request: RequestId(0), spec: Box::new(spec(77)), document: document(77) };
+    pair.scheduler.handle(Time(99_000), submit, &mut effects);
+    let refused = pair.store.commit(pair.epoch, effects.records());
+    assert!(matches!(refused, Err(StoreError::Deposed { .. })), "{refused:?}");
+    assert!(matches!(pair.store.probe(pair.epoch), Err(StoreError::Deposed { .. })));
+    assert_eq!(pair.store.load().unwrap(), before);
+}
+
+#[test]
+fn a_commit_is_all_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = varied(folder.path());
+    let before = pair.store.load().unwrap();
+    let mut effects = Effects::default();
+    for number in [50, 51] {
+        let submit = Input::Submit { request: RequestId(0), spec: Box::new(spec(number)), document: document(number) };
+        pair.scheduler.handle(Time(99_000), submit, &mut effects);
+    }
+    // The first is sound; the second's name is taken, which the store's own constraint notices.
+    let mut records = effects.records().to_vec();
+    if let guestkit_scheduler::Change::Job { job_id: name, .. } = &mut records[1].change {
+        *name = job_id(0);
+    }
+    assert!(pair.store.commit(pair.epoch, &records).is_err());
+    assert_eq!(pair.store.load().unwrap(), before);
+    assert_eq!(pair.store.entry(&Want::Job(job_id(50))).unwrap(), None);
+    pair.store.commit(pair.epoch, effects.records()).unwrap();
+}
+
+#[test]
+fn a_store_of_a_later_version_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    drop(SqliteStore::open(&path).unwrap());
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(SqliteStore::open(&path), Err(StoreError::TooNew { found: 99, .. })));
+    let text = folder.path().join("text");
+    std::fs::write(&text, "not a database, but a text that is long enough to be looked at".repeat(20)).unwrap();
+    assert!(matches!(SqliteStore::open(&text), Err(StoreError::Sqlite { .. })));
+}
