@@ -61,7 +61,7 @@ pub struct ImageFile {
 pub struct PartitionTable {
     /// `gpt`, `dos`, or `none` where a file system fills the whole disk (the names sfdisk prints).
     pub r#type: String,
-    /// Disk identifier: the GUID of a GPT, the 32-bit signature of an MBR as `0x1234abcd`.
+    /// Disk identifier as blkid prints PTUUID: a lower-case GUID, or the eight hexadecimal digits of an MBR's signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Bytes of one sector that the table counts in.
@@ -227,7 +227,8 @@ pub struct OperatingSystem {
     /// First number of the version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version_major: Option<u32>,
-    /// Second number of the version; 0 where the distribution has none but the first.
+    /// Second number of the version; where `version` has none, the point release that the distribution writes elsewhere
+    /// (/etc/debian_version, /etc/redhat-release), else 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version_minor: Option<u32>,
     /// Release code name: `bookworm`.
@@ -245,7 +246,8 @@ pub struct OperatingSystem {
     /// Content of /etc/machine-id; absent where it is empty or `uninitialized`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
-    /// `x86_64`, `i386`, `aarch64`, `arm`, `ppc64le`, `s390x`, `riscv64`… from the ELF header of a program of the guest.
+    /// `x86_64`, `i386`, `aarch64`, `arm`, `ppc64le`, `s390x`, `riscv64`… from the ELF header of a program of the guest,
+    /// else from the name of its dynamic loader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
     /// Kernels installed, newest first.
@@ -411,10 +413,9 @@ pub struct Package {
 pub struct Services {
     /// Managers met: `systemd`, `sysv`, `openrc`.
     pub managers: Vec<String>,
-    /// Services in all, of every manager.
+    /// Services in all, of every manager; aliases are not counted.
     pub count: u64,
-    /// Names of services that start by themselves: `state` is `enabled`, `enabled-runtime`, `alias` of such a one or
-    /// `generated`.
+    /// Names of services that start by themselves: `state` is `enabled`, `enabled-runtime`, `generated` or `transient`.
     pub enabled: Vec<String>,
     /// Names of services that cannot be started: `state` is `masked` or `masked-runtime`.
     pub masked: Vec<String>,
@@ -474,7 +475,8 @@ pub struct Unit {
 pub struct Users {
     /// Accounts in /etc/passwd.
     pub count: u64,
-    /// Accounts whose shell lets them log in and that are not locked out by it: people, and services that should not.
+    /// Accounts that can open a session: their shell does not end it at once, and they have a usable password (or none) or
+    /// an authorized key.
     pub login_users: Vec<String>,
     /// The accounts, in file order.
     pub users: Vec<User>,
@@ -781,8 +783,6 @@ pub struct Security {
     /// Hints at Secure Boot: a signed shim in the EFI system partition, enrolled owner keys; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<SecureBoot>,
-    /// Certificates that the guest presents or trusts locally.
-    pub certificates: Vec<Certificate>,
 }
 
 /// SELinux as /etc/selinux/config sets it.
@@ -839,7 +839,8 @@ pub struct SshServer {
     /// Version of the installed package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The settings, in order of key. Match blocks do not take part.
+    /// The settings, in order of key; empty where `errors` says why the server would not start. Of Match blocks only
+    /// `Match all` takes part. Algorithm lists compiled into the server are told for builds whose lists are known.
     pub settings: Vec<SshSetting>,
     /// Conditions of Match blocks, in order.
     pub match_blocks: Vec<String>,
@@ -907,21 +908,6 @@ pub struct SecureBoot {
     pub signed_boot_packages: bool,
     /// A machine owner key stands on the disk.
     pub machine_owner_key: bool,
-}
-
-/// A certificate.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Certificate {
-    /// File in the guest.
-    pub path: String,
-    /// Subject.
-    pub subject: String,
-    /// Issuer.
-    pub issuer: String,
-    /// Start of validity.
-    pub not_before: String,
-    /// End of validity.
-    pub not_after: String,
 }
 
 /// Where the guest keeps its data.
@@ -1035,7 +1021,7 @@ pub struct Database {
     /// Configuration file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// Data directory, or the file for SQLite.
+    /// Data directory, or the file for SQLite (those are listed with `deep_scan` alone).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_directory: Option<String>,
     /// Whether the data directory holds data (its marker file stands there).

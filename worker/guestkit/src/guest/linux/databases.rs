@@ -1,7 +1,7 @@
 //! Database servers: told by their packages, their configuration, and the marker file that every initialised data directory
 //! has. One entry for each data directory, or for the engine where none was found.
 
-use crate::guest::report::{Database, Databases, Package, Services};
+use crate::guest::report::{Database, Databases, FileFact, Package, Services};
 use crate::guest::tree::WalkNext;
 
 use super::files::Files;
@@ -143,6 +143,18 @@ pub(crate) fn inspect(files: &Files<'_>, packages: &[Package], services: &Servic
     }
     databases.sort_by(|a, b| (&a.engine, &a.data_directory).cmp(&(&b.engine, &b.data_directory)));
     Databases { databases }
+}
+
+/// A SQLite file that the walk over every file found.
+pub(super) fn sqlite(file: &FileFact) -> Database {
+    Database {
+        engine: "sqlite".to_owned(),
+        data_directory: Some(file.path.clone()),
+        initialized: true,
+        size_bytes: Some(file.size_bytes),
+        evidence: vec!["data".to_owned()],
+        ..Database::default()
+    }
 }
 
 fn find(files: &Files<'_>, engine: &Engine, packages: &[Package], services: &Services) -> Vec<Database> {

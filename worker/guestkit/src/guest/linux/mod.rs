@@ -115,6 +115,9 @@ pub(crate) fn inspect(
             Module::DeepScan => system.deep_scan = deep_scan::inspect(&files),
         }
     }
+    if let (Some(databases), Some(scan)) = (&mut system.databases, &system.deep_scan) {
+        databases.databases.extend(scan.sqlite_files.iter().map(databases::sqlite));
+    }
     system.packages = packages.filter(|_| asks(Module::Packages));
     system.services = services.filter(|_| asks(Module::Services));
     (system, files.into_warnings())

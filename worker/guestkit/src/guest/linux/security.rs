@@ -35,7 +35,6 @@ pub(crate) fn inspect(
         kernel_command_line: system.kernel_command_line.clone(),
         sysctls: sysctls(files),
         secure_boot: secure_boot(files, packages),
-        certificates: Vec::new(),
     }
 }
 

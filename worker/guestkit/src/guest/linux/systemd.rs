@@ -149,7 +149,10 @@ impl<'a, 'b> Manager<'a, 'b> {
             ..Unit::default()
         };
         match self.find(name) {
-            Found::Missing => unit.state = "bad".to_owned(),
+            Found::Missing => {
+                unit.state = "bad".to_owned();
+                unit.preset = Some(self.preset(name).to_owned());
+            }
             Found::Masked { directory } => {
                 let is_runtime = self
                     .directories
@@ -170,7 +173,8 @@ impl<'a, 'b> Manager<'a, 'b> {
                     unit.state = "alias".to_owned();
                     unit.alias_of = Some(real);
                 } else {
-                    unit.state = self.state(&real, directory, &path, &file).to_owned();
+                    let instance = self.instance_state(name, &real, &file);
+                    unit.state = instance.unwrap_or_else(|| self.state(&real, directory, &path, &file)).to_owned();
                     if !matches!(unit.state.as_str(), "static" | "generated" | "transient") {
                         unit.preset = Some(self.preset(name).to_owned());
                     }
@@ -211,9 +215,8 @@ impl<'a, 'b> Manager<'a, 'b> {
                 return self.load(name, Some(index), target);
             }
             if last == name {
-                // The same name further down the path: a link that only says so.
-                let Some(below) = self.directory_of(&target) else { return Found::Missing };
-                return self.load(name, Some(below), target);
+                // A link to its own name: systemctl refuses to judge it.
+                return Found::Missing;
             }
             name = last;
         }
@@ -252,17 +255,37 @@ impl<'a, 'b> Manager<'a, 'b> {
         }
         // Known under a name that its own file does not ask for.
         let names = BTreeSet::from([name.to_owned()]);
-        if self.linked(name, path, |link| link.target == name, &names).is_some() {
+        let leads_here = |link: &Link| {
+            let is_instance = || Name::parse(&link.name).and_then(|link| link.template()).as_deref() == Some(name);
+            link.target == name && (link.is_alias || is_instance())
+        };
+        if self.linked(name, path, leads_here, &names).is_some() {
             return "indirect";
         }
-        let has_rules = ["WantedBy", "RequiredBy", "UpheldBy", "Alias"];
-        if has_rules.iter().any(|key| !file.words("Install", key).is_empty()) {
+        if has_rules(file) {
             "disabled"
         } else if !file.words("Install", "Also").is_empty() {
             "indirect"
         } else {
             "static"
         }
+    }
+
+    /// An instance that stands beside the units: what counts is a link named as the instance of the template it leads to.
+    fn instance_state(&self, name: &str, real: &str, file: &UnitFile) -> Option<&'static str> {
+        let instance = Name::parse(name)?.instance.filter(|instance| !instance.is_empty())?;
+        let wanted = Name::parse(real).filter(Name::is_template)?.with_instance(instance);
+        let links = self.links.get(&wanted).into_iter().flatten().filter(|link| link.name == wanted);
+        let roles: Vec<_> = links.filter_map(|link| Some(self.directories.get(link.directory)?.role)).collect();
+        Some(if roles.contains(&Role::Config) {
+            "enabled"
+        } else if roles.iter().any(|role| *role != Role::Vendor) {
+            "enabled-runtime"
+        } else if roles.is_empty() && has_rules(file) {
+            "disabled"
+        } else {
+            "static"
+        })
     }
 
     /// The names under which links enable this unit: its own, its aliases, its default instance.
@@ -340,6 +363,11 @@ impl<'a, 'b> Manager<'a, 'b> {
         }
         by_name.into_values().collect()
     }
+}
+
+/// Whether enabling the unit would make a link.
+fn has_rules(file: &UnitFile) -> bool {
+    ["WantedBy", "RequiredBy", "UpheldBy", "Alias"].iter().any(|key| !file.words("Install", key).is_empty())
 }
 
 /// The target of a link, from the root.
@@ -465,7 +493,7 @@ mod tests {
     use super::*;
     use crate::guest::linux::fixture::Fixture;
 
-    /// States as systemd 252's `systemctl --root list-unit-files` gave for this very tree.
+    /// States and presets as `systemctl --root list-unit-files` of systemd 252 printed them for this very tree.
     #[test]
     fn states_follow_links_install_sections_and_masks() {
         let fixture = Fixture::new();
@@ -500,6 +528,23 @@ mod tests {
             "/usr/lib/systemd/system/plain2.service",
         );
         fixture.file(&format!("{vendor}/plain2.service"), "[Service]\n");
+        fixture.link("etc/systemd/system/same.service", "/usr/lib/systemd/system/same.service");
+        fixture.file(&format!("{vendor}/same.service"), "[Service]\n");
+        fixture.file(&format!("{vendor}/i@.service"), "[Install]\nWantedBy=a.target\n");
+        fixture.link("etc/systemd/system/a.target.wants/i@x.service", "/usr/lib/systemd/system/i@.service");
+        fixture.file(&format!("{vendor}/j@.service"), "[Install]\nWantedBy=a.target\n");
+        fixture.link("etc/systemd/system/j@1.service", "/usr/lib/systemd/system/j@.service");
+        fixture.link("etc/systemd/system/other@1.service", "/usr/lib/systemd/system/j@.service");
+        fixture.file(&format!("{vendor}/k.service"), "[Install]\nWantedBy=a.target\n");
+        fixture.link("etc/systemd/system/a.target.wants/zz.service", "../k.service");
+        fixture.link("run/systemd/system/off2.service", "/dev/null");
+        fixture.file("usr/local/lib/systemd/system/local.service", "[Install]\nWantedBy=a.target\n");
+        fixture
+            .link("etc/systemd/system/a.target.requires/local.service", "/usr/local/lib/systemd/system/local.service");
+        fixture.file(&format!("{vendor}/dropped.service"), "[Service]\n");
+        fixture.file("etc/systemd/system/dropped.service.d/x.conf", "[Install]\nWantedBy=a.target\n");
+        fixture.file("run/systemd/generator/made.service", "[Service]\n");
+        fixture.file("run/systemd/transient/brief.service", "[Service]\n");
         fixture.file("etc/systemd/system/wanted.service.d/10-x.conf", "[Service]\nUser=other\n");
         let tree = fixture.tree();
         let files = Files::new(&tree);
@@ -515,11 +560,22 @@ mod tests {
             ("gone.service", "masked", Some("enabled")),
             ("empty.service", "masked", Some("enabled")),
             ("other.service", "alias", None),
-            ("dangling.service", "bad", None),
-            ("loop.service", "bad", None),
+            ("dangling.service", "bad", Some("enabled")),
+            ("loop.service", "bad", Some("enabled")),
             ("linked.service", "linked", Some("enabled")),
             ("plain2.service", "enabled-runtime", Some("enabled")),
             ("multi-user.target", "static", None),
+            ("same.service", "bad", Some("enabled")),
+            ("i@.service", "indirect", Some("enabled")),
+            ("j@.service", "indirect", Some("enabled")),
+            ("j@1.service", "enabled", Some("enabled")),
+            ("other@1.service", "enabled", Some("enabled")),
+            ("k.service", "disabled", Some("enabled")),
+            ("off2.service", "masked-runtime", Some("enabled")),
+            ("local.service", "enabled", Some("enabled")),
+            ("dropped.service", "disabled", Some("enabled")),
+            ("made.service", "generated", None),
+            ("brief.service", "transient", None),
         ];
         for (name, state, preset) in cases {
             let unit = &units[name];

@@ -42,7 +42,10 @@ pub(crate) fn inspect(files: &Files<'_>) -> Users {
         user.authorized_keys = authorized_keys::read(files, user, &key_files);
     }
     let problems = problems(files, &passwd, &users, &group_lines, &groups, &gshadow_lines, &shadow);
-    let logs_in = |user: &&User| !user.locked && !NO_LOGIN.contains(&user.shell.rsplit('/').next().unwrap_or_default());
+    let logs_in = |user: &&User| {
+        let shell = user.shell.rsplit('/').next().unwrap_or_default();
+        !NO_LOGIN.contains(&shell) && (!user.locked || !user.authorized_keys.is_empty())
+    };
     Users {
         count: users.len() as u64,
         login_users: users.iter().filter(logs_in).map(|user| user.name.clone()).collect(),
