@@ -99,7 +99,7 @@ fn a_journal_is_replayed_as_e2fsck_replays_it() {
     std::fs::write(&path, &image).unwrap();
     let path = path.to_str().unwrap();
     // e2fsck exits with 1 where it has changed something.
-    let status = std::process::Command::new("e2fsck").args(["-p", "-E", "journal_only", path]).status().unwrap();
+    let status = std::process::Command::new("e2fsck").args(["-p", "-E", "journal_only", path]).output().unwrap().status;
     assert!(status.code().is_some_and(|code| code < 2));
     let list = |bytes: Vec<u8>| {
         let (file_system, budget) = mount(bytes, &Limits::default()).unwrap();
