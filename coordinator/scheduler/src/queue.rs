@@ -90,8 +90,9 @@ struct Site {
     workers: usize,
     heads: BTreeSet<(Level, NameId, Revision, LaneId)>,
     groups: BTreeMap<(Level, NameId), Group>,
-    /// Groups in the order of their turns: risen level, pass of the namespace.
-    turns: BTreeSet<(Level, u64, NameId, Level)>,
+    /// Groups in the order of their turns: risen level, pass of the namespace; of one namespace's the one that rose farthest,
+    /// because it has waited longest.
+    turns: BTreeSet<(Level, u64, NameId, Reverse<Level>)>,
     /// When a group rises next.
     ageing: BTreeSet<(Time, Level, NameId)>,
     /// Workers with free slots, most free first.
@@ -410,7 +411,7 @@ impl Queue {
 
     fn first_of(&self, id: SiteId) -> Option<(Level, u64, Revision, LaneId)> {
         let site = self.sites.get(&id)?;
-        site.turns.iter().find_map(|&(risen, pass, name, level)| {
+        site.turns.iter().find_map(|&(risen, pass, name, Reverse(level))| {
             site.heads
                 .range((level, name, Revision(0), 0)..=(level, name, Revision(u64::MAX), u64::MAX))
                 .find(|(.., lane)| self.lanes.get(lane).is_some_and(|lane| site.takes(&lane.key.declined).is_some()))
@@ -455,8 +456,8 @@ impl Queue {
             let Some(site) = self.sites.get_mut(&site) else { continue };
             let Some(group) = site.groups.get(&(level, id)) else { continue };
             let risen = level.saturating_sub(group.boost);
-            site.turns.remove(&(risen, before, id, level));
-            site.turns.insert((risen, after, id, level));
+            site.turns.remove(&(risen, before, id, Reverse(level)));
+            site.turns.insert((risen, after, id, Reverse(level)));
         }
     }
 
@@ -483,8 +484,8 @@ impl Queue {
         };
         let (old_rise, new_rise) = (self.rises_at(level, before), self.rises_at(level, group));
         let Some(site) = self.sites.get_mut(&site_id) else { return };
-        site.turns.remove(&(level.saturating_sub(before.boost), pass, id, level));
-        site.turns.insert((level.saturating_sub(group.boost), pass, id, level));
+        site.turns.remove(&(level.saturating_sub(before.boost), pass, id, Reverse(level)));
+        site.turns.insert((level.saturating_sub(group.boost), pass, id, Reverse(level)));
         if let Some(at) = old_rise {
             site.ageing.remove(&(at, level, id));
         }
@@ -500,7 +501,7 @@ impl Queue {
         let Some(name) = self.names.get_mut(&id) else { return };
         name.spots.insert((site_id, level));
         let Some(site) = self.sites.get_mut(&site_id) else { return };
-        site.turns.insert((level, name.pass, id, level));
+        site.turns.insert((level, name.pass, id, Reverse(level)));
         if let Some(at) = rise {
             site.ageing.insert((at, level, id));
         }
@@ -515,7 +516,7 @@ impl Queue {
         let Some(name) = self.names.get_mut(&id) else { return };
         name.spots.remove(&(site_id, level));
         let Some(site) = self.sites.get_mut(&site_id) else { return };
-        site.turns.remove(&(level.saturating_sub(group.boost), name.pass, id, level));
+        site.turns.remove(&(level.saturating_sub(group.boost), name.pass, id, Reverse(level)));
         if let Some(at) = rise {
             site.ageing.remove(&(at, level, id));
         }
@@ -901,7 +902,7 @@ impl Queue {
             if !groups.iter().eq(site.groups.keys()) || site.turns.len() != groups.len() {
                 broken.push(format!("the groups of site {id} are not those of its heads"));
             }
-            for &(risen, pass, name, level) in &site.turns {
+            for &(risen, pass, name, Reverse(level)) in &site.turns {
                 let boost = site.groups.get(&(level, name)).map(|group| group.boost);
                 let known = self.names.get(&name).is_some_and(|n| n.pass == pass && n.spots.contains(&(*id, level)));
                 if boost != Some(level - risen) || !known {
