@@ -26,7 +26,7 @@ use guestkit_scheduler::{
     Scheduler, ToWorker,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -42,6 +42,10 @@ const COMMANDS_MAX: usize = 8192;
 
 /// Commands handled in one commit: bounds the time a commit takes, and with it everybody's latency.
 const GATHER_MAX: usize = 2048;
+
+/// KiB of commands that wait for the driver or for the disk: with it, no number of large documents or outcomes makes the
+/// coordinator grow. Dozens of the largest, ten thousands of usual ones.
+const COMMANDS_KIB_MAX: u32 = 64 * 1024;
 
 /// Bytes of documents kept at hand for offers; others are read from the store.
 const DOCUMENTS_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -139,10 +143,29 @@ enum Command {
     Stop,
 }
 
+/// A command, and its share of what may wait; the share is given back when what followed is durable.
+struct Weighed {
+    command: Command,
+    share: OwnedSemaphorePermit,
+}
+
+impl Command {
+    fn kib(&self) -> u32 {
+        let bytes = match self {
+            Self::Ask { ask: Ask::Submit { document, .. }, .. } => document.len(),
+            Self::Said(Input::Outcome { result, .. }) => result.len(),
+            Self::Said(Input::Progress { progress, .. }) => progress.body.len(),
+            _ => 0,
+        };
+        u32::try_from(bytes / 1024 + 1).unwrap_or(COMMANDS_KIB_MAX).min(COMMANDS_KIB_MAX)
+    }
+}
+
 /// How the rest of the coordinator reaches the driver.
 #[derive(Debug, Clone)]
 pub struct Driver {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Weighed>,
+    shares: Arc<Semaphore>,
     sessions: Arc<AtomicU64>,
 }
 
@@ -226,7 +249,9 @@ impl Driver {
     }
 
     async fn send(&self, command: Command) -> Result<(), Unserved> {
-        self.commands.send(command).await.map_err(|_| Unserved::Stopping)
+        let shares = Arc::clone(&self.shares);
+        let share = shares.acquire_many_owned(command.kib()).await.map_err(|_| Unserved::Stopping)?;
+        self.commands.send(Weighed { command, share }).await.map_err(|_| Unserved::Stopping)
     }
 }
 
@@ -293,7 +318,8 @@ pub fn start<S: Store>(
     let run = move || drop(ended.send(machine.run(&runtime, taken)));
     thread::Builder::new().name("driver".into()).spawn(run)?;
     // Session ids are told in logs: 0 would look like none.
-    Ok((Driver { commands, sessions: Arc::new(AtomicU64::new(1)) }, ending))
+    let shares = Arc::new(Semaphore::new(COMMANDS_KIB_MAX as usize));
+    Ok((Driver { commands, shares, sessions: Arc::new(AtomicU64::new(1)) }, ending))
 }
 
 struct Machine<S> {
@@ -320,7 +346,7 @@ enum Flow {
 }
 
 impl<S: Store> Machine<S> {
-    fn run(mut self, runtime: &Handle, mut commands: mpsc::Receiver<Command>) -> Result<(), StoreError> {
+    fn run(mut self, runtime: &Handle, mut commands: mpsc::Receiver<Weighed>) -> Result<(), StoreError> {
         let mut gathered = Vec::with_capacity(GATHER_MAX);
         loop {
             let open = runtime.block_on(self.gather(&mut commands, &mut gathered));
@@ -336,7 +362,7 @@ impl<S: Store> Machine<S> {
     }
 
     /// Waits for something to do; `false` when nobody can ask any more.
-    async fn gather(&self, commands: &mut mpsc::Receiver<Command>, gathered: &mut Vec<Command>) -> bool {
+    async fn gather(&self, commands: &mut mpsc::Receiver<Weighed>, gathered: &mut Vec<Weighed>) -> bool {
         if !self.dropped.is_empty() {
             return true;
         }
@@ -355,19 +381,27 @@ impl<S: Store> Machine<S> {
     }
 
     /// Handles what was gathered, commits it, and lets go what followed.
-    fn round(&mut self, gathered: &mut Vec<Command>) -> (Flow, Result<(), StoreError>) {
+    fn round(&mut self, gathered: &mut Vec<Weighed>) -> (Flow, Result<(), StoreError>) {
         let mut effects = Effects::default();
         let mut flow = Flow::Go;
         let now = self.clock.now();
         for session in std::mem::take(&mut self.dropped) {
             self.scheduler.handle(now, Input::Disconnect { session }, &mut effects);
         }
-        for command in gathered.drain(..) {
-            match self.take(now, command, &mut effects) {
-                Ok(Flow::Go) => {}
-                Ok(Flow::Stop) => flow = Flow::Stop,
-                Err(error) => return (flow, Err(error)),
+        let mut shares = Vec::with_capacity(gathered.len());
+        let mut failed = None;
+        for Weighed { command, share } in gathered.drain(..) {
+            shares.push(share);
+            if matches!(command, Command::Stop) {
+                flow = Flow::Stop;
+            } else if failed.is_some() {
+                turn_away(command, Unserved::Broken);
+            } else {
+                failed = self.take(now, command, &mut effects).err();
             }
+        }
+        if let Some(error) = failed {
+            return (flow, Err(error));
         }
         if self.scheduler.next_deadline().is_some_and(|at| at <= now) {
             self.scheduler.handle(now, Input::Wake, &mut effects);
@@ -375,7 +409,7 @@ impl<S: Store> Machine<S> {
         (flow, self.commit(effects))
     }
 
-    fn take(&mut self, now: Time, command: Command, effects: &mut Effects) -> Result<Flow, StoreError> {
+    fn take(&mut self, now: Time, command: Command, effects: &mut Effects) -> Result<(), StoreError> {
         match command {
             Command::Ask { ask, answer } => {
                 let request = RequestId(self.requests);
@@ -401,9 +435,9 @@ impl<S: Store> Machine<S> {
                 self.handle(now, Input::Heartbeat { session, sequence }, effects)?;
             }
             Command::Read(look) => look(&View { scheduler: &self.scheduler, descriptions: &self.descriptions }),
-            Command::Stop => return Ok(Flow::Stop),
+            Command::Stop => {}
         }
-        Ok(Flow::Go)
+        Ok(())
     }
 
     fn handle(&mut self, now: Time, input: Input, effects: &mut Effects) -> Result<(), StoreError> {
@@ -500,7 +534,7 @@ impl<S: Store> Machine<S> {
         &mut self,
         error: StoreError,
         runtime: &Handle,
-        commands: &mut mpsc::Receiver<Command>,
+        commands: &mut mpsc::Receiver<Weighed>,
     ) -> Result<(), StoreError> {
         self.outlets.metrics.commits_failed.fetch_add(1, Ordering::Relaxed);
         if matches!(error, StoreError::Deposed { .. } | StoreError::NoSuchJob { .. } | StoreError::Damaged { .. }) {
@@ -517,10 +551,10 @@ impl<S: Store> Machine<S> {
                 Err(error) => warn!(error = %chain(&error), "the store does not take writes yet"),
             }
             let until = Instant::now() + PROBE_INTERVAL;
-            let next = async |commands: &mut mpsc::Receiver<Command>| {
+            let next = async |commands: &mut mpsc::Receiver<Weighed>| {
                 tokio::time::timeout_at(until.into(), commands.recv()).await
             };
-            while let Ok(Some(command)) = runtime.block_on(next(commands)) {
+            while let Ok(Some(Weighed { command, .. })) = runtime.block_on(next(commands)) {
                 match command {
                     Command::Stop => return Err(error),
                     command => turn_away(command, unserved),
@@ -552,9 +586,9 @@ impl<S: Store> Machine<S> {
         Ok(())
     }
 
-    fn stop(mut self, mut commands: mpsc::Receiver<Command>) {
+    fn stop(mut self, mut commands: mpsc::Receiver<Weighed>) {
         commands.close();
-        while let Ok(command) = commands.try_recv() {
+        while let Ok(Weighed { command, .. }) = commands.try_recv() {
             turn_away(command, Unserved::Stopping);
         }
         for (_, outbox) in self.outboxes.drain() {

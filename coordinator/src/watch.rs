@@ -72,23 +72,33 @@ impl WatchHub {
         }
     }
 
-    /// Follows one job. Subscribe before the first read of the store.
+    /// A place among the watchers, until it is dropped.
     ///
     /// # Errors
     /// When there are too many watchers.
-    pub fn job(&self, job: JobId) -> Result<JobWatcher, TooManyWatchers> {
+    pub fn seat(&self) -> Result<Seat, TooManyWatchers> {
         let mut watched = self.shared.lock();
         if watched.watchers >= WATCHERS_MAX {
             return Err(TooManyWatchers);
         }
         watched.watchers += 1;
+        Ok(Seat { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Follows one job. Subscribe before the first read of the store.
+    ///
+    /// # Errors
+    /// When there are too many watchers.
+    pub fn job(&self, job: JobId) -> Result<JobWatcher, TooManyWatchers> {
+        let seat = self.seat()?;
+        let mut watched = self.shared.lock();
         let entry = watched
             .jobs
             .entry(job.clone())
             .or_insert_with(|| WatchedJob { watchers: 0, changed: watch::Sender::new(()) });
         entry.watchers += 1;
         let changed = entry.changed.subscribe();
-        Ok(JobWatcher { shared: Arc::clone(&self.shared), job, changed })
+        Ok(JobWatcher { seat, job, changed })
     }
 
     /// Follows the store's revision: what is durable.
@@ -97,7 +107,7 @@ impl WatchHub {
         self.shared.revision.subscribe()
     }
 
-    /// How many follow single jobs.
+    /// How many watch.
     #[must_use]
     pub fn watchers(&self) -> usize {
         self.shared.lock().watchers
@@ -111,10 +121,23 @@ impl Shared {
     }
 }
 
+/// A place among the watchers.
+#[derive(Debug)]
+pub struct Seat {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut watched = self.shared.lock();
+        watched.watchers = watched.watchers.saturating_sub(1);
+    }
+}
+
 /// Follows one job until it is dropped.
 #[derive(Debug)]
 pub struct JobWatcher {
-    shared: Arc<Shared>,
+    seat: Seat,
     job: JobId,
     changed: watch::Receiver<()>,
 }
@@ -131,8 +154,7 @@ impl JobWatcher {
 
 impl Drop for JobWatcher {
     fn drop(&mut self) {
-        let mut watched = self.shared.lock();
-        watched.watchers = watched.watchers.saturating_sub(1);
+        let mut watched = self.seat.shared.lock();
         if let Entry::Occupied(mut entry) = watched.jobs.entry(self.job.clone()) {
             entry.get_mut().watchers -= 1;
             if entry.get().watchers == 0 {

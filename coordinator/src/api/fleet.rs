@@ -13,8 +13,9 @@ use guestkit_protocol::v1::fleet_server::Fleet;
 use guestkit_scheduler::{DrainTarget, Reply};
 use tonic::{Request, Response, Status};
 
-use super::{Services, mismatched, refusal, show, unserved};
+use super::{Services, mismatched, refusal, show, too_many_watchers, unserved};
 use crate::driver::{Ask, View};
+use crate::watch::Seat;
 
 /// Workers of a page, at most and when nothing is said.
 const PAGE_SIZE_MAX: usize = 1000;
@@ -117,7 +118,9 @@ impl Fleet for Services {
     }
 
     async fn watch(&self, _request: Request<v1::FleetWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let following = Following { services: self.clone(), changes: self.fleet.clone(), told: BTreeMap::new() };
+        let seat = self.hub.seat().map_err(too_many_watchers)?;
+        let (services, changes) = (self.clone(), self.fleet.clone());
+        let following = Following { services, changes, told: BTreeMap::new(), _seat: seat };
         let changes = futures::stream::try_unfold((following, true), async |(mut following, first)| {
             if !first && following.changes.changed().await.is_err() {
                 return Ok(None);
@@ -141,6 +144,7 @@ struct Following {
     services: Services,
     changes: tokio::sync::watch::Receiver<u64>,
     told: BTreeMap<String, v1::Worker>,
+    _seat: Seat,
 }
 
 impl Following {

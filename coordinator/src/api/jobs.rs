@@ -12,7 +12,7 @@ use guestkit_protocol::v1;
 use guestkit_protocol::v1::jobs_server::Jobs;
 use guestkit_scheduler::{JobRow, Reply};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -24,6 +24,10 @@ use crate::store::{JobFilter, PageToken, PageTokenError, StoredJob};
 
 /// Submissions of one stream that are on their way: enough to fill a commit, few enough to hold one client back.
 const SUBMITS_UNDER_WAY_MAX: usize = 1024;
+
+/// KiB of documents of one stream that are on their way or answered and not read: a client that does not read its answers
+/// is not read either.
+const SUBMITS_KIB_MAX: u32 = 8 * 1024;
 
 /// Jobs of a page, at most and when nothing is said.
 const PAGE_SIZE_MAX: usize = 1000;
@@ -63,8 +67,12 @@ impl Jobs for Services {
         let mut requests = request.into_inner();
         let (under_way, submitted) = mpsc::channel(SUBMITS_UNDER_WAY_MAX);
         let services = self.clone();
+        let shares = Arc::new(Semaphore::new(SUBMITS_KIB_MAX as usize));
         tokio::spawn(async move {
             while let Some(request) = requests.next().await {
+                let kib = request.as_ref().map_or(0, Message::encoded_len) / 1024 + 1;
+                let kib = u32::try_from(kib).unwrap_or(SUBMITS_KIB_MAX).min(SUBMITS_KIB_MAX);
+                let Ok(share) = Arc::clone(&shares).acquire_many_owned(kib).await else { return };
                 let begun = match request {
                     Ok(v1::SubmitStreamRequest { document }) => {
                         Ok(services.begin_submit(document.unwrap_or_default()).await)
@@ -72,15 +80,19 @@ impl Jobs for Services {
                     Err(status) => Err(status),
                 };
                 let broken = begun.is_err();
-                if under_way.send(begun).await.is_err() || broken {
+                if under_way.send((begun, share)).await.is_err() || broken {
                     return;
                 }
             }
         });
         let services = self.clone();
-        let answers = ReceiverStream::new(submitted).enumerate().then(move |(index, begun)| {
+        let answers = ReceiverStream::new(submitted).enumerate().then(move |(index, (begun, share))| {
             let services = services.clone();
-            async move { Ok(services.answer_one(index as u64, begun?).await) }
+            async move {
+                let answer = services.answer_one(index as u64, begun?).await;
+                drop(share);
+                Ok(answer)
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -174,7 +186,8 @@ impl Jobs for Services {
             let text = format!("the store is at revision {known}, not yet at {}", request.after_revision);
             return Err(Refusal::of_field("after_revision", text).into());
         }
-        let changes = watching::all(self.readers.clone(), revisions, filter, request.after_revision);
+        let seat = self.hub.seat().map_err(too_many_watchers)?;
+        let changes = watching::all(self.readers.clone(), (revisions, seat), filter, request.after_revision);
         Ok(Response::new(self.ending_with_us(changes)))
     }
 

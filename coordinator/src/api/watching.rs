@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::{not_found, show, unread};
 use crate::store::{JobFilter, JobNo, Readers, StoredEvent, StoredJob};
-use crate::watch::JobWatcher;
+use crate::watch::{JobWatcher, Seat};
 
 /// Entries read at once: an inspection has about twenty.
 const PAGE: usize = 64;
@@ -94,7 +94,7 @@ fn undecodable(job_id: &JobId, error: &prost::DecodeError) -> Status {
 /// Every job's changes after `after`; from 0, the current state of every job first.
 pub(super) fn all(
     readers: Readers,
-    revisions: watch::Receiver<Revision>,
+    (revisions, seat): (watch::Receiver<Revision>, Seat),
     filter: JobFilter,
     after: u64,
 ) -> impl Stream<Item = Result<v1::WatchAllResponse, Status>> + Send + 'static {
@@ -103,7 +103,7 @@ pub(super) fn all(
         _ => Stage::Live { page: VecDeque::new() },
     };
     let from = if after == 0 { *revisions.borrow() } else { Revision(after) };
-    let following = FollowingAll { readers, revisions, filter, at: from, ahead: HashMap::new(), stage };
+    let following = FollowingAll { readers, revisions, _seat: seat, filter, at: from, ahead: HashMap::new(), stage };
     try_unfold(following, async |mut following| {
         let response = following.next().await?;
         Ok(response.map(|response| (response, following)))
@@ -113,6 +113,7 @@ pub(super) fn all(
 struct FollowingAll {
     readers: Readers,
     revisions: watch::Receiver<Revision>,
+    _seat: Seat,
     filter: JobFilter,
     /// Every change up to here was told.
     at: Revision,

@@ -60,7 +60,7 @@ async fn metrics(State(state): State<WebState>) -> Response {
         ("guestkit_workers", "Workers connected.", summary.workers),
         ("guestkit_slots", "Slots of the workers connected.", summary.slots),
         ("guestkit_slots_in_use", "Slots that hold a lease.", summary.slots_in_use),
-        ("guestkit_watchers", "Streams that follow one job.", state.hub.watchers() as u64),
+        ("guestkit_watchers", "Streams that follow jobs or the fleet.", state.hub.watchers() as u64),
         ("guestkit_revision", "Revision of the store.", state.hub.revisions().borrow().0),
     ] {
         text.family(name, "gauge", help);
