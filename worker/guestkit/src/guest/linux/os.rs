@@ -237,9 +237,12 @@ pub(crate) fn hostname(files: &Files<'_>) -> Option<String> {
 }
 
 /// Programs that every system has one of.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 11] = [
     "/bin/sh",
     "/bin/bash",
+    "/bin/ls",
+    "/bin/echo",
+    "/bin/rm",
     "/sbin/init",
     "/usr/bin/env",
     "/usr/lib/systemd/systemd",
