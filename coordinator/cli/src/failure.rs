@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use guestkit_protocol::status::Refusal;
+use guestkit_protocol::status::{Reason, Refusal};
 use tonic::{Code, Status};
 
 use crate::table::{plain, seconds};
@@ -29,7 +29,7 @@ pub(crate) enum Failure {
         message: String,
     },
     /// The request was not taken.
-    #[error("{subject} was refused: {}", refusal.message)]
+    #[error("{}", headline(subject, refusal))]
     Refused {
         /// What was refused: a file's name, a job, a request.
         subject: String,
@@ -143,6 +143,14 @@ impl Failure {
     }
 }
 
+/// What is not there was not refused: it is missing.
+fn headline(subject: &str, refusal: &Refusal) -> String {
+    match refusal.reason {
+        Reason::JobNotFound | Reason::WorkerNotFound | Reason::ArtifactNotFound => refusal.message.clone(),
+        _ => format!("{subject} was refused: {}", refusal.message),
+    }
+}
+
 fn refused(refusal: &Refusal) -> String {
     let mut text = String::new();
     for problem in &refusal.problems {
@@ -215,7 +223,7 @@ impl From<Failure> for ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use guestkit_protocol::status::{Reason, problem};
+    use guestkit_protocol::status::problem;
 
     use super::*;
 

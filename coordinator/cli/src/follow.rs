@@ -17,6 +17,8 @@ use crate::outcome;
 /// Silence after which the job is asked for. Events come at once; this is the sweep behind them, for streams that a broken
 /// middlebox keeps open.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Silence of a job that waits for its turn after which the reason is asked for: longer than a free worker takes.
+const WAITING_MAX: Duration = Duration::from_secs(2);
 /// How long a stream may stay open after the entry that ends the job.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 /// First wait before a connection is tried again; it doubles.
@@ -40,6 +42,8 @@ pub(crate) struct Over {
 pub(crate) enum Heard<'a> {
     /// An entry of its log.
     Event(&'a v1::JobEvent),
+    /// Why it does not run yet. Told when it waits for a while, and again when the reason is another.
+    Waiting(&'a str),
     /// The connection broke; it is tried again. Told once for each time it breaks.
     Lost(&'a Failure),
 }
@@ -105,6 +109,30 @@ struct Log<'a> {
     patience: Duration,
 }
 
+/// How far a job's log was read.
+#[derive(Default)]
+struct Position {
+    /// The last entry's sequence number.
+    sequence: u64,
+    /// The state after it.
+    state: v1::JobState,
+    /// Why the job waits, as it was told last.
+    reason: Option<String>,
+}
+
+impl Position {
+    /// Silence that is borne.
+    fn silence_max(&self) -> Duration {
+        match self.state {
+            state if is_over(state) => LINGER_MAX,
+            v1::JobState::Unspecified | v1::JobState::Pending | v1::JobState::Queued if self.reason.is_none() => {
+                WAITING_MAX
+            }
+            _ => SILENCE_MAX,
+        }
+    }
+}
+
 /// Why a stream was left.
 enum Left {
     /// It ended in order, or stayed open after the entry that ends the job.
@@ -140,14 +168,14 @@ impl Tries {
 
 impl Log<'_> {
     async fn to_the_end(&self, after: u64, mut seen: impl FnMut(Heard<'_>)) -> Result<Over, Failure> {
-        let mut position = after;
+        let mut position = Position { sequence: after, ..Position::default() };
         let mut tries = Tries::new();
         loop {
-            let before = position;
+            let before = position.sequence;
             match self.visit(&mut position, &mut seen).await {
                 Ok(Some(over)) => return Ok(over),
                 // A coordinator that ends each stream at once must not be asked in a tight loop.
-                Ok(None) if position == before => {
+                Ok(None) if position.sequence == before => {
                     tries.heard = Instant::now();
                     sleep(tries.wait).await;
                     tries.wait = (tries.wait * 2).min(RECONNECT_MAX);
@@ -156,22 +184,22 @@ impl Log<'_> {
                 Err(Visit::Refused(failure)) => return Err(failure),
                 Err(Visit::Passing(failure)) => {
                     self.coordinator.forget();
-                    if position != before {
+                    if position.sequence != before {
                         tries = Tries::new();
                     }
                     if !std::mem::replace(&mut tries.told, true) {
                         seen(Heard::Lost(&failure));
                     }
-                    tries.again(self.patience, self.resumable(failure, position)).await?;
+                    tries.again(self.patience, self.resumable(failure, position.sequence)).await?;
                 }
             }
         }
     }
 
     /// Connects, watches for as long as the stream is good, then asks for the job. `None`: it is not over.
-    async fn visit(&self, position: &mut u64, seen: &mut impl FnMut(Heard<'_>)) -> Result<Option<Over>, Visit> {
+    async fn visit(&self, position: &mut Position, seen: &mut impl FnMut(Heard<'_>)) -> Result<Option<Over>, Visit> {
         let mut jobs = self.coordinator.jobs().await.map_err(Visit::of_failure)?;
-        let request = v1::WatchRequest { job_id: self.job.to_owned(), after_sequence: *position };
+        let request = v1::WatchRequest { job_id: self.job.to_owned(), after_sequence: position.sequence };
         let mut stream = jobs.watch(request).await.map_err(|status| self.failed(status))?.into_inner();
         loop {
             let left = listen(&mut stream, position, seen).await;
@@ -184,10 +212,24 @@ impl Log<'_> {
             if is_over(job.state()) {
                 return Ok(Some(Over { result: self.result().await?, job }));
             }
+            position.state = job.state();
             if matches!(left, Left::Ended) {
                 return Ok(None);
             }
+            if matches!(job.state(), v1::JobState::Pending | v1::JobState::Queued) {
+                self.tell_why(&mut jobs, position, seen).await;
+            }
         }
+    }
+
+    /// Says why the job waits. A coordinator that cannot tell, or not now, leaves it unsaid.
+    async fn tell_why(&self, jobs: &mut Jobs, position: &mut Position, seen: &mut impl FnMut(Heard<'_>)) {
+        let request = v1::ExplainRequest { job_id: self.job.to_owned() };
+        let reason = jobs.explain(request).await.map(|answer| why(answer.into_inner())).unwrap_or_default();
+        if !reason.is_empty() && position.reason.as_ref() != Some(&reason) {
+            seen(Heard::Waiting(&reason));
+        }
+        position.reason = Some(reason);
     }
 
     async fn get(&self, jobs: &mut Jobs) -> Result<v1::Job, Visit> {
@@ -225,6 +267,14 @@ impl Log<'_> {
     }
 }
 
+/// The summary, and the decisive reason where that says more.
+fn why(answer: v1::ExplainResponse) -> String {
+    match answer.reasons.into_iter().find(|reason| *reason != answer.summary) {
+        Some(reason) => format!("{}: {reason}", answer.summary),
+        None => answer.summary,
+    }
+}
+
 /// Why a visit told nothing.
 enum Visit {
     /// Another may.
@@ -244,25 +294,23 @@ impl Visit {
 
 async fn listen(
     stream: &mut Streaming<v1::WatchResponse>,
-    position: &mut u64,
+    position: &mut Position,
     seen: &mut impl FnMut(Heard<'_>),
 ) -> Left {
-    let mut at_end = false;
     loop {
-        let wait = if at_end { LINGER_MAX } else { SILENCE_MAX };
-        match timeout(wait, stream.message()).await {
+        match timeout(position.silence_max(), stream.message()).await {
             Ok(Ok(Some(v1::WatchResponse { event: Some(event) }))) => {
                 // A job that was given new attempts has entries after the one that ended it the first time.
-                at_end = is_over(event.state());
-                if event.sequence > *position {
-                    *position = event.sequence;
+                position.state = event.state();
+                if event.sequence > position.sequence {
+                    position.sequence = event.sequence;
                     seen(Heard::Event(&event));
                 }
             }
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Left::Ended,
             Ok(Err(status)) => return Left::Broken(status),
-            Err(_) if at_end => return Left::Ended,
+            Err(_) if is_over(position.state) => return Left::Ended,
             Err(_) => return Left::Silent,
         }
     }

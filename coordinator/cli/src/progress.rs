@@ -52,7 +52,7 @@ impl Board {
             Self::Silent => Row::Silent,
             Self::Lines => Row::Lines { job_id },
             Self::Bars { bars, color } => Row::Bar { bar: new_bar(bars, job_id, *color), color: *color },
-            Self::Count(bar) => Row::Count { bar: bar.clone() },
+            Self::Count(bar) => Row::Count { bar: bar.clone(), job_id },
         }
     }
 
@@ -66,10 +66,11 @@ impl Board {
 
 fn new_bar(bars: &MultiProgress, job_id: String, color: bool) -> ProgressBar {
     let bar = bars.add(ProgressBar::new(100).with_prefix(job_id));
+    // A minted job id has 36 characters: in 80 columns this leaves 20 for the message.
     bar.set_style(style(if color {
-        "{spinner:.cyan} {prefix:.bold} [{bar:24.cyan}] {percent:>3}%  {elapsed:.dim}  {wide_msg}"
+        "{spinner:.cyan} {prefix:.bold} [{bar:16.cyan}] {percent:>3}% {wide_msg}"
     } else {
-        "{spinner} {prefix} [{bar:24}] {percent:>3}%  {elapsed}  {wide_msg}"
+        "{spinner} {prefix} [{bar:16}] {percent:>3}% {wide_msg}"
     }));
     bar.enable_steady_tick(TICK);
     bar
@@ -95,7 +96,7 @@ pub(crate) enum Row {
     /// A bar.
     Bar { bar: ProgressBar, color: bool },
     /// Counted with the others.
-    Count { bar: ProgressBar },
+    Count { bar: ProgressBar, job_id: String },
 }
 
 impl Row {
@@ -105,6 +106,7 @@ impl Row {
             Heard::Event(event) => {
                 self.show(event.progress.as_ref().map(|step| step.progress_percent), &job::event(event));
             }
+            Heard::Waiting(reason) => self.show(None, &format!("waiting: {reason}")),
             Heard::Lost(failure) => self.show(None, &format!("connection lost, trying again: {failure}")),
         }
     }
@@ -148,9 +150,9 @@ impl Row {
                 bar.set_style(style(&format!("{mark} {{prefix}}  {{elapsed}}  {{wide_msg}}")));
                 bar.abandon_with_message(plain(word).into_owned());
             }
-            Self::Count { bar } => {
+            Self::Count { bar, job_id } => {
                 if !completed {
-                    bar.suspend(|| write_line(&plain(word)));
+                    bar.suspend(|| write_line(&format!("[{job_id}] {}", plain(word))));
                 }
                 bar.inc(1);
             }

@@ -48,6 +48,7 @@ async fn watch_events(
     let print = |heard: Heard<'_>| {
         let event = match heard {
             Heard::Event(event) => event,
+            Heard::Waiting(reason) => return output.note(&format!("waiting: {reason}")),
             Heard::Lost(failure) => return output.note(&format!("connection lost, trying again: {failure}")),
         };
         let line =

@@ -16,7 +16,8 @@ use crate::progress::Board;
 /// Inspects an image here.
 pub(crate) fn inspect(output: &Output, args: &LocalInspect) -> Result<(), Failure> {
     let named = document::inspection(&args.image, &args.what, None)?;
-    execute(output, &args.image.display().to_string(), named)
+    let shown = args.image.file_name().unwrap_or(args.image.as_os_str()).display().to_string();
+    execute(output, &shown, named)
 }
 
 /// Runs a document here.

@@ -210,8 +210,8 @@ async fn watch_all(
 pub(super) fn ended(row: &Row, over: &Over) {
     let state = over.job.state();
     let line = match over.job.error.as_ref().filter(|error| !error.code.is_empty()) {
-        Some(error) => format!("{} {}: {}: {}", over.job.job_id, job::state_word(state), error.code, error.message),
-        None => format!("{} {}", over.job.job_id, job::state_word(state)),
+        Some(error) => format!("{}: {}: {}", job::state_word(state), error.code, error.message),
+        None => job::state_word(state).to_owned(),
     };
     row.over(state == v1::JobState::Completed, &line);
 }

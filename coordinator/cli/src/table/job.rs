@@ -113,6 +113,8 @@ pub(crate) fn progress(progress: &v1::Progress) -> String {
 pub(crate) fn error(pairs: Pairs, error: Option<&v1::JobError>) -> Pairs {
     let Some(error) = error.filter(|error| !error.code.is_empty()) else { return pairs };
     let advice = match (error.retry_recommended, error.recoverable) {
+        // Somebody wanted it so.
+        _ if error.code == "CANCELLED" => "",
         (true, _) => "trying again makes sense",
         (false, true) => "trying again may help once the cause is gone",
         (false, false) => "trying the same document again will not help",
@@ -126,13 +128,17 @@ pub(crate) fn error(pairs: Pairs, error: Option<&v1::JobError>) -> Pairs {
 
 /// Why a job is not running.
 pub(crate) fn explanation(job_id: &str, answer: &v1::ExplainResponse) -> Sheet {
+    let waits = matches!(answer.state(), v1::JobState::Pending | v1::JobState::Queued);
+    let workers = format!("{} of {} connected could run it", answer.eligible_workers, answer.connected_workers);
+    let why = if answer.summary == state_word(answer.state()) { "" } else { &answer.summary };
     let pairs = Pairs::default()
         .put("Job", job_id)
         .put("State", state(answer.state()))
-        .put("Why", &answer.summary)
-        .put("Workers", format!("{} of {} connected could run it", answer.eligible_workers, answer.connected_workers))
+        .put("Why", why)
+        .put("Workers", if waits { workers } else { String::new() })
         .put("Ahead", if answer.jobs_ahead == 0 { String::new() } else { format!("{} jobs", answer.jobs_ahead) });
-    Sheet::default().pairs(pairs).lines("Reasons", answer.reasons.clone())
+    let others = answer.reasons.iter().filter(|reason| **reason != answer.summary).cloned().collect();
+    Sheet::default().pairs(pairs).lines("Reasons", others)
 }
 
 /// One entry of a job's log in one line, without the job.
