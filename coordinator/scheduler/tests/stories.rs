@@ -8,6 +8,9 @@
 //! ! …                    a notice to watchers of the fleet
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test: what should not be fails it")]
+#![allow(clippy::disallowed_methods, reason = "the bans are the scheduler's; a test reads its settings and scripts")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;

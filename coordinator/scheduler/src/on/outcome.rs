@@ -24,6 +24,10 @@ impl Scheduler {
             self.current(lease, &worker).filter(|entry| entry.spec.job_id == job_id).map(|entry| entry.arrival);
         let verdict = match current {
             Some(arrival) => {
+                // Whoever ends it has taken it.
+                if self.ledger.at(arrival).is_some_and(|entry| matches!(entry.row.phase, Phase::Assigned { .. })) {
+                    self.accepted(arrival, fx);
+                }
                 self.flush_progress(lease, fx);
                 self.attempt_ended(arrival, report, fx);
                 OutcomeVerdict::Recorded
