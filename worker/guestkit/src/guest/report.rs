@@ -403,7 +403,7 @@ pub struct Package {
     /// When it was installed or last upgraded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installed_at: Option<String>,
-    /// Package URL (https://github.com/package-url/purl-spec).
+    /// Package URL, as the purl specification (package-url/purl-spec) has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purl: Option<String>,
 }

@@ -136,3 +136,114 @@ fn started<'a>(files: &Files<'_>, services: &'a mut Option<Services>) -> &'a Ser
         services::inspect(files)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::Fixture;
+    use super::*;
+
+    /// One honest file of each format that is parsed.
+    const TEXTS: [(&str, &str); 27] = [
+        ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian \"12\"'\nVERSION=\"12 (bookworm)\"\n"),
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob:x:1:1::/home/bob:/bin/sh\n"),
+        ("etc/shadow", "root:$6$a$b:19000:0:99999:7:::\n"),
+        ("etc/group", "root:x:0:bob\n"),
+        ("etc/gshadow", "root:*:bob:bob\n"),
+        (
+            "etc/sudoers",
+            "Defaults env_reset\nUser_Alias A = b, c\n%A ALL=(ALL:ALL) NOPASSWD: ALL, !/bin/x\n@includedir /etc/sudoers.d\n",
+        ),
+        ("etc/sudoers.d/a", "#1 ALL = \\\n ALL\n"),
+        (
+            "etc/ssh/sshd_config",
+            "Include /etc/ssh/sshd_config.d/*.conf\nPort 22\nCiphers -a*,b\nMatch all\nRekeyLimit 1G 1h\n",
+        ),
+        ("etc/ssh/sshd_config.d/a.conf", "ListenAddress [::1]:22\nMaxStartups 1:2:3\n"),
+        ("root/.ssh/authorized_keys", "command=\"x\" ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAQC1 c\n"),
+        ("etc/fstab", "UUID=a / ext4 defaults 0 1\n/dev/sda2 /my\\040x xfs ro\n"),
+        ("etc/hosts", "127.0.0.1 a b\n"),
+        (
+            "etc/network/interfaces",
+            "auto a\niface a inet static\n address 1.2.3.4\n netmask 255.0.0.0\nsource /etc/network/x*\n",
+        ),
+        ("etc/netplan/a.yaml", "network: {ethernets: {a: {dhcp4: true, addresses: [1.2.3.4/8], mtu: 9}}}\n"),
+        (
+            "etc/NetworkManager/system-connections/a.nmconnection",
+            "[connection]\nid=a\ntype=vlan\n[ipv4]\naddress1=1/8,2\n[vlan]\nid=3\n",
+        ),
+        ("etc/sysconfig/network-scripts/ifcfg-a", "DEVICE=a\nIPADDR=1.2.3.4\nPREFIX=8\n"),
+        ("etc/systemd/network/a.network", "[Match]\nName=a\n[Route]\nGateway=1\nDestination=2\n"),
+        ("var/lib/dhcp/dhclient.leases", "lease {\n fixed-address 1.2.3.4;\n expire 4 2026/01/01 00:00:00;\n}\n"),
+        (
+            "etc/nftables.conf",
+            "table inet f { chain i { type filter hook input priority 0; policy drop; tcp dport { 1, 2 } accept; } }\n",
+        ),
+        ("etc/sysctl.d/a.conf", "-a/b.c = 1\n"),
+        ("etc/pam.d/login", "auth [success=1 default=die] pam_unix.so nullok\n"),
+        (
+            "boot/grub/grub.cfg",
+            "set default=\"1>0\"\nmenuentry 'a' --id b { linux /vmlinuz-1 ro }\nsubmenu c { menuentry d {\nlinux /vmlinuz-2\n} }\n",
+        ),
+        (
+            "var/lib/dpkg/status",
+            "Package: a\nStatus: install ok installed\nVersion: 1:2-3\nSource: b (1)\nDescription: x\n y\n",
+        ),
+        ("lib/apk/db/installed", "P:a\nV:1-r2\nI:3\n\nP:b\n"),
+        (
+            "usr/lib/systemd/system/a.service",
+            "[Unit]\nDescription=a \\\n b\n[Install]\nWantedBy=x.target\nAlias=%p-b.service\n",
+        ),
+        ("usr/lib/systemd/system-preset/a.preset", "disable [a-z]*.service\n"),
+        ("etc/init.d/a", "#!/sbin/openrc-run\ndescription=\"a\"\n"),
+    ];
+
+    /// The same numbers in every run (the xorshift of Marsaglia, 2003).
+    struct Noise(u64);
+
+    impl Noise {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % bound.max(1) as u64).unwrap()
+        }
+
+        fn spoil(&mut self, text: &str) -> Vec<u8> {
+            const MARKS: &[u8] = b"\0\n\"'\\{}[]()=:,#*%!\xff\xc3-@ ";
+            let mut bytes = text.as_bytes().to_vec();
+            for _ in 0..=self.below(6) {
+                let at = self.below(bytes.len());
+                match self.below(5) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, MARKS[self.below(MARKS.len())]),
+                    2 => bytes.extend_from_within(at..),
+                    3 if !bytes.is_empty() => bytes[at] = MARKS[self.below(MARKS.len())],
+                    _ => bytes.splice(at..at, *b"99999999999999999999").for_each(drop),
+                }
+            }
+            bytes
+        }
+    }
+
+    #[test]
+    fn no_text_of_a_guest_can_end_an_inspection() {
+        let mut noise = Noise(0x5eed_cafe);
+        for _ in 0..60 {
+            let fixture = Fixture::new();
+            for (path, text) in TEXTS {
+                fixture.file(path, noise.spoil(text));
+            }
+            let tree = fixture.tree();
+            let files = Files::new(&tree);
+            let system = os::inspect(&files);
+            let packages = packages::inspect(&files, &system).packages;
+            let services = services::inspect(&files);
+            users::inspect(&files);
+            network::inspect(&files, &system);
+            security::inspect(&files, &system, &packages, &services);
+            databases::inspect(&files, &packages, &services, true);
+            assert!(deep_scan::inspect(&files).is_some());
+            storage::parse_fstab(&files.text("/etc/fstab").unwrap());
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Package URLs. Source: https://github.com/package-url/purl-spec, "Rules for each purl component".
+//! Package URLs. Source: the purl specification (package-url/purl-spec), "Rules for each purl component".
 
 use std::fmt::Write as _;
 
