@@ -255,7 +255,7 @@ impl Heard {
     fn take_in(&mut self, kind: Kind, body: &[u8], progress: &mut impl FnMut(v1::Progress)) -> io::Result<()> {
         let invalid = |error: prost::DecodeError| io::Error::new(io::ErrorKind::InvalidData, error);
         match kind {
-            Kind::Sandbox => tracing::debug!(level = %String::from_utf8_lossy(body), "sandbox entered"),
+            Kind::Sandbox => tell_sandbox(&String::from_utf8_lossy(body)),
             Kind::Metrics => self.metrics = v1::Metrics::decode(body).map_err(invalid)?,
             Kind::Done => self.result = Some(v1::JobResult::decode(body).map_err(invalid)?),
             Kind::Progress => {
@@ -271,6 +271,18 @@ impl Heard {
         }
         Ok(())
     }
+}
+
+/// Says once per worker how strict the kernel makes its attempts' sandboxes; it is the same for all of them.
+fn tell_sandbox(level: &str) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    TOLD.call_once(|| match level {
+        "full" => tracing::info!("attempts run in a sandbox; the kernel enforces all of its rules"),
+        "partial" => {
+            tracing::warn!("attempts run in a sandbox; the kernel enforces the part of its rules that it knows");
+        }
+        _ => tracing::warn!("attempts run without file and network rules: the kernel has no Landlock, or it is off"),
+    });
 }
 
 /// Why a process ended without an answer.

@@ -513,7 +513,7 @@ fn log_end(result: &v1::JobResult) {
     match &result.error {
         None => tracing::info!("Job {} completed successfully", result.job_id),
         Some(error) => {
-            tracing::error!(code = error.code, "Job {} ended as {}: {}", result.job_id, result.status, error.message)
+            tracing::error!(code = error.code, "Job {} ended as {}: {}", result.job_id, result.status, error.message);
         }
     }
 }

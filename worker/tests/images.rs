@@ -1,0 +1,176 @@
+//! Images and outputs that a job must not be given, and those it must: through the real worker, one outcome each.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Folders, inspect, with};
+
+/// A qcow2 (version 2) header that names a backing file, written from the format's specification, "Header".
+fn qcow2_on(backing: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 3 * 65536];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"QFI\xfb");
+    put(4, &2_u32.to_be_bytes());
+    put(8, &80_u64.to_be_bytes());
+    put(16, &u32::try_from(backing.len()).unwrap().to_be_bytes());
+    put(20, &16_u32.to_be_bytes());
+    put(24, &(1_u64 << 20).to_be_bytes());
+    put(36, &1_u32.to_be_bytes());
+    put(40, &65536_u64.to_be_bytes());
+    put(48, &131_072_u64.to_be_bytes());
+    put(56, &1_u32.to_be_bytes());
+    // 72 to 80: the mark that ends the header extensions, zeros.
+    put(80, backing.as_bytes());
+    bytes
+}
+
+#[test]
+fn images_that_cannot_be_inspected_end_in_the_outcome_that_says_why() {
+    let folders = Folders::new();
+    let images = folders.path("images");
+    fs::write(folders.path("secret.raw"), [7; 4096]).unwrap();
+    symlink(folders.path("secret.raw"), images.join("escape.raw")).unwrap();
+    symlink(folders.path(""), images.join("door")).unwrap();
+    fs::create_dir(images.join("folder")).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, images.join("fifo"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(images.join("socket")).unwrap();
+    fs::write(images.join("empty.raw"), []).unwrap();
+    fs::write(images.join("text.qcow2"), "this is a shopping list\n").unwrap();
+    fs::write(images.join("zeros.raw"), vec![0; 1 << 20]).unwrap();
+    fs::write(images.join("passwd.qcow2"), qcow2_on("/etc/passwd")).unwrap();
+    fs::write(images.join("parent.qcow2"), qcow2_on("../secret.raw")).unwrap();
+    fs::write(images.join("cut.qcow2"), &qcow2_on("")[..40]).unwrap();
+    fs::write(images.join("disk.vmdk"), b"KDMV\x01\0\0\0".repeat(200)).unwrap();
+
+    let at = |name: &str| images.join(name);
+    let none = || json!({});
+    let wrong = "0".repeat(64);
+    let cases: Vec<(&str, PathBuf, Value, &str, &str)> = vec![
+        ("outside", PathBuf::from("/etc/passwd"), none(), "IMAGE_ACCESS_DENIED", "image roots"),
+        ("through-link", at("escape.raw"), none(), "IMAGE_ACCESS_DENIED", "image roots"),
+        ("through-folder", at("door/secret.raw"), none(), "IMAGE_ACCESS_DENIED", "image roots"),
+        ("dotdot", at("../secret.raw"), none(), "IMAGE_ACCESS_DENIED", "image roots"),
+        ("proc-link", PathBuf::from("/proc/self/exe"), none(), "IMAGE_ACCESS_DENIED", "image roots"),
+        ("missing", at("missing.raw"), none(), "IMAGE_NOT_FOUND", "missing.raw"),
+        ("directory", at("folder"), none(), "IMAGE_UNSUPPORTED", "a directory"),
+        ("fifo", at("fifo"), none(), "IMAGE_UNSUPPORTED", "a FIFO"),
+        ("socket", at("socket"), none(), "IMAGE_UNSUPPORTED", "a socket"),
+        ("empty", at("empty.raw"), none(), "IMAGE_CORRUPT", "an empty file"),
+        ("text", at("text.qcow2"), none(), "IMAGE_CORRUPT", "qcow2"),
+        ("cut", at("cut.qcow2"), none(), "IMAGE_CORRUPT", "header"),
+        ("backing", at("passwd.qcow2"), none(), "IMAGE_ACCESS_DENIED", "/etc/passwd"),
+        ("backing-up", at("parent.qcow2"), none(), "IMAGE_ACCESS_DENIED", "secret.raw"),
+        ("vmdk", at("disk.vmdk"), none(), "IMAGE_UNSUPPORTED", "vmdk"),
+        ("zeros", at("zeros.raw"), none(), "NO_OPERATING_SYSTEM", "no operating system"),
+        ("stated", at("zeros.raw"), json!({"image": {"format": "qcow2"}}), "VALIDATION_ERROR", "qcow2"),
+        (
+            "checksum",
+            at("zeros.raw"),
+            json!({"image": {"checksum": format!("sha256:{wrong}")}}),
+            "IMAGE_CHECKSUM_MISMATCH",
+            &wrong,
+        ),
+        ("size", at("zeros.raw"), json!({"image": {"size_bytes": 5}}), "IMAGE_CHECKSUM_MISMATCH", "file of 5"),
+        (
+            "no-output",
+            at("zeros.raw"),
+            json!({"output": {"destination": "/tmp/x.json"}}),
+            "OUTPUT_FAILED",
+            "output roots",
+        ),
+    ];
+    for (name, path, more, ..) in &cases {
+        folders.drop_job(&format!("{name}.json"), &inspect(&format!("image-{name}"), path, more));
+    }
+    let constraint = json!({"constraints": {"maximum_disk_size_gb": 1}});
+    let huge = images.join("huge.raw");
+    fs::File::create(&huge).unwrap().set_len((1 << 30) + 512).unwrap();
+    folders.drop_job("huge.json", &with(inspect("image-huge", &huge, &none()), &constraint));
+
+    let _worker = folders.worker("w", &["--image-root", "images", "--slots", "4"]);
+    for (name, _, _, code, says) in &cases {
+        let result = folders.result(&format!("image-{name}"));
+        assert_eq!(result["status"], "failed", "{name}: {result}");
+        assert_eq!(result["error"]["code"], *code, "{name}: {result}");
+        assert!(result["error"]["message"].as_str().unwrap().contains(says), "{name}: {result}");
+        assert!(folders.reason(&format!("{name}.json")).starts_with(code), "{name}");
+    }
+    let details = &folders.result("image-checksum")["error"]["details"];
+    assert_eq!(details["expected"], wrong);
+    // As `sha256sum` says of a mebibyte of zeros.
+    assert_eq!(details["actual"], "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58");
+    let huge = folders.result("image-huge");
+    assert_eq!(
+        (&huge["error"]["code"], &huge["error"]["details"]["limit"]),
+        (&json!("LIMIT_EXCEEDED"), &json!("maximum_disk_size_gb"))
+    );
+}
+
+/// A guest of the corpus; `None` where there is no corpus, which only a continuous integration must not accept.
+fn guest(name: &str) -> Option<PathBuf> {
+    let found = std::env::var_os("GUESTKIT_CORPUS").map(|corpus| Path::new(&corpus).join("guests").join(name));
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "GUESTKIT_CORPUS is not set");
+        println!("corpus not present");
+    }
+    found
+}
+
+/// Oracles: `sha256sum` of the image and of what was written, `zstd -d` and `gzip -d`.
+#[test]
+fn a_real_guest_is_inspected_and_its_report_written() {
+    let Some(image) = guest("profile-debian12-vm.qcow2") else { return };
+    let folders = Folders::new();
+    let output = |command: &str, path: &Path| {
+        let output = Command::new("sh").args(["-c", command, "sh"]).arg(path).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let digest = |path: &Path| String::from_utf8(output("sha256sum \"$1\"", path)).unwrap()[..64].to_owned();
+    let checksum = digest(&image);
+    let out = folders.path("out");
+    for (id, destination, spec) in [
+        ("report-none-1", "plain.json", json!({})),
+        ("report-zstd-1", "new/folder/", json!({"compression": "zstd"})),
+        ("report-gzip-1", "yaml.gz", json!({"compression": "gzip", "format": "yaml"})),
+        ("report-away-1", "../away.json", json!({})),
+    ] {
+        let mut spec = spec;
+        spec["destination"] = json!(format!("{}/{destination}", out.display()));
+        let more = json!({"image": {"checksum": format!("sha256:{checksum}"), "format": "qcow2"}, "output": spec});
+        folders.drop_job(&format!("{id}.json"), &inspect(id, &image, &more));
+    }
+    let root = image.parent().unwrap().to_str().unwrap();
+    let _worker = folders.worker("w", &["--image-root", root, "--output-root", "out"]);
+
+    let plain = folders.result("report-none-1");
+    assert_eq!(plain["status"], "completed", "{plain}");
+    assert_eq!(plain["data"]["image"]["sha256"], checksum);
+    assert_eq!(plain["data"]["systems"][0]["operating_system"]["distribution"], "debian");
+    assert!(plain["metrics"]["disk_read_bytes"].as_u64().unwrap() > fs::metadata(&image).unwrap().len(), "{plain}");
+    let written: Value = serde_json::from_slice(&fs::read(out.join("plain.json")).unwrap()).unwrap();
+    assert_eq!(written, plain["data"], "the file holds the report that is returned");
+
+    let zstd = folders.result("report-zstd-1");
+    let path = PathBuf::from(zstd["outputs"]["primary"].as_str().unwrap());
+    assert_eq!(path, out.join("new/folder/report-zstd-1-inspect.json.zst"));
+    assert_eq!(zstd["outputs"]["artifacts"][0]["sha256"], digest(&path));
+    let unpacked: Value = serde_json::from_slice(&output("zstd -dc \"$1\"", &path)).unwrap();
+    assert_eq!(unpacked["systems"], plain["data"]["systems"]);
+
+    assert_eq!(folders.result("report-gzip-1")["status"], "completed");
+    let yaml = String::from_utf8(output("gzip -dc \"$1\"", &out.join("yaml.gz"))).unwrap();
+    assert!(yaml.contains("distribution: debian"), "{yaml}");
+
+    let away = folders.result("report-away-1");
+    assert_eq!(away["error"]["code"], "OUTPUT_FAILED", "{away}");
+    assert!(!folders.path("away.json").exists());
+    let left: Vec<_> = fs::read_dir(&out).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left.len(), 3, "nothing half-written stays: {left:?}");
+}
