@@ -56,7 +56,7 @@ pub(crate) struct Global {
     /// No progress and no notes on standard error; errors remain.
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
-    /// Colour: auto is on a terminal, unless NO_COLOR is set.
+    /// Colour: auto is on a terminal; NO_COLOR in the environment switches it off.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", help_heading = "Global options")]
     pub(crate) color: Color,
 }

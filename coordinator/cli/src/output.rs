@@ -23,11 +23,12 @@ pub(crate) struct Output {
 impl Output {
     /// From what was typed, the terminal and the environment.
     pub(crate) fn new(global: &Global) -> Self {
+        // https://no-color.org: set, and not empty. It is the user's word for every program, so no flag overrides it.
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colored = |is_terminal: bool| match global.color {
-            Color::Always => true,
+            Color::Always => !unwanted,
             Color::Never => false,
-            // https://no-color.org: set, and not empty.
-            Color::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Color::Auto => is_terminal && !unwanted,
         };
         let layout =
             Layout { width: comfy_table::Table::new().width(), color: colored(std::io::stdout().is_terminal()) };

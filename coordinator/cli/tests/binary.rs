@@ -234,6 +234,29 @@ fn a_local_job_prints_its_report_alone() {
 }
 
 #[test]
+fn colour_is_where_it_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.json");
+    let document = r#"{ "version": "1.0", "kind": "VMOperation", "operation": "system.echo",
+        "payload": { "type": "system.echo.v1", "data": { "message": "\u001b[31mhello" } } }"#;
+    fs::write(&file, document).unwrap();
+    let escapes = |color: &str, no_color: Option<&str>| {
+        let mut command = guestkit(&["local", "run", file.to_str().unwrap(), "--color", color]);
+        if let Some(value) = no_color {
+            command.env("NO_COLOR", value);
+        }
+        let output = command.output().unwrap();
+        assert!(!text(&output.stdout).contains("\u{1b}[31m"), "a guest's text coloured the terminal");
+        text(&output.stdout).contains('\u{1b}')
+    };
+    assert!(escapes("always", None));
+    assert!(escapes("always", Some("")));
+    assert!(!escapes("always", Some("1")));
+    assert!(!escapes("auto", None));
+    assert!(!escapes("never", None));
+}
+
+#[test]
 fn a_local_job_that_fails_is_1_and_says_why() {
     let output = run(&["local", "inspect", "no-such-image.qcow2", "-o", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
