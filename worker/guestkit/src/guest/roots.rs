@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::filesystem::SharedFileSystem;
-use crate::guest::linux::storage::parse_fstab;
+use crate::guest::linux::storage::{FSTAB_ENTRIES_MAX, parse_fstab};
 use crate::guest::report::{FstabEntry, Mountpoint, Warning};
 use crate::guest::tree::Tree;
 
@@ -115,6 +115,10 @@ fn mount_all(
             Vec::new()
         }
     };
+    if fstab.len() >= FSTAB_ENTRIES_MAX {
+        let why = format!("entries past the first {FSTAB_ENTRIES_MAX} are left out");
+        warnings.push(Warning { r#where: device.to_owned(), what: "/etc/fstab".to_owned(), why });
+    }
     let mut entries: Vec<&FstabEntry> = fstab.iter().filter(|entry| is_on_disk(entry)).collect();
     // What is mounted on a mount must come after it.
     entries.sort_by_key(|entry| entry.path.matches('/').count());

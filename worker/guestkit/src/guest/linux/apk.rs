@@ -4,8 +4,8 @@
 use crate::guest::report::Package;
 
 /// The packages of an installed database.
-pub(crate) fn packages(text: &str, distribution: Option<&str>) -> Vec<Package> {
-    text.split("\n\n").filter_map(|stanza| package(stanza, distribution)).collect()
+pub(crate) fn packages<'a>(text: &'a str, distribution: Option<&'a str>) -> impl Iterator<Item = Package> + 'a {
+    text.split("\n\n").filter_map(move |stanza| package(stanza, distribution))
 }
 
 fn package(stanza: &str, distribution: Option<&str>) -> Option<Package> {
@@ -70,7 +70,7 @@ mod tests {
     fn stanzas_become_packages() {
         let text = "C:Q1x=\nP:musl\nV:1.1.22-r3\nA:x86_64\nS:1\nI:614400\nT:the musl c library\nU:https://musl\nL:MIT\no:musl\nm:A <a@b>\n\
                     F:lib\nR:x\nP:not-a-name\n\nP:b\nV:2\n\nX:nothing\n";
-        let found = packages(text, Some("alpine"));
+        let found: Vec<_> = packages(text, Some("alpine")).collect();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].version.as_str(), found[0].release.as_deref()), ("1.1.22", Some("r3")));
         assert_eq!(found[0].installed_size_bytes, Some(614_400));

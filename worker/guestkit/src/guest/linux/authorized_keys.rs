@@ -1,34 +1,55 @@
 //! Keys that may log in, by fingerprint. Source: sshd(8), "AUTHORIZED_KEYS FILE FORMAT"; RFC 4253 section 6.6 for key blobs.
 
+use std::collections::{BTreeSet, HashMap};
+
 use sha2::{Digest as _, Sha256};
 
 use crate::guest::report::{AuthorizedKey, User};
 
 use super::files::Files;
 
-/// Keys read of one account: a bastion's shared account holds hundreds.
-const KEYS_MAX: usize = 10_000;
+/// Keys told of all accounts together: a bastion's shared account holds hundreds, and accounts may share one file.
+const KEYS_MAX: usize = 20_000;
+/// Files that `AuthorizedKeysFile` may name; people name one or two.
+const PATTERNS_MAX: usize = 16;
 
-/// The keys of one account in the files that the server's configuration names (with its tokens `%h`, `%u`, `%U`).
-pub(crate) fn read(files: &Files<'_>, user: &User, patterns: &[String]) -> Vec<AuthorizedKey> {
-    let mut keys = Vec::new();
-    // An account without a home of its own has no key files below it.
-    if user.home.is_empty() || user.home == "/nonexistent" {
-        return keys;
+/// Reads the key files of one guest, each once.
+pub(crate) struct Reader<'a, 'b> {
+    files: &'a Files<'b>,
+    patterns: &'a [String],
+    known: HashMap<String, Vec<AuthorizedKey>>,
+    told: usize,
+}
+
+impl<'a, 'b> Reader<'a, 'b> {
+    /// `patterns` are the files that the server's configuration names, with its tokens `%h`, `%u`, `%U`.
+    pub(crate) fn new(files: &'a Files<'b>, patterns: &'a [String]) -> Self {
+        let patterns = patterns.get(..PATTERNS_MAX).unwrap_or(patterns);
+        Self { files, patterns, known: HashMap::new(), told: 0 }
     }
-    let mut seen = Vec::new();
-    for pattern in patterns {
-        let path = expand(pattern, user);
-        if seen.contains(&path) {
-            continue;
+
+    /// The keys of one account.
+    pub(crate) fn read(&mut self, user: &User) -> Vec<AuthorizedKey> {
+        let mut keys: Vec<AuthorizedKey> = Vec::new();
+        // An account without a home of its own has no key files below it.
+        if user.home.is_empty() || user.home == "/nonexistent" {
+            return keys;
         }
-        if let Some(text) = files.text(&path) {
-            let found = text.lines().filter_map(|line| key(line, &path));
-            keys.extend(found.take(KEYS_MAX.saturating_sub(keys.len())));
+        let paths: BTreeSet<String> = self.patterns.iter().map(|pattern| expand(pattern, user)).collect();
+        for path in paths {
+            let files = self.files;
+            let found = self.known.entry(path).or_insert_with_key(|path| {
+                let text = files.text(path).unwrap_or_default();
+                text.lines().filter_map(|line| key(line, path)).take(KEYS_MAX).collect()
+            });
+            keys.extend(found.iter().take(KEYS_MAX.saturating_sub(self.told.saturating_add(keys.len()))).cloned());
+            if self.told.saturating_add(keys.len()) >= KEYS_MAX {
+                files.warn("authorized keys", format!("keys past the first {KEYS_MAX} are left out"));
+            }
         }
-        seen.push(path);
+        self.told = self.told.saturating_add(keys.len());
+        keys
     }
-    keys
 }
 
 fn expand(pattern: &str, user: &User) -> String {

@@ -4,8 +4,12 @@
 use crate::guest::report::Package;
 
 /// The packages of a status file. `distribution` is the os-release ID, which the package URL's namespace needs.
-pub(crate) fn packages(status: &[u8], distribution: Option<&str>, codename: Option<&str>) -> Vec<Package> {
-    stanzas(status).filter_map(|stanza| package(&stanza, distribution, codename)).collect()
+pub(crate) fn packages<'a>(
+    status: &'a [u8],
+    distribution: Option<&'a str>,
+    codename: Option<&'a str>,
+) -> impl Iterator<Item = Package> + 'a {
+    stanzas(status).filter_map(move |stanza| package(&stanza, distribution, codename))
 }
 
 /// One stanza: the fields in order, continuation lines joined with newlines.
@@ -167,7 +171,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Vec<Package> {
-        packages(text.as_bytes(), Some("debian"), Some("bookworm"))
+        packages(text.as_bytes(), Some("debian"), Some("bookworm")).collect()
     }
 
     #[test]
@@ -230,7 +234,7 @@ mod tests {
                 let status = std::fs::read(corpus.join(format!("dpkg/testdata/{family}/{case}"))).unwrap();
                 let truth = corpus.join(format!("truth/dpkg__testdata__{family}__{case}.dpkg-query.tsv"));
                 let truth = std::fs::read_to_string(truth).unwrap();
-                let told = packages(&status, None, None);
+                let told: Vec<_> = packages(&status, None, None).collect();
                 for line in truth.lines().filter(|line| !line.starts_with('#')) {
                     let fields: Vec<_> = line.split('\t').collect();
                     let found = told.iter().find(|package| package.name == fields[1]).unwrap();

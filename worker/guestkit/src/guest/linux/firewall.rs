@@ -38,7 +38,7 @@ fn nftables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
         let script = NftScript::read(&text);
         firewall.rules = firewall.rules.map(|rules| rules.saturating_add(script.rules));
         firewall.default_policies.extend(script.policies);
-        for include in script.includes {
+        for include in script.includes.into_iter().take(100) {
             let include = if include.starts_with('/') { include } else { format!("/etc/{include}") };
             pending.extend(files.glob(&include));
         }

@@ -34,6 +34,8 @@ const UNREAD: [(&str, &str, &str); 14] = [
     ("/var/lib/snapd/state.json", "snap", "snap state"),
     ("/nix/var/nix/db/db.sqlite", "nix", "nix database"),
 ];
+/// Packages of one database: Debian's whole archive has about 70,000, and each is held in memory.
+const PACKAGES_MAX: usize = 250_000;
 /// How many names `top_packages` holds, as its documentation says.
 const TOP_PACKAGES: usize = 10;
 
@@ -54,6 +56,10 @@ pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Packages {
             }
             files.warn(path, format!("{name} is not supported"));
         }
+    }
+    if found.len() > PACKAGES_MAX {
+        files.warn("package database", format!("holds more than {PACKAGES_MAX} packages"));
+        return report;
     }
     if !read {
         if report.databases.is_empty() {
@@ -88,7 +94,8 @@ fn read_dpkg(files: &Files<'_>, system: &OperatingSystem, report: &mut Packages,
         };
         report.manager = Some("dpkg".to_owned());
         let before = found.len();
-        found.extend(dpkg::packages(&status, distribution, codename));
+        let room = PACKAGES_MAX.saturating_sub(before).saturating_add(1);
+        found.extend(dpkg::packages(&status, distribution, codename).take(room));
         let has_stanza = found.len() > before;
         if !has_stanza && status.iter().any(|byte| !byte.is_ascii_whitespace()) {
             files.warn(&path, "holds no package stanza");
@@ -141,7 +148,7 @@ fn read_apk(files: &Files<'_>, system: &OperatingSystem, report: &mut Packages, 
             Ok(Some(bytes)) => {
                 report.manager.get_or_insert_with(|| "apk".to_owned());
                 report.databases.push(path.to_owned());
-                found.extend(apk::packages(&lossy(bytes), system.distribution.as_deref()));
+                found.extend(apk::packages(&lossy(bytes), system.distribution.as_deref()).take(PACKAGES_MAX + 1));
                 return true;
             }
             Ok(None) => {}

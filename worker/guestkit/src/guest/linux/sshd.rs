@@ -19,6 +19,13 @@ const INCLUDE_DEPTH_MAX: usize = 16;
 /// Files of one configuration: drop-ins are tens.
 const FILES_MAX: usize = 1_000;
 
+/// Values of one keyword: sshd itself takes 256 ports, host keys and subsystems; lists of users are longer.
+const VALUES_MAX: usize = 4_096;
+/// Ports and subsystems (MAX_PORTS, MAX_SUBSYSTEMS of sshd).
+const LINES_MAX: usize = 256;
+/// Errors told of one configuration, and blocks listed: one error keeps the server from starting.
+const TOLD_MAX: usize = 100;
+
 /// How the arguments of a keyword are read and printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -313,6 +320,7 @@ struct Parser<'a, 'b> {
     match_blocks: Vec<String>,
     errors: Vec<String>,
     sources: Vec<String>,
+    includes: usize,
 }
 
 impl<'a, 'b> Parser<'a, 'b> {
@@ -325,6 +333,7 @@ impl<'a, 'b> Parser<'a, 'b> {
             match_blocks: Vec::new(),
             errors: Vec::new(),
             sources: Vec::new(),
+            includes: 0,
         }
     }
 
@@ -339,11 +348,19 @@ impl<'a, 'b> Parser<'a, 'b> {
         let mut block = outer;
         for (index, line) in text.lines().enumerate() {
             let source = format!("{path}:{}", index + 1);
+            if self.errors.len() >= TOLD_MAX {
+                return;
+            }
             let Some((keyword, rest)) = keyword(line) else { continue };
             match keyword.as_str() {
                 "match" => block = self.open_match(rest, outer),
                 "include" => {
-                    for pattern in arguments(rest) {
+                    for pattern in arguments(rest).into_iter().take(LINES_MAX) {
+                        self.includes += 1;
+                        if self.includes > FILES_MAX {
+                            self.errors.push(format!("{source}: more than {FILES_MAX} includes"));
+                            return;
+                        }
                         let pattern = if pattern.starts_with('/') { pattern } else { format!("/etc/ssh/{pattern}") };
                         for path in self.files.glob(&pattern) {
                             self.include(&path, block, depth + 1);
@@ -357,7 +374,9 @@ impl<'a, 'b> Parser<'a, 'b> {
 
     fn open_match(&mut self, criteria: &str, outer: Block) -> Block {
         let words = arguments(criteria);
-        self.match_blocks.push(words.join(" "));
+        if self.match_blocks.len() < VALUES_MAX {
+            self.match_blocks.push(words.join(" "));
+        }
         let is_all = matches!(words.as_slice(), [all] if all.eq_ignore_ascii_case("all"));
         // A block inside a file that a conditional block includes never matches by itself.
         if is_all && outer != Block::Conditional { Block::All } else { Block::Conditional }
@@ -393,6 +412,11 @@ impl<'a, 'b> Parser<'a, 'b> {
         // Of the subsystems of one name the first counts.
         let is_repeated_subsystem = *name == "subsystem"
             && values.iter().any(|value| known.iter().any(|(other, _)| first_word(other) == first_word(value)));
+        let bound = if *kind == Kind::Lines { LINES_MAX } else { VALUES_MAX };
+        if known.len().saturating_add(values.len()) > bound {
+            self.errors.push(format!("{source}: {name}: more than {bound} values"));
+            return;
+        }
         if (adds_up || known.is_empty()) && !is_repeated_subsystem {
             known.extend(values.into_iter().map(|value| (value, source.to_owned())));
         }

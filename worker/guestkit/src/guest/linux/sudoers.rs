@@ -1,5 +1,7 @@
 //! Who may become whom: sudoers(5) with its includes. Names are kept as written; aliases are listed beside the rules.
 
+use std::cell::Cell;
+
 use crate::guest::report::{SudoAlias, SudoDefault, SudoRule};
 
 use super::files::Files;
@@ -11,9 +13,16 @@ const FILES_MAX: usize = 10_000;
 /// Aliases inside aliases that are followed to tell whether somebody may do everything.
 const ALIAS_DEPTH_MAX: usize = 32;
 
+/// Names that all rules may hold together: every rule repeats its users and hosts, so a small file could ask for gigabytes.
+const NAMES_MAX: usize = 1_000_000;
+/// Comparisons that working out who may do everything takes at most; aliases of aliases multiply.
+const STEPS_MAX: u32 = 20_000_000;
+
 /// A whole policy.
 #[derive(Debug, Default)]
 pub(crate) struct Sudoers {
+    names: usize,
+    steps: Cell<u32>,
     pub(crate) rules: Vec<SudoRule>,
     pub(crate) defaults: Vec<SudoDefault>,
     pub(crate) aliases: Vec<SudoAlias>,
@@ -25,6 +34,9 @@ impl Sudoers {
         let mut policy = Self::default();
         let mut count = 0;
         policy.include(files, "/etc/sudoers", 0, &mut count);
+        if policy.names > NAMES_MAX {
+            files.warn("/etc/sudoers", format!("rules hold more than {NAMES_MAX} names; the rest is left out"));
+        }
         policy
     }
 
@@ -161,6 +173,11 @@ impl Sudoers {
             if rest.is_empty() {
                 continue;
             }
+            let lists = [users.len(), hosts.len(), run_as_users.len(), run_as_groups.len(), tags.len(), 1];
+            self.names = self.names.saturating_add(lists.iter().sum());
+            if self.names > NAMES_MAX {
+                return;
+            }
             self.rules.push(SudoRule {
                 source: source.to_owned(),
                 users: users.to_vec(),
@@ -173,10 +190,15 @@ impl Sudoers {
         }
     }
 
+    /// Whether working out who may do everything took more than it may; answers after that are not to be trusted.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.steps.get() >= STEPS_MAX
+    }
+
     /// Whether the last rule that names this account for all commands gives them.
     pub(crate) fn gives_everything(&self, name: &str, uid: u64, groups: &[String]) -> bool {
         let mut given = false;
-        for rule in &self.rules {
+        for rule in self.rules.iter().filter(|rule| matches!(rule.command.as_str(), "ALL" | "!ALL")) {
             if self.names(&rule.users, name, uid, groups, ALIAS_DEPTH_MAX) {
                 match rule.command.as_str() {
                     "ALL" => given = true,
@@ -191,6 +213,10 @@ impl Sudoers {
     fn names(&self, list: &[String], name: &str, uid: u64, groups: &[String], depth: usize) -> bool {
         let mut named = false;
         for word in list {
+            self.steps.set(self.steps.get().saturating_add(1));
+            if self.is_exhausted() {
+                return false;
+            }
             let (word, negated) = match word.strip_prefix('!') {
                 Some(word) => (word, true),
                 None => (word.as_str(), false),
@@ -496,5 +522,11 @@ mod tests {
         }
         parse(&"a ALL=(x) ".repeat(20_000));
         parse(&"User_Alias A = A\nA ALL = ALL\n".repeat(10)).gives_everything("x", 1, &[]);
+        let chain: String = (0..30).map(|level| format!("User_Alias A{level} = A{0}, A{0}\n", level + 1)).collect();
+        let policy = parse(&format!("{chain}A0 ALL = ALL\n"));
+        assert!(!policy.gives_everything("x", 1, &[]));
+        assert!(policy.is_exhausted());
+        let names = "a,".repeat(3_000);
+        assert!(parse(&format!("{names}b ALL = {}", "/x, ".repeat(3_000))).rules.len() < 1_000);
     }
 }

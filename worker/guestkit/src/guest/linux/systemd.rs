@@ -50,6 +50,8 @@ const PRESET_PATH: [&str; 5] = [
     "/usr/lib/systemd/system-preset",
     "/lib/systemd/system-preset",
 ];
+/// Preset lines taken in: every unit is matched against each; distributions have some hundreds.
+const PRESETS_MAX: usize = 10_000;
 /// Links that are followed from one unit name to the next: aliases of aliases do not go deeper in practice.
 const ALIAS_DEPTH_MAX: usize = 16;
 
@@ -455,7 +457,12 @@ fn read_presets(files: &Files<'_>) -> Vec<Preset> {
         }
     }
     let texts = by_name.values().filter_map(|path| files.text(path));
-    texts.flat_map(|text| parse_presets(&text)).collect()
+    let mut presets: Vec<_> = texts.flat_map(|text| parse_presets(&text)).take(PRESETS_MAX + 1).collect();
+    if presets.len() > PRESETS_MAX {
+        files.warn("presets", format!("presets past the first {PRESETS_MAX} are left out"));
+        presets.truncate(PRESETS_MAX);
+    }
+    presets
 }
 
 fn parse_presets(text: &str) -> Vec<Preset> {

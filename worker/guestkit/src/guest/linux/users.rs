@@ -1,7 +1,7 @@
 //! Accounts: passwd(5), shadow(5), group(5), gshadow(5), sudoers(5), authorized_keys. A password's hash is looked at for its
 //! algorithm and never leaves this module.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::guest::report::{AccountProblem, Group, User, Users};
 
@@ -11,6 +11,8 @@ use super::{authorized_keys, sshd, time};
 
 /// Shells that end a session at once.
 const NO_LOGIN: [&str; 6] = ["nologin", "false", "sync", "halt", "shutdown", "true"];
+/// Accounts and groups of one guest: past this, a file is no account file but an attack on its reader.
+const LINES_MAX: usize = 100_000;
 /// Homes that pwck(8) does not miss.
 const NO_HOME: &str = "/nonexistent";
 
@@ -28,18 +30,30 @@ pub(crate) fn inspect(files: &Files<'_>) -> Users {
     let group_lines = lines(files.text("/etc/group"));
     let gshadow_lines = lines(files.text("/etc/gshadow"));
     let mut groups: Vec<_> = group_lines.iter().filter_map(|fields| group(fields)).collect();
+    let gshadow = by_name(&gshadow_lines);
     for group in &mut groups {
-        let entry = gshadow_lines.iter().find(|fields| fields.first() == Some(&group.name));
-        join_gshadow(group, entry.map(Vec::as_slice));
+        join_gshadow(group, gshadow.get(group.name.as_str()).copied());
+    }
+    for (path, lines) in [("/etc/passwd", &passwd), ("/etc/group", &group_lines), ("/etc/gshadow", &gshadow_lines)] {
+        if lines.len() >= LINES_MAX {
+            files.warn(path, format!("has more than {LINES_MAX} lines; the rest is left out"));
+        }
     }
     let sudo = Sudoers::read(files);
     let key_files = sshd::authorized_keys_files(files);
     let mut users: Vec<_> = passwd.iter().filter_map(|fields| user(fields)).collect();
+    let passwd_by_name = by_name(&passwd);
+    let memberships = Memberships::of(&groups);
+    let mut keys = authorized_keys::Reader::new(files, &key_files);
     for user in &mut users {
-        join_shadow(user, passwd_field(&passwd, &user.name), shadow.get(&user.name).map(Vec::as_slice));
-        user.groups = group_names(user, &groups);
+        let password = passwd_by_name.get(user.name.as_str()).map_or("", |fields| field(fields, 1));
+        join_shadow(user, password, shadow.get(&user.name).map(Vec::as_slice));
+        user.groups = memberships.names(user);
         user.sudo = sudo.gives_everything(&user.name, user.uid, &user.groups);
-        user.authorized_keys = authorized_keys::read(files, user, &key_files);
+        user.authorized_keys = keys.read(user);
+    }
+    if sudo.is_exhausted() {
+        files.warn("/etc/sudoers", "aliases and rules are too many to tell who may do everything");
     }
     let problems = problems(files, &passwd, &users, &group_lines, &groups, &gshadow_lines, &shadow);
     let logs_in = |user: &&User| {
@@ -62,7 +76,8 @@ pub(crate) fn inspect(files: &Files<'_>) -> Users {
 fn lines(text: Option<String>) -> Vec<Vec<String>> {
     let text = text.unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(['+', '-', '#']));
-    lines.map(|line| line.split(':').map(str::to_owned).collect()).collect()
+    // The longest honest line has nine fields.
+    lines.take(LINES_MAX).map(|line| line.splitn(12, ':').map(str::to_owned).collect()).collect()
 }
 
 fn field(fields: &[String], index: usize) -> &str {
@@ -81,9 +96,37 @@ fn user(fields: &[String]) -> Option<User> {
     })
 }
 
-/// The password field of /etc/passwd.
-fn passwd_field<'a>(passwd: &'a [Vec<String>], name: &str) -> &'a str {
-    passwd.iter().find(|fields| field(fields, 0) == name).map_or("", |fields| field(fields, 1))
+/// Lines by their first field; of several the first.
+fn by_name(lines: &[Vec<String>]) -> HashMap<&str, &[String]> {
+    let pairs = lines.iter().rev().filter_map(|fields| Some((fields.first()?.as_str(), fields.as_slice())));
+    pairs.collect()
+}
+
+/// Who is in which group, worked out once.
+struct Memberships<'a> {
+    by_gid: HashMap<u64, &'a str>,
+    by_member: HashMap<&'a str, Vec<&'a Group>>,
+}
+
+impl<'a> Memberships<'a> {
+    fn of(groups: &'a [Group]) -> Self {
+        let by_gid = groups.iter().rev().map(|group| (group.gid, group.name.as_str())).collect();
+        let mut by_member: HashMap<&str, Vec<&Group>> = HashMap::new();
+        for group in groups {
+            for member in &group.members {
+                by_member.entry(member).or_default().push(group);
+            }
+        }
+        Self { by_gid, by_member }
+    }
+
+    /// The primary group first.
+    fn names(&self, user: &User) -> Vec<String> {
+        let primary = self.by_gid.get(&user.gid).map(|name| (*name).to_owned());
+        let others = self.by_member.get(user.name.as_str()).into_iter().flatten();
+        let others = others.filter(|group| group.gid != user.gid).map(|group| group.name.clone());
+        primary.into_iter().chain(others).collect()
+    }
 }
 
 fn group(fields: &[String]) -> Option<Group> {
@@ -108,12 +151,6 @@ fn join_gshadow(group: &mut Group, entry: Option<&[String]>) {
     let Some(entry) = entry else { return };
     group.has_password |= is_password(field(entry, 1));
     group.administrators = list(field(entry, 2));
-}
-
-fn group_names(user: &User, groups: &[Group]) -> Vec<String> {
-    let primary = groups.iter().filter(|group| group.gid == user.gid).map(|group| group.name.clone()).take(1);
-    let others = groups.iter().filter(|group| group.gid != user.gid && group.members.contains(&user.name));
-    primary.chain(others.map(|group| group.name.clone())).collect()
 }
 
 fn join_shadow(user: &mut User, passwd_field: &str, shadow: Option<&[String]>) {
@@ -222,11 +259,12 @@ fn problems(
             add("/etc/passwd", name, "duplicate-name", "another line has the same name".to_owned());
         }
     }
+    let known_gids: HashSet<u64> = groups.iter().map(|group| group.gid).collect();
     for user in users {
         if let Some(other) = ids.insert(user.uid, &user.name).filter(|other| **other != user.name) {
             add("/etc/passwd", &user.name, "duplicate-id", format!("uid {} is also that of {other}", user.uid));
         }
-        if !groups.iter().any(|group| group.gid == user.gid) {
+        if !known_gids.contains(&user.gid) {
             add("/etc/passwd", &user.name, "missing-group", format!("no group has gid {}", user.gid));
         }
         if user.home != NO_HOME && !files.exists(&user.home) {
@@ -242,6 +280,7 @@ fn problems(
     for name in shadow.keys().filter(|name| !names.contains(*name)) {
         add("/etc/shadow", name, "missing-user", "the line has no account in /etc/passwd".to_owned());
     }
+    let gshadow_by_name = by_name(gshadow);
     let (mut group_names, mut gids) = (BTreeSet::new(), BTreeMap::new());
     for fields in group_lines {
         let name = field(fields, 0);
@@ -263,14 +302,13 @@ fn problems(
         for member in group.members.iter().filter(|member| !names.contains(*member)) {
             add("/etc/group", name, "missing-user", format!("{member} is no account"));
         }
-        let entry = gshadow.iter().find(|entry| field(entry, 0) == name);
-        match entry {
+        match gshadow_by_name.get(name) {
             None if has_gshadow => {
                 add("/etc/gshadow", name, "missing-entry", "the group has no line in /etc/gshadow".to_owned());
             }
             Some(entry) => {
-                let shadow_members = list(field(entry, 3));
-                for member in group.members.iter().filter(|member| !shadow_members.contains(member)) {
+                let shadow_members: HashSet<String> = list(field(entry, 3)).into_iter().collect();
+                for member in group.members.iter().filter(|member| !shadow_members.contains(*member)) {
                     add(
                         "/etc/gshadow",
                         name,

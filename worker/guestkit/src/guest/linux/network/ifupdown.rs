@@ -1,5 +1,7 @@
 //! interfaces(5) of ifupdown: `/etc/network/interfaces` and what it sources.
 
+use std::collections::BTreeSet;
+
 use crate::guest::report::NetworkInterface;
 
 use super::super::files::Files;
@@ -44,7 +46,7 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
 #[derive(Default)]
 struct Found {
     interfaces: Vec<NetworkInterface>,
-    automatic: Vec<String>,
+    automatic: BTreeSet<String>,
 }
 
 /// Takes in one file; returns what it sources, and whether that is a directory.
@@ -61,8 +63,11 @@ fn parse(text: &str, path: &str, found: &mut Found) -> Vec<(bool, String)> {
                 found.automatic.extend(rest.split_whitespace().map(str::to_owned));
                 current = None;
             }
+            "source" | "source-directory" if sourced.len() >= FILES_MAX => {}
             "source" => sourced.push((false, rest.to_owned())),
             "source-directory" => sourced.push((true, rest.to_owned())),
+            // The caller tells of interfaces past its bound.
+            "iface" if found.interfaces.len() > super::INTERFACES_MAX => current = None,
             "iface" => {
                 mask = None;
                 current = Some(stanza(rest, path, found));
