@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use guestkit_domain::{JobId, JobState, Revision, Time};
+use guestkit_domain::{JobId, JobState, Time};
 
 use crate::Scheduler;
 use crate::fleet::Worker;
@@ -83,8 +83,14 @@ impl LastMinute {
 }
 
 impl Scheduler {
-    /// Takes a record in: the only thing that changes what must survive.
+    /// Takes a durable record in, as a standby does that follows another coordinator's store.
     pub fn apply(&mut self, record: &Record) {
+        self.durable = self.durable.max(record.revision);
+        self.take_in(record);
+    }
+
+    /// The only thing that changes what must survive.
+    pub(crate) fn take_in(&mut self, record: &Record) {
         self.now = self.now.max(record.at);
         match &record.change {
             // An entry of the log and a number: nothing is indexed by either.
@@ -204,18 +210,18 @@ impl Scheduler {
         }
     }
 
-    /// Drops the oldest jobs that are over from memory; the store has them.
+    /// Drops the oldest jobs that are over from memory, once the store has them.
     fn forget_ended(&mut self) {
         while self.ended.len() > self.config.ended_jobs_max {
-            let Some((_, arrival)) = self.ended.pop_first() else { return };
-            self.forget(arrival);
+            let Some(&(at, arrival)) = self.ended.first() else { return };
+            let Some(entry) = self.ledger.at(arrival).filter(|entry| entry.row.revision <= self.durable) else {
+                return;
+            };
+            let job_id = entry.spec.job_id.clone();
+            self.ended.remove(&(at, arrival));
+            self.ledger.remove(&job_id);
+            self.ledger.partial = true;
         }
-    }
-
-    fn forget(&mut self, arrival: Revision) {
-        let Some(job_id) = self.ledger.at(arrival).map(|entry| entry.spec.job_id.clone()) else { return };
-        self.ledger.remove(&job_id);
-        self.ledger.partial = true;
     }
 
     /// Counts; costs nothing.

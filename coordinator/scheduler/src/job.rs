@@ -43,7 +43,7 @@ impl Scheduler {
     /// Writes a record and applies it.
     pub(crate) fn record(&mut self, change: Change, fx: &mut Effects) {
         let record = Record { revision: self.next_revision(), at: self.now, change };
-        self.apply(&record);
+        self.take_in(&record);
         fx.records.push(record);
     }
 

@@ -65,6 +65,10 @@ pub struct Scheduler {
     ledger: Ledger,
     /// The latest time handed in; never runs backwards.
     now: Time,
+    /// Everything up to here is durable: what is newer may not be dropped from memory.
+    durable: Revision,
+    /// Jobs deleted since: the store may still have them, and must not bring them back.
+    deleted: BTreeSet<JobId>,
     /// Leases up to this one were minted by a coordinator before this one.
     inherited: LeaseId,
     /// Until when those may be claimed.
@@ -98,6 +102,8 @@ impl Scheduler {
         let now = now.max(ledger.newest);
         let mut scheduler = Self {
             now,
+            durable: ledger.revision,
+            deleted: BTreeSet::new(),
             inherited: ledger.last_lease,
             grace_until: now.plus(config.restart_grace),
             queue: Queue::new(&config),
@@ -122,8 +128,14 @@ impl Scheduler {
     }
 
     /// Decides what follows from `input`. Cannot fail: what makes no sense is answered or dropped.
+    ///
+    /// Effects without records begin a new round: by handing them in, the driver says that all records before are durable.
     pub fn handle(&mut self, now: Time, input: Input, fx: &mut Effects) {
         self.now = self.now.max(now);
+        if fx.records.is_empty() {
+            self.durable = self.ledger.revision;
+            self.deleted.clear();
+        }
         match input {
             Input::Submit { request, spec, document } => self.on_submit(request, *spec, document, fx),
             Input::Cancel { request, job_id, reason } => self.on_cancel(request, job_id, reason, fx),

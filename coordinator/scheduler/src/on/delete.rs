@@ -13,6 +13,7 @@ impl Scheduler {
             None => Reply::Refused(Refusal::JobNotFound { job_id }),
             Some(state) if !state.is_terminal() => Reply::Refused(Refusal::NotOver { job_id, state }),
             Some(_) => {
+                self.deleted.insert(job_id.clone());
                 self.record(Change::Deleted { job_id }, fx);
                 Reply::Deleted
             }
