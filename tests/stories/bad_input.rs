@@ -39,6 +39,7 @@ fn documents_are_refused_with_the_path_of_the_field() {
         (with("/version", json!("2.0")), vec!["version", "2.0"]),
         (with("/kind", json!("Pod")), vec!["kind", "VMOperation"]),
         (with("/payload/type", json!("system.echo.v1")), vec!["payload.type", "guestkit.inspect"]),
+        (with("/payload/data/image/path", json!("/images/../etc/passwd")), vec!["payload.data.image.path"]),
         (with("/payload/data/image/format", json!("floppy")), vec!["payload.data.image.format"]),
         (with("/constraints", json!({"minimum_worker_version": "new"})), vec!["constraints.minimum_worker_version"]),
     ];
@@ -124,14 +125,13 @@ fn bad_images(house: &House) -> Vec<(PathBuf, &'static str, &'static str)> {
     qemu_img(&["create", "-q", "-f", "raw"], &images.join("blank.raw"));
     vec![
         (outside, "IMAGE_ACCESS_DENIED", "outside"),
-        (images.join("../outside.qcow2"), "IMAGE_ACCESS_DENIED", "outside"),
         (images.join("link-out.qcow2"), "IMAGE_ACCESS_DENIED", "link-out"),
         (images.join("folder-out/passwd"), "IMAGE_ACCESS_DENIED", "passwd"),
         (images.join("missing.qcow2"), "IMAGE_NOT_FOUND", "missing.qcow2"),
         (images.join("folder.qcow2"), "IMAGE_UNSUPPORTED", "directory"),
         (images.join("fifo.qcow2"), "IMAGE_UNSUPPORTED", "FIFO"),
         (images.join("empty.qcow2"), "IMAGE_CORRUPT", "empty"),
-        (images.join("text.qcow2"), "IMAGE_UNSUPPORTED", "text.qcow2"),
+        (images.join("text.qcow2"), "IMAGE_CORRUPT", "text.qcow2"),
         (images.join("thief.qcow2"), "IMAGE_ACCESS_DENIED", "/etc/passwd"),
         (images.join("other.vmdk"), "IMAGE_UNSUPPORTED", "vmdk"),
         (images.join("blank.raw"), "NO_OPERATING_SYSTEM", ""),

@@ -91,13 +91,13 @@ struct Run {
 }
 
 /// One run: wall and CPU are the operating system's figures for the whole process, start and end included; peak memory and
-/// bytes read are what the run itself reports with its metrics (`--metrics` on standard error).
+/// bytes read are what the run's own outcome document says.
 fn measure(image: &Path) -> Result<Run> {
     let guestkit = target_dir().join("release/guestkit");
     let before = children_cpu_ms()?;
     let started = Instant::now();
     let output = Command::new(guestkit)
-        .args(["local", "inspect", "-o", "json", "--metrics"])
+        .args(["local", "inspect", "-o", "json", "--outcome"])
         .arg(image)
         .stdin(Stdio::null())
         .output()
@@ -108,11 +108,8 @@ fn measure(image: &Path) -> Result<Run> {
     if !output.status.success() {
         bail!("guestkit local inspect ended with {}: {stderr}", output.status);
     }
-    let metrics: Value = stderr
-        .lines()
-        .rev()
-        .find_map(|line| serde_json::from_str(line).ok())
-        .with_context(|| format!("no metrics on standard error: {stderr}"))?;
+    let outcome: Value = serde_json::from_slice(&output.stdout).context("failed to read the outcome")?;
+    let metrics = outcome.get("metrics").context("an outcome without metrics")?;
     let number =
         |name: &str| metrics.get(name).and_then(Value::as_f64).with_context(|| format!("no {name} in {metrics}"));
     Ok(Run { wall_ms, cpu_ms, peak_mb: number("peak_memory_mb")?, read_mb: number("disk_read_bytes")? / 1e6 })

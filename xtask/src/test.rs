@@ -9,8 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{Need, cargo, check, find, require, root, run as shell, say, target_dir};
 
 /// Tools of the tests themselves; the product needs none of them.
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 11] = [
     Need { program: "qemu-img", package: "qemu-utils" },
+    Need { program: "qemu-io", package: "qemu-utils" },
+    Need { program: "blkid", package: "util-linux" },
+    Need { program: "xz", package: "xz-utils" },
+    Need { program: "bzip2", package: "bzip2" },
     Need { program: "mkfs.ext4", package: "e2fsprogs" },
     Need { program: "debugfs", package: "e2fsprogs" },
     Need { program: "sfdisk", package: "fdisk" },
