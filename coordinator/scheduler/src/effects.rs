@@ -272,3 +272,25 @@ pub enum Notice {
         worker_id: WorkerId,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use guestkit_domain::{SessionId, Time};
+
+    use super::*;
+    use crate::input::DrainTarget;
+    use crate::ledger::Change;
+
+    #[test]
+    fn nothing_is_released_before_its_record_is_durable() {
+        for (durable, released) in [(6, false), (7, true), (8, true)] {
+            let change = Change::Resume { target: DrainTarget::Worker(WorkerId::new("w1").unwrap()) };
+            let effects = Effects {
+                records: vec![Record { revision: Revision(7), at: Time(0), change }],
+                sends: vec![(SessionId(1), ToWorker::HeartbeatAck { sequence: 1 })],
+                ..Effects::default()
+            };
+            assert_eq!(effects.release(Revision(durable)).is_ok(), released, "at revision {durable}");
+        }
+    }
+}
