@@ -71,6 +71,9 @@ pub(crate) fn is_completed(result: &v1::JobResult) -> bool {
 /// Prints what one job found; for a job that did not complete the outcome document, which says why.
 pub(crate) fn print_report(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
     let value = || if is_completed(result) { report_to_json(result) } else { result_to_json(result) };
+    if let Some(written) = result.outputs.as_ref().map(|outputs| &outputs.primary).filter(|path| !path.is_empty()) {
+        output.note(&format!("{} wrote the report to {written}", result.worker_id));
+    }
     match table::report::outcome(result) {
         Some(sheet) => output.document(value, || sheet),
         // No summary is drawn for this operation: people get the whole report, readable.

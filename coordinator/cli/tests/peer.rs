@@ -1,6 +1,6 @@
 //! What the command line does when its coordinator refuses, breaks off or goes away. The coordinator here is scripted: it
 //! says what a real one says only in bad moments. The real one is in the system tests.
-#![allow(clippy::unwrap_used)] // Helpers of tests may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests may panic as tests do.
 
 use std::collections::VecDeque;
 use std::process::{Child, Command, Output, Stdio};
@@ -191,6 +191,20 @@ impl Drop for Listening {
     }
 }
 
+/// Binds; a peer that was stopped frees its address only when its last task is gone.
+async fn bind(address: &str) -> TcpListener {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("cannot listen at {address}: {error}"),
+        }
+    }
+}
+
 async fn listen(peer: Peer) -> Listening {
     listen_at(Arc::new(peer), "127.0.0.1:0").await
 }
@@ -200,7 +214,7 @@ async fn listen_at(peer: Arc<Peer>, address: &str) -> Listening {
     let service = JobsServer::from_arc(Arc::clone(&peer));
     let address = address.to_owned();
     let bound = runtime.spawn(async move {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = bind(&address).await;
         let address = listener.local_addr().unwrap().to_string();
         let incoming = TcpListenerStream::new(listener);
         tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
