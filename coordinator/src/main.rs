@@ -1,5 +1,6 @@
 //! `guestkit-coordinator`: arguments → settings → build → run → drain.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -23,9 +24,17 @@ enum Command {
     Serve(Box<Flags>),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let Command::Serve(flags) = Arguments::parse().command;
-    let config = Config::from_flags(*flags).context("failed to read the settings")?;
+    start(*flags).unwrap_or_else(|error| {
+        // Nobody is left to tell when stderr is gone.
+        let _ = writeln!(std::io::stderr(), "guestkit-coordinator: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start(flags: Flags) -> anyhow::Result<ExitCode> {
+    let config = Config::from_flags(flags).context("failed to read the settings")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("coordinator")
