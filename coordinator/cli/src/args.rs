@@ -178,6 +178,13 @@ pub(crate) struct Report {
     /// The job.
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// How much of an outcome is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Shown {
     /// The whole outcome document: status, times, metrics and outputs around the report.
     #[arg(long)]
     pub(crate) outcome: bool,
@@ -305,6 +312,8 @@ pub(crate) enum LocalCommand {
         /// The document; `-` is standard input.
         #[arg(value_name = "JOB.json")]
         file: PathBuf,
+        #[command(flatten)]
+        shown: Shown,
     },
 }
 
@@ -315,6 +324,8 @@ pub(crate) struct LocalInspect {
     pub(crate) image: PathBuf,
     #[command(flatten)]
     pub(crate) what: InspectWhat,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 /// `inspect`

@@ -35,7 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Summary => block_on(fleet::summary(&remote()?, &output)),
         Command::Local(local) => match local.command {
             LocalCommand::Inspect(args) => local::inspect(&output, &args),
-            LocalCommand::Run { file } => local::run(&output, &file),
+            LocalCommand::Run { file, shown } => local::run(&output, &file, shown),
         },
         Command::Completions { shell } => completions(shell),
     }

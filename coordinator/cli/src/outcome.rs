@@ -5,7 +5,7 @@ use guestkit_protocol::v1;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::args::Format;
+use crate::args::{Format, Shown};
 use crate::coordinator::{Coordinator, Jobs};
 use crate::failure::Failure;
 use crate::output::{self, Output};
@@ -82,8 +82,12 @@ pub(crate) fn print_report(output: &Output, result: &v1::JobResult) -> Result<()
     }
 }
 
-/// Prints a whole outcome document.
-pub(crate) fn print_whole(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
+/// Prints as much of an outcome as was asked for.
+pub(crate) fn print(output: &Output, result: &v1::JobResult, shown: Shown) -> Result<(), Failure> {
+    if shown.outcome { print_whole(output, result) } else { print_report(output, result) }
+}
+
+fn print_whole(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
     if output.format != Format::Table {
         return output.document(|| result_to_json(result), table::Sheet::default);
     }

@@ -79,11 +79,7 @@ fn print_job(output: &Output, job: Option<v1::Job>) -> Result<(), Failure> {
 /// Prints what a job found.
 pub(crate) async fn report(coordinator: &Coordinator, output: &Output, args: Report) -> Result<(), Failure> {
     let result = outcome::fetch(coordinator, &args.job).await?;
-    if args.outcome {
-        outcome::print_whole(output, &result)?;
-    } else {
-        outcome::print_report(output, &result)?;
-    }
+    outcome::print(output, &result, args.shown)?;
     outcome::judge(&result)
 }
 
