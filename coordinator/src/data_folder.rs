@@ -7,9 +7,13 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const LOCK: &str = "lock";
 const LISTEN: &str = "listen.json";
+/// The kernel takes some milliseconds to end a killed process; whoever holds the lock for longer lives.
+const PATIENCE: Duration = Duration::from_secs(1);
 const STORE: &str = "coordinator.sqlite";
 
 /// A data folder that is ours until this is dropped.
@@ -51,7 +55,7 @@ impl DataFolder {
         fs::create_dir_all(path).map_err(io_error(path))?;
         let file = path.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&file).map_err(io_error(&file))?;
-        match lock.try_lock() {
+        match patiently(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataFolderError::Held { path: path.into() }),
             Err(TryLockError::Error(source)) => return Err(DataFolderError::Io { path: file, source }),
@@ -85,6 +89,17 @@ impl DataFolder {
             .and_then(|mut file| writeln!(file, "{text}"))
             .and_then(|()| fs::rename(&beside, &path))
             .map_err(|source| DataFolderError::Io { path, source })
+    }
+}
+
+/// Takes the lock, waiting for a process that was killed a moment ago and has not quite gone.
+fn patiently(lock: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(PATIENCE / 20),
+            result => return result,
+        }
     }
 }
 
