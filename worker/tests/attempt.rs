@@ -1,5 +1,8 @@
 //! Stories of attempts that go wrong: each ends its own process and nothing else.
 
+// Helpers of stories, like the stories, end where something is not as it must be.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use rustix::process::{Pid, Signal, kill_process};

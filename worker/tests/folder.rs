@@ -1,5 +1,8 @@
 //! Stories of workers on a folder.
 
+// Helpers of stories, like the stories, end where something is not as it must be.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeSet;

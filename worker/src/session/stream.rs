@@ -46,6 +46,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const BACKOFF_QUICK: Duration = Duration::from_millis(200);
 /// Tries that are quick.
 const QUICK_TRIES: u32 = 3;
+/// What a message has besides an outcome's result: ids, digests, and an error's message and details.
+const ENVELOPE_BYTES: usize = 64 << 10;
+/// How long to wait before an upload that failed is tried again.
+const UPLOAD_RETRY: Duration = Duration::from_secs(5);
 /// Bytes of one piece of an artifact, as the protocol bounds them.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -101,6 +105,8 @@ enum Event {
     Finished(u64, Option<Arc<v1::Outcome>>),
     /// An outcome whose report was uploaded, ready to be said.
     Uploaded(Box<v1::Outcome>),
+    /// An outcome whose report was not uploaded, and the bytes that may go inline.
+    UploadFailed(u64, u64),
 }
 
 type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Box<Opened>>> + Send>>;
@@ -258,6 +264,7 @@ impl Session {
                 self.machine.on_finished(now, lease, kept);
             }
             Event::Uploaded(outcome) => self.send(Say::Outcome(*outcome)),
+            Event::UploadFailed(lease, inline_bytes_max) => self.deliver(lease, inline_bytes_max),
         }
     }
 
@@ -365,7 +372,7 @@ impl Session {
     fn deliver(&mut self, lease_id: u64, inline_bytes_max: u64) {
         let Some(outcome) = self.outcomes.get(&lease_id).cloned() else { return };
         // A message has an envelope; what the receiver takes as a whole is bounded too.
-        let bytes_max = inline_bytes_max.min(MESSAGE_BYTES_MAX as u64 - 4096);
+        let bytes_max = inline_bytes_max.min((MESSAGE_BYTES_MAX - ENVELOPE_BYTES) as u64);
         if outcome.result.len() as u64 <= bytes_max {
             return self.send(Say::Outcome((*outcome).clone()));
         }
@@ -373,14 +380,19 @@ impl Session {
         let channel = opened.channel.clone();
         let events = self.events.clone();
         tokio::spawn(async move {
-            match upload(channel, &outcome).await {
-                Ok(outcome) => {
-                    // The session may have ended meanwhile.
-                    let _ = events.send(Event::Uploaded(Box::new(outcome))).await;
+            let event = match upload(channel, &outcome).await {
+                Ok(by_reference) => Event::Uploaded(Box::new(by_reference)),
+                Err(status) if status.code() == tonic::Code::Unimplemented => {
+                    Event::Uploaded(Box::new(without_reference(&outcome, bytes_max, &told(&status))))
                 }
-                // Tried again after the next Welcome.
-                Err(error) => tracing::warn!(lease = lease_id, "a report could not be uploaded: {error:#}"),
-            }
+                Err(status) => {
+                    tracing::warn!(lease = lease_id, "a report could not be uploaded: {}", told(&status));
+                    tokio::time::sleep(UPLOAD_RETRY).await;
+                    Event::UploadFailed(lease_id, inline_bytes_max)
+                }
+            };
+            // The session may have ended meanwhile; then the next Welcome asks for it again.
+            let _ = events.send(event).await;
         });
     }
 
@@ -537,8 +549,7 @@ fn outcome_of(lease_id: u64, result: &v1::JobResult) -> v1::Outcome {
 }
 
 /// Uploads a result that is too large for the session, and gives the outcome that names it.
-async fn upload(channel: Channel, outcome: &v1::Outcome) -> anyhow::Result<v1::Outcome> {
-    let mut result = v1::JobResult::decode(outcome.result.as_slice())?;
+async fn upload(channel: Channel, outcome: &v1::Outcome) -> Result<v1::Outcome, tonic::Status> {
     let artifact = v1::Artifact {
         name: format!("{}.result", outcome.job_id),
         media_type: "application/x-protobuf".into(),
@@ -547,15 +558,42 @@ async fn upload(channel: Channel, outcome: &v1::Outcome) -> anyhow::Result<v1::O
         ..Default::default()
     };
     let header = v1::ArtifactHeader { lease_id: outcome.lease_id, artifact: Some(artifact.clone()) };
-    let bytes = outcome.result.clone();
-    let pieces = tokio_stream::iter(pieces(header, &bytes));
-    let stored =
-        client::workers(channel).put_artifact(pieces).await.map_err(|status| anyhow::anyhow!(told(&status)))?;
-    let stored = stored.into_inner().stored_bytes;
-    anyhow::ensure!(stored == artifact.size_bytes, "the coordinator stored {stored} of {} bytes", artifact.size_bytes);
+    let pieces = tokio_stream::iter(pieces(header, &outcome.result));
+    let stored = client::workers(channel).put_artifact(pieces).await?.into_inner().stored_bytes;
+    if stored != artifact.size_bytes {
+        let text = format!("the coordinator stored {stored} of {} bytes", artifact.size_bytes);
+        return Err(tonic::Status::data_loss(text));
+    }
+    let mut result = decoded(outcome);
     result.report = None;
     result.report_artifact = Some(artifact);
     Ok(outcome_of(outcome.lease_id, &result))
+}
+
+/// The outcome where the coordinator stores no artifacts: a failure that says why, because a job must end. What the job
+/// wrote to its own destination stands, and is named in the result.
+fn without_reference(outcome: &v1::Outcome, bytes_max: u64, why: &str) -> v1::Outcome {
+    let bytes = outcome.result.len();
+    let text = format!("the report has {bytes} bytes, a session carries {bytes_max}, and it cannot be uploaded: {why}");
+    let failure = Failure::new(ErrorCode::LimitExceeded, text)
+        .with("limit", "inline_bytes_max")
+        .with("value", bytes_max)
+        .with("actual_bytes", bytes);
+    let mut result = decoded(outcome);
+    result.report = None;
+    result.status = "failed".into();
+    result.failed_at = result.completed_at.take();
+    result.error = Some(failure.to_job_error("export"));
+    outcome_of(outcome.lease_id, &result)
+}
+
+/// The result inside an outcome of our own making; the spool has checked what it read back.
+fn decoded(outcome: &v1::Outcome) -> v1::JobResult {
+    v1::JobResult::decode(outcome.result.as_slice()).unwrap_or_else(|_| v1::JobResult {
+        job_id: outcome.job_id.clone(),
+        error: outcome.error.clone(),
+        ..Default::default()
+    })
 }
 
 fn pieces(header: v1::ArtifactHeader, bytes: &[u8]) -> Vec<v1::PutArtifactRequest> {
@@ -577,6 +615,23 @@ const _: () = assert!(super::machine::PROTOCOL_VERSION == convert::worker::PROTO
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn outcome_with(bytes: usize) -> v1::Outcome {
+        let echo = v1::EchoReport { message: Some("x".repeat(bytes)), ..Default::default() };
+        let report = Some(v1::job_result::Report::Echo(echo));
+        let completed_at = Some(prost_types::Timestamp::default());
+        let status = "completed".into();
+        outcome_of(7, &v1::JobResult { job_id: "job-00001".into(), status, completed_at, report, ..Default::default() })
+    }
+
+    #[test]
+    fn a_report_that_nothing_can_carry_still_ends_its_job() {
+        let ended = without_reference(&outcome_with(5 << 20), 1 << 20, "not served");
+        assert_eq!((ended.lease_id, ended.status()), (7, v1::OutcomeStatus::Failed));
+        assert_eq!(ended.error.as_ref().map(|error| error.code.as_str()), Some("LIMIT_EXCEEDED"));
+        let result = decoded(&ended);
+        assert!(ended.result.len() < 10_000 && result.report.is_none() && result.failed_at.is_some());
+    }
 
     #[test]
     fn the_first_tries_are_quick_and_none_waits_more_than_a_minute() {
