@@ -18,6 +18,9 @@ pub struct Config {
     pub accept_timeout: Duration,
     /// How long after its start workers may claim the leases of the coordinator before it; longer than `lease_ttl`.
     pub restart_grace: Duration,
+    /// How long a job waits whose image lies beneath no image root of any worker known, while somebody is connected that could
+    /// run it otherwise; then it fails with `IMAGE_ACCESS_DENIED`. Never before the restart grace is over.
+    pub image_root_patience: Duration,
     /// How long after an attempt's time its lease is void: the worker reports a timeout by itself before that.
     pub timeout_grace: Duration,
     /// How long a cancel may go unconfirmed before the lease is void.
@@ -59,6 +62,8 @@ impl Default for Config {
             lease_ttl: Duration::from_secs(60),
             accept_timeout: Duration::from_secs(5),
             restart_grace: Duration::from_secs(90),
+            // Workers that start together connect within it.
+            image_root_patience: Duration::from_secs(5),
             timeout_grace: Duration::from_secs(30),
             cancel_timeout: Duration::from_secs(30),
             lost_attempts_max: 3,

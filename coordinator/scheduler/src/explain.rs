@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use guestkit_domain::{JobId, JobState};
+use guestkit_domain::{JobId, JobState, Time};
 
 use crate::Scheduler;
 use crate::fleet::{Worker, WorkerState};
 use crate::ledger::{JobEntry, Phase};
 use crate::placement::{Kind, Mismatch, mismatches};
+use crate::roots::Standing;
 
 /// Jobs ahead are counted up to here; nobody reads a larger number for more than "many".
 const AHEAD_MAX: usize = 10_000;
@@ -58,13 +59,13 @@ impl Scheduler {
     }
 
     fn reasons(&self, entry: &JobEntry, census: &Census, ahead: usize) -> Vec<String> {
-        let seconds = |until: guestkit_domain::Time| until.since(self.now).as_secs_f64();
+        let seconds = |until: Time| until.since(self.now).as_secs_f64();
         match &entry.row.phase {
             Phase::Pending { until } if entry.row.failed_attempts > 0 => {
                 vec![format!("attempt {} failed; the next one follows in {:.1} s", entry.row.attempt, seconds(*until))]
             }
             Phase::Pending { until } => vec![format!("not_before is {:.1} s away", seconds(*until))],
-            Phase::Queued { .. } => self.waiting_reasons(entry, census, ahead),
+            Phase::Queued { since } => self.waiting_reasons(entry, *since, census, ahead),
             Phase::Assigned { lease } => vec![format!("offered to {} and not answered yet", lease.worker)],
             Phase::Running { lease, .. } => vec![format!("runs on {}", lease.worker)],
             Phase::Cancelling { lease, .. } => vec![format!("{} was asked to end it", lease.worker)],
@@ -75,7 +76,7 @@ impl Scheduler {
         }
     }
 
-    fn waiting_reasons(&self, entry: &JobEntry, census: &Census, ahead: usize) -> Vec<String> {
+    fn waiting_reasons(&self, entry: &JobEntry, since: Time, census: &Census, ahead: usize) -> Vec<String> {
         let mut reasons = Vec::new();
         if census.eligible == 0 {
             reasons.push(census.nobody(entry));
@@ -85,6 +86,7 @@ impl Scheduler {
                 let verb = if *count == 1 { "worker has" } else { "workers have" };
                 format!("{count} connected {verb} {what}")
             }));
+            reasons.extend(self.image_reason(entry, since));
         }
         if census.declined > 0 {
             reasons.push(format!("{} of them declined it by their own fault", census.declined));
@@ -109,6 +111,23 @@ impl Scheduler {
             ));
         }
         reasons
+    }
+
+    /// What becomes of a job that no connected worker may run, as far as its image decides it.
+    fn image_reason(&self, entry: &JobEntry, since: Time) -> Option<String> {
+        let placement = &entry.spec.placement;
+        let folder = placement.image_folder.as_deref()?;
+        let roots = self.roots.named(placement.worker.as_ref());
+        Some(match self.roots.standing(placement, since) {
+            Standing::Inside => format!("an image root of a known worker contains {folder}: its image does not end it"),
+            Standing::Unjudged => {
+                format!("it waits until a worker connects that could run it but for its image; roots seen: {roots}")
+            }
+            Standing::Ends(at) => format!(
+                "it fails in {:.1} s unless a worker with an image root that contains {folder} connects; roots seen: {roots}",
+                at.since(self.now).as_secs_f64()
+            ),
+        })
     }
 
     fn census(&self, entry: &JobEntry) -> Census {

@@ -225,6 +225,7 @@ impl Scheduler {
         let worker = self.workers.get_mut(id)?;
         let session = worker.session.take()?;
         self.sessions.remove(&session);
+        self.roots.disconnect(id);
         self.slots_connected = self.slots_connected.saturating_sub(u64::from(worker.slots()));
         self.slots_in_use = self.slots_in_use.saturating_sub(worker.held.len() as u64);
         Some(session)
@@ -235,6 +236,7 @@ impl Scheduler {
         let grace = Time(0);
         let drained = self.is_drained(id, &profile);
         let kind = Kind::of(&profile);
+        self.roots.connect(id, &profile, self.now);
         let worker = self.workers.entry(id.clone()).or_insert_with(|| Worker::new(self.now, grace));
         let new_process = worker.profile.as_ref().is_none_or(|before| before.boot_id != profile.boot_id);
         if new_process {
@@ -278,7 +280,10 @@ impl Scheduler {
         }
         let lost = self.workers.iter().find(|(_, worker)| worker.lost && worker.held.is_empty());
         match lost.map(|(id, _)| id.clone()) {
-            Some(id) => self.workers.remove(&id).is_some(),
+            Some(id) => {
+                self.roots.forget(&id, self.now);
+                self.workers.remove(&id).is_some()
+            }
             None => false,
         }
     }

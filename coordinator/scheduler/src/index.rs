@@ -139,7 +139,10 @@ impl Scheduler {
             self.job_due.remove(&(at, arrival));
         }
         match &entry.row.phase {
-            Phase::Queued { .. } => self.queue.remove(entry, self.now),
+            Phase::Queued { since } => {
+                self.queue.remove(entry, self.now);
+                self.roots.remove(&entry.spec.placement, *since, arrival);
+            }
             Phase::Ended(ended) => {
                 self.ended.remove(&(ended.at, arrival));
             }
@@ -173,7 +176,10 @@ impl Scheduler {
             self.job_due.insert((at, arrival));
         }
         match &entry.row.phase {
-            Phase::Queued { .. } => self.queue.insert(entry, self.now),
+            Phase::Queued { since } => {
+                self.queue.insert(entry, self.now);
+                self.roots.insert(&entry.spec.placement, *since, arrival, self.now);
+            }
             Phase::Ended(ended) => {
                 self.ended.insert((ended.at, arrival));
             }

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use guestkit_domain::WorkerId;
+
 use crate::Scheduler;
 use crate::index::Counts;
 use crate::ledger::Phase;
+use crate::placement::{Kind, Mismatch, contains, mismatches};
+use crate::roots::Standing;
 
 impl Scheduler {
     /// Every invariant that does not hold; empty when all is well. Walks everything: for tests.
@@ -16,6 +20,7 @@ impl Scheduler {
         self.check_leases(&mut broken);
         self.check_workers(&mut broken);
         broken.extend(self.queue.check(self.now));
+        self.check_images(&mut broken);
         broken
     }
 
@@ -106,6 +111,43 @@ impl Scheduler {
         if waiting != self.progress_due {
             broken.push("the progress that waits is not the progress that is due".into());
         }
+    }
+
+    /// Jobs whose image lies beneath no root, found again one by one.
+    fn check_images(&self, broken: &mut Vec<String>) {
+        let mut waiting = 0;
+        for entry in self.ledger.jobs() {
+            let placement = &entry.spec.placement;
+            let (Phase::Queued { since }, Some(folder)) = (&entry.row.phase, &placement.image_folder) else { continue };
+            waiting += 1;
+            let asked = |id: &WorkerId| placement.worker.as_ref().is_none_or(|pin| pin == id);
+            let known = self.workers.iter().filter(|(id, _)| asked(id)).filter_map(|(id, worker)| {
+                let profile = worker.profile.as_ref()?;
+                Some((id, worker, profile))
+            });
+            let inside =
+                known.clone().any(|(_, _, profile)| profile.image_roots.iter().any(|root| contains(root, folder)));
+            let inside = inside || (placement.worker.is_none() && self.roots.remembers(folder));
+            let judged = known.clone().any(|(_, worker, profile)| {
+                let missing = mismatches(placement, &Kind::of(profile));
+                worker.session.is_some() && matches!(missing.as_slice(), [Mismatch::ImageFolder(_)])
+            });
+            let standing = self.roots.standing(placement, *since);
+            let right = match standing {
+                Standing::Inside => inside,
+                Standing::Unjudged => !inside && !judged,
+                Standing::Ends(_) => !inside && judged,
+            };
+            if !self.roots.holds(placement, *since, entry.arrival) || !right {
+                broken.push(format!("{} stands {standing:?}; inside {inside}, judged {judged}", entry.spec.job_id));
+            }
+            if let Standing::Ends(at) = standing
+                && self.roots.next_due().is_none_or(|due| due > at)
+            {
+                broken.push(format!("{} is not looked at when it is due", entry.spec.job_id));
+            }
+        }
+        broken.extend(self.roots.check(waiting));
     }
 
     fn check_workers(&self, broken: &mut Vec<String>) {

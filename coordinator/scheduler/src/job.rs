@@ -241,6 +241,20 @@ impl Scheduler {
         }
     }
 
+    /// A job's image lies beneath no image root, and everybody who could say otherwise had the time to.
+    pub(crate) fn image_outside(&mut self, arrival: Revision, fx: &mut Effects) {
+        let Some(entry) = self.ledger.at(arrival) else { return };
+        let placement = &entry.spec.placement;
+        let folder = placement.image_folder.as_deref().unwrap_or_default();
+        let roots = self.roots.named(placement.worker.as_ref());
+        let whose = match &placement.worker {
+            Some(worker) => format!("worker {worker}, to which the job is pinned"),
+            None => "any connected worker".into(),
+        };
+        let message = format!("image folder {folder} lies beneath no image root of {whose}; image roots seen: {roots}");
+        self.end(arrival, Ending::by_coordinator(ErrorCode::ImageAccessDenied, message), fx);
+    }
+
     /// The job of a name, in memory.
     pub(crate) fn arrival(&self, job_id: &JobId) -> Option<Revision> {
         self.ledger.arrival(job_id)

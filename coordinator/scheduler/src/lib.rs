@@ -28,6 +28,7 @@ mod on;
 mod placement;
 mod queue;
 mod retry;
+mod roots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use fleet::Worker;
 use index::{Counts, LastMinute};
 use on::{Hello, Report, Throttle};
 use queue::Queue;
+use roots::ImageRoots;
 
 /// A job the scheduler needs before it can handle an input: the driver looks it up and hands it in with [`Input::Recall`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +76,7 @@ pub struct Scheduler {
     /// Until when those may be claimed.
     grace_until: Time,
     queue: Queue,
+    roots: ImageRoots,
     leases: BTreeMap<LeaseId, Revision>,
     job_due: BTreeSet<(Time, Revision)>,
     ended: BTreeSet<(Time, Revision)>,
@@ -100,13 +103,17 @@ impl Scheduler {
     #[must_use]
     pub fn restore(config: Config, ledger: Ledger, now: Time) -> Self {
         let now = now.max(ledger.newest);
+        let grace_until = now.plus(config.restart_grace);
+        // A store that is new knows of no worker that could come back.
+        let fresh = ledger.revision == Revision::default();
         let mut scheduler = Self {
             now,
             durable: ledger.revision,
             deleted: BTreeSet::new(),
             inherited: ledger.last_lease,
-            grace_until: now.plus(config.restart_grace),
+            grace_until,
             queue: Queue::new(&config),
+            roots: ImageRoots::new(config.image_root_patience, if fresh { now } else { grace_until }),
             leases: BTreeMap::new(),
             job_due: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -168,7 +175,7 @@ impl Scheduler {
         let workers = self.worker_due.first().map(|(at, _)| *at);
         let drains = self.drain_due.first().map(|(at, _)| *at);
         let progress = self.progress_due.first().map(|(at, _)| *at);
-        [jobs, workers, drains, progress].into_iter().flatten().min()
+        [jobs, workers, drains, progress, self.roots.next_due()].into_iter().flatten().min()
     }
 
     /// Jobs to be looked up in the store and handed in with [`Input::Recall`] just before `input`; those the store does not

@@ -111,20 +111,21 @@ pub(crate) fn liking(spec: &JobSpec, kind: &Kind) -> usize {
 
 /// Whether the folder `inner` is `outer` or lies beneath it, by name alone; a path that climbs (`..`) or is not absolute
 /// lies nowhere. Links are the worker's to follow or refuse.
-fn contains(outer: &str, inner: &str) -> bool {
-    let parts = |path: &str| -> Option<Vec<String>> {
-        let parts: Vec<String> = path
-            .strip_prefix('/')?
-            .split('/')
-            .filter(|part| !part.is_empty() && *part != ".")
-            .map(str::to_owned)
-            .collect();
-        (!parts.iter().any(|part| part == "..")).then_some(parts)
-    };
-    match (parts(outer), parts(inner)) {
+pub(crate) fn contains(outer: &str, inner: &str) -> bool {
+    match (folder(outer), folder(inner)) {
         (Some(outer), Some(inner)) => inner.starts_with(&outer),
         _ => false,
     }
+}
+
+/// A folder as the names that lead to it. What lies beneath another begins with it, and follows it in order without a gap.
+pub(crate) type Folder = Vec<String>;
+
+/// `None` for a path that climbs or is not absolute.
+pub(crate) fn folder(path: &str) -> Option<Folder> {
+    let parts: Folder =
+        path.strip_prefix('/')?.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect();
+    (!parts.iter().any(|part| part == "..")).then_some(parts)
 }
 
 #[cfg(test)]

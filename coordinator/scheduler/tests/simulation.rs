@@ -66,6 +66,11 @@ struct Oracle {
     state: BTreeMap<JobId, JobState>,
     minted: LeaseId,
     completed: BTreeMap<JobId, u32>,
+    queued_at: BTreeMap<JobId, Time>,
+    /// When this coordinator began, and whether there was one before it.
+    began: Option<Time>,
+    /// When each image root was first known to this coordinator.
+    roots: BTreeMap<Arc<str>, Time>,
     /// What happened, by name: a simulation that never comes to a place proves nothing about it.
     seen: BTreeSet<String>,
 }
@@ -83,6 +88,7 @@ const PLACES: &[&str] = &[
     "Ended Cancelled",
     "Ended Completed",
     "Ended Failed",
+    "Ended Failed IMAGE_ACCESS_DENIED",
     "Ended Failed WORKER_LOST",
     "Ended Timeout DEADLINE_EXCEEDED",
     "Ended Timeout TIMEOUT",
@@ -113,7 +119,8 @@ fn place(event: &Event, row: &guestkit_scheduler::JobRow) -> String {
         Event::Ended { .. } => {
             let code = row.failure().map(|failure| failure.code);
             let code = code.filter(|code| {
-                matches!(code, ErrorCode::WorkerLost | ErrorCode::DeadlineExceeded | ErrorCode::Timeout)
+                use ErrorCode::{DeadlineExceeded, ImageAccessDenied, Timeout, WorkerLost};
+                matches!(code, WorkerLost | DeadlineExceeded | Timeout | ImageAccessDenied)
             });
             format!("Ended {:?}{}", row.phase.state(), code.map(|code| format!(" {code}")).unwrap_or_default())
         }
@@ -159,6 +166,12 @@ impl Oracle {
         if !allowed(before, event, after) {
             return say(&format!("{before:?} may not become {after:?}"));
         }
+        if before == Some(JobState::Queued) && after == JobState::Failed {
+            self.judge_image(record.at, job_id, row)?;
+        }
+        if after == JobState::Queued {
+            self.queued_at.insert(job_id.clone(), record.at);
+        }
         if let Event::Assigned = event {
             let lease = row.phase.lease().map(|lease| lease.id).unwrap_or_default();
             if lease <= self.minted {
@@ -190,6 +203,34 @@ impl Oracle {
         }
         Ok(())
     }
+
+    /// A job that fails while it waits has an image that no worker served that this coordinator had heard of, and was given
+    /// the time it is owed.
+    fn judge_image(&self, at: Time, job_id: &JobId, row: &guestkit_scheduler::JobRow) -> Result<(), String> {
+        let say = |what: &str| Err(format!("{job_id} failed in the queue at {at:?}: {what}: {row:?}"));
+        let spec = self.ledger.job(job_id).map(|entry| entry.spec.clone());
+        let Some(folder) = spec.as_ref().and_then(|spec| spec.placement.image_folder.as_ref()) else {
+            return say("it has no image");
+        };
+        if row.failure().map(|failure| failure.code) != Some(ErrorCode::ImageAccessDenied) {
+            return say("of something else");
+        }
+        let known = |root: &Arc<str>| folder.starts_with(&format!("{root}/")) && !folder.contains("/../");
+        let pinned = spec.as_ref().is_some_and(|spec| spec.placement.worker.is_some());
+        // Of two decisions in one millisecond nobody can tell which came first.
+        if !pinned && self.roots.iter().any(|(root, since)| known(root) && *since < at) {
+            return say("a worker had a root for it");
+        }
+        let config = Config::default();
+        let waited = self.queued_at.get(job_id).map_or(Duration::ZERO, |since| at.since(*since));
+        if waited < config.image_root_patience {
+            return say("it was impatient");
+        }
+        if self.began.is_some_and(|began| at.since(began) < config.restart_grace) {
+            return say("others may come back");
+        }
+        Ok(())
+    }
 }
 
 /// The arrows of the lifecycle, as the job protocol draws them.
@@ -205,7 +246,8 @@ fn allowed(before: Option<JobState>, event: &Event, after: JobState) -> bool {
         (Some(state), Event::Returned { .. } | Event::AttemptLost { .. }) => leased(state) && after == Queued,
         (Some(state), Event::AttemptFailed { .. }) => leased(state) && matches!(after, Pending | Queued),
         (Some(state), Event::CancelRequested { .. }) => leased(state) && after == Cancelling,
-        (Some(Pending | Queued), Event::Ended { .. }) => matches!(after, Cancelled | Timeout),
+        (Some(Pending), Event::Ended { .. }) => matches!(after, Cancelled | Timeout),
+        (Some(Queued), Event::Ended { .. }) => matches!(after, Cancelled | Timeout | Failed),
         (Some(Assigned | Running | Cancelling), Event::Ended { .. }) => after.is_terminal(),
         (Some(Failed | Cancelled | Timeout), Event::RetryRequested) => matches!(after, Pending | Queued),
         (Some(Completed), _) => false,
@@ -321,6 +363,11 @@ impl World {
                 self.scheduler.handle(self.now, Input::Recall { entry: Box::new(entry) }, &mut self.pending);
             }
         }
+        if let Input::Connect { profile, .. } = &input {
+            for root in &profile.image_roots {
+                self.oracle.roots.entry(root.clone()).or_insert(self.now);
+            }
+        }
         self.scheduler.handle(self.now, input, &mut self.pending);
         if self.planted == Planted::ReleaseBeforeCommit {
             self.acknowledge_early();
@@ -406,6 +453,8 @@ impl World {
         for worker in &mut self.workers {
             worker.session = None;
         }
+        self.oracle.roots.clear();
+        self.oracle.began = (self.oracle.ledger.revision > Revision(0)).then_some(self.now);
         self.scheduler = Scheduler::restore(self.config.clone(), self.oracle.ledger.clone(), self.now);
         match self.scheduler.check() {
             broken if broken.is_empty() => self.compare(),
@@ -433,7 +482,14 @@ impl World {
             0 => placement.worker = Some(WorkerId::new(&format!("w{}", random.below(3))).unwrap()),
             1 => placement.anti_affinity = [("rack".into(), ["r0".into()].into())].into(),
             2 => placement.pools = ["default".into(), "other".into()].into(),
-            3 => placement.image_folder = Some("/vms/a".into()),
+            3 => {
+                let folders = ["/vms/a", "/r0/a", "/r1/a", "/r2/a/b", "/nowhere/a", "/r0/../nowhere"];
+                placement.image_folder = folders.get(number % folders.len()).map(|folder| (*folder).into());
+            }
+            4 if number % 3 == 0 => {
+                placement.worker = Some(WorkerId::new("w0").unwrap());
+                placement.image_folder = Some(if number % 2 == 0 { "/r0/a" } else { "/r1/a" }.into());
+            }
             _ => {}
         }
         JobSpec {
@@ -498,7 +554,7 @@ impl World {
             labels: worker.labels.clone(),
             slots: worker.slots,
             privileged: false,
-            image_roots: vec!["/vms".into()],
+            image_roots: vec!["/vms".into(), format!("/r{number}").into()],
         };
         self.to_worker.insert(session, VecDeque::new());
         self.say(number, |session| Input::Connect { session, profile: Box::new(profile), held });

@@ -475,6 +475,12 @@ fn config(settings: &str) -> Config {
     if let Some(burst) = options.number("progress_burst") {
         config.progress_burst = burst as u32;
     }
+    if let Some(patience) = options.seconds("image_root_patience") {
+        config.image_root_patience = patience;
+    }
+    if let Some(most) = options.number("workers_max") {
+        config.workers_max = most as usize;
+    }
     for (namespace, weight) in options.map("weights") {
         config.weights.insert(Namespace::new(&namespace).unwrap(), weight.parse().unwrap());
     }

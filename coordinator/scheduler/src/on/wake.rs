@@ -28,6 +28,8 @@ impl Scheduler {
             }
         } else if let Some(&(_, lease)) = self.progress_due.first().filter(|(at, _)| *at <= now) {
             self.flush_progress(lease, fx);
+        } else if let Some(arrival) = self.roots.overdue(now) {
+            self.image_outside(arrival, fx);
         } else {
             return false;
         }
