@@ -486,9 +486,9 @@ impl World {
                 let folders = ["/vms/a", "/r0/a", "/r1/a", "/r2/a/b", "/nowhere/a", "/r0/../nowhere"];
                 placement.image_folder = folders.get(number % folders.len()).map(|folder| (*folder).into());
             }
-            4 if number % 3 == 0 => {
+            4 if number.is_multiple_of(3) => {
                 placement.worker = Some(WorkerId::new("w0").unwrap());
-                placement.image_folder = Some(if number % 2 == 0 { "/r0/a" } else { "/r1/a" }.into());
+                placement.image_folder = Some(if number.is_multiple_of(2) { "/r0/a" } else { "/r1/a" }.into());
             }
             _ => {}
         }
