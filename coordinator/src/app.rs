@@ -289,6 +289,7 @@ fn scheduler_config(config: &Config) -> scheduler::Config {
         heartbeat_interval: config.heartbeat(),
         lease_ttl: config.lease_ttl(),
         accept_timeout: config.accept(),
+        image_root_patience: config.image_root_patience(),
         // Longer than the life of a lease, so that a restart costs nobody a running job.
         restart_grace: config.lease_ttl().mul_f64(1.5),
         queue_max: config.jobs_active_max,

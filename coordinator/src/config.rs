@@ -1,12 +1,14 @@
 //! Every setting of the coordinator, in one struct, read in one place: defaults, then the file, then the environment, then
 //! the flags; the later wins. A setting that changes nothing does not exist.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde::Deserialize;
+use guestkit_domain::Namespace;
+use serde::{Deserialize, Deserializer};
 
 /// How the coordinator runs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,10 +34,24 @@ pub struct Config {
     pub lease_ttl_seconds: f64,
     /// Seconds a worker has for accepting a lease.
     pub accept_seconds: f64,
+    /// Seconds a job waits for a worker with a fitting image root while others could run it but for that; then it fails with
+    /// IMAGE_ACCESS_DENIED.
+    pub image_root_patience_seconds: f64,
     /// Seconds for which clients and workers may finish what they are doing when the coordinator stops.
     pub drain_seconds: f64,
     /// Calls and streams that one connection may have open at once.
     pub streams_per_connection_max: u32,
+    /// Jobs of one `execution.concurrency_key` that may run at once, by key.
+    pub concurrency_limits: BTreeMap<String, u32>,
+    /// The same for keys that are not named.
+    pub concurrency_limit_default: u32,
+    /// Shares of the fleet, by namespace: one with weight 3 is given three jobs where one with 1 is given one. 1 where absent.
+    #[serde(deserialize_with = "by_namespace")]
+    pub namespace_weights: BTreeMap<Namespace, u32>,
+    /// Bytes of an outcome document that travel in a worker's session; larger ones are uploaded as artifacts.
+    pub inline_bytes_max: usize,
+    /// Bytes of one artifact; a job whose report is larger fails with LIMIT_EXCEEDED.
+    pub artifact_bytes_max: u64,
 }
 
 /// How log lines look.
@@ -47,6 +63,15 @@ pub enum LogFormat {
     /// One JSON object per line.
     Json,
 }
+
+/// What an operation may answer with and clients read: a deep scan of a very full guest makes tens of MiB.
+const ARTIFACT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Inline limits: an outcome document without its report always fits, and one with it fits into a message of 4 MiB.
+const INLINE_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=3 * 1024 * 1024;
+
+/// As the protocol bounds `execution.concurrency_key`.
+const CONCURRENCY_KEY_BYTES_MAX: usize = 256;
 
 impl Default for Config {
     fn default() -> Self {
@@ -62,9 +87,17 @@ impl Default for Config {
             heartbeat_seconds: 5.0,
             lease_ttl_seconds: 60.0,
             accept_seconds: 5.0,
+            image_root_patience_seconds: 5.0,
             drain_seconds: 10.0,
             // More than a dashboard or a bulk client needs; a connection that wants more opens a second one.
             streams_per_connection_max: 1024,
+            concurrency_limits: BTreeMap::new(),
+            // A key that nobody named is a mutual exclusion, never ignored.
+            concurrency_limit_default: 1,
+            namespace_weights: BTreeMap::new(),
+            // A report of a small guest is some 100 KiB, and an answer with one stays well within a message of 4 MiB.
+            inline_bytes_max: 1024 * 1024,
+            artifact_bytes_max: ARTIFACT_BYTES_MAX,
         }
     }
 }
@@ -110,12 +143,69 @@ pub struct Flags {
     /// Seconds a worker has for accepting a lease [default: 5].
     #[arg(long, env = "GUESTKIT_COORDINATOR_ACCEPT_SECONDS", value_name = "SECONDS")]
     pub accept_seconds: Option<f64>,
+    /// Seconds after which a job fails whose image lies beneath no worker's image roots [default: 5].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_IMAGE_ROOT_PATIENCE_SECONDS", value_name = "SECONDS")]
+    pub image_root_patience_seconds: Option<f64>,
     /// Seconds given to clients and workers when the coordinator stops [default: 10].
     #[arg(long, env = "GUESTKIT_COORDINATOR_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<f64>,
     /// Calls one connection may have open at once [default: 1024].
     #[arg(long, env = "GUESTKIT_COORDINATOR_STREAMS_PER_CONNECTION_MAX", value_name = "N")]
     pub streams_per_connection_max: Option<u32>,
+    /// How many jobs of one execution.concurrency_key run at once; may be given more than once. Keys with a comma are set in
+    /// the file, in the table concurrency_limits.
+    #[arg(
+        long = "concurrency-limit",
+        env = "GUESTKIT_COORDINATOR_CONCURRENCY_LIMITS",
+        value_name = "KEY=N",
+        value_delimiter = ',',
+        value_parser = concurrency_limit
+    )]
+    pub concurrency_limits: Vec<(String, u32)>,
+    /// The same for keys that are not named [default: 1].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_CONCURRENCY_LIMIT_DEFAULT", value_name = "N")]
+    pub concurrency_limit_default: Option<u32>,
+    /// A namespace's share of the fleet, 1 where not given; may be given more than once. In the file: table
+    /// namespace_weights.
+    #[arg(
+        long = "namespace-weight",
+        env = "GUESTKIT_COORDINATOR_NAMESPACE_WEIGHTS",
+        value_name = "NAMESPACE=N",
+        value_delimiter = ',',
+        value_parser = namespace_weight
+    )]
+    pub namespace_weights: Vec<(Namespace, u32)>,
+    /// Bytes of an outcome document that travel in a worker's session; larger ones are uploaded [default: 1048576].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_INLINE_BYTES_MAX", value_name = "BYTES")]
+    pub inline_bytes_max: Option<usize>,
+    /// Bytes of one artifact; a larger report fails its job [default: 268435456].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_ARTIFACT_BYTES_MAX", value_name = "BYTES")]
+    pub artifact_bytes_max: Option<u64>,
+}
+
+fn concurrency_limit(text: &str) -> Result<(String, u32), String> {
+    let (key, limit) = assignment(text)?;
+    Ok((key.to_owned(), limit))
+}
+
+fn namespace_weight(text: &str) -> Result<(Namespace, u32), String> {
+    let (name, weight) = assignment(text)?;
+    Ok((Namespace::new(name).map_err(|error| error.to_string())?, weight))
+}
+
+/// `NAME=N`; a name may hold `=` itself.
+fn assignment(text: &str) -> Result<(&str, u32), String> {
+    let (name, number) = text.rsplit_once('=').ok_or("write NAME=N")?;
+    Ok((name, number.parse().map_err(|error| format!("{number:?} is not a number: {error}"))?))
+}
+
+fn by_namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Namespace, u32>, D::Error> {
+    let weights = BTreeMap::<String, u32>::deserialize(deserializer)?;
+    let named = weights.into_iter().map(|(name, weight)| match Namespace::new(&name) {
+        Ok(name) => Ok((name, weight)),
+        Err(error) => Err(serde::de::Error::custom(format!("{name:?} is no namespace: {error}"))),
+    });
+    named.collect()
 }
 
 /// Why the settings cannot be used.
@@ -186,8 +276,14 @@ impl Config {
         set(&mut self.heartbeat_seconds, flags.heartbeat_seconds);
         set(&mut self.lease_ttl_seconds, flags.lease_ttl_seconds);
         set(&mut self.accept_seconds, flags.accept_seconds);
+        set(&mut self.image_root_patience_seconds, flags.image_root_patience_seconds);
         set(&mut self.drain_seconds, flags.drain_seconds);
         set(&mut self.streams_per_connection_max, flags.streams_per_connection_max);
+        self.concurrency_limits.extend(flags.concurrency_limits);
+        set(&mut self.concurrency_limit_default, flags.concurrency_limit_default);
+        self.namespace_weights.extend(flags.namespace_weights);
+        set(&mut self.inline_bytes_max, flags.inline_bytes_max);
+        set(&mut self.artifact_bytes_max, flags.artifact_bytes_max);
     }
 
     /// Checks the bounds that types do not carry.
@@ -205,6 +301,7 @@ impl Config {
         interval("heartbeat_seconds", self.heartbeat_seconds)?;
         interval("lease_ttl_seconds", self.lease_ttl_seconds)?;
         interval("accept_seconds", self.accept_seconds)?;
+        interval("image_root_patience_seconds", self.image_root_patience_seconds)?;
         interval("drain_seconds", self.drain_seconds)?;
         if self.lease_ttl_seconds < 3.0 * self.heartbeat_seconds {
             return Err(ConfigError::OutOfBounds {
@@ -216,12 +313,55 @@ impl Config {
         for (setting, found) in [
             ("jobs_active_max", self.jobs_active_max),
             ("streams_per_connection_max", self.streams_per_connection_max as usize),
+            ("concurrency_limit_default", self.concurrency_limit_default as usize),
         ] {
             if found == 0 {
                 return Err(ConfigError::OutOfBounds { setting, bounds: "at least 1", found: found.to_string() });
             }
         }
+        self.check_maps()?;
+        self.check_bytes()?;
         Ok(self)
+    }
+
+    fn check_maps(&self) -> Result<(), ConfigError> {
+        for (key, limit) in &self.concurrency_limits {
+            let found = format!("{key}={limit}");
+            let setting = "concurrency_limits";
+            if *limit == 0 {
+                return Err(ConfigError::OutOfBounds { setting, bounds: "at least 1 for each key", found });
+            }
+            if key.is_empty() || key.len() > CONCURRENCY_KEY_BYTES_MAX || key.contains(char::is_control) {
+                let bounds = "of keys that a job can have: 1 to 256 bytes without control characters";
+                return Err(ConfigError::OutOfBounds { setting, bounds, found });
+            }
+        }
+        match self.namespace_weights.iter().find(|(_, weight)| **weight == 0) {
+            Some((name, weight)) => Err(ConfigError::OutOfBounds {
+                setting: "namespace_weights",
+                bounds: "at least 1 for each namespace",
+                found: format!("{name}={weight}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_bytes(&self) -> Result<(), ConfigError> {
+        if !INLINE_BYTES.contains(&self.inline_bytes_max) {
+            return Err(ConfigError::OutOfBounds {
+                setting: "inline_bytes_max",
+                bounds: "16384 to 3145728 bytes",
+                found: self.inline_bytes_max.to_string(),
+            });
+        }
+        if self.artifact_bytes_max < self.inline_bytes_max as u64 || self.artifact_bytes_max > ARTIFACT_BYTES_MAX {
+            return Err(ConfigError::OutOfBounds {
+                setting: "artifact_bytes_max",
+                bounds: "inline_bytes_max to 268435456 bytes",
+                found: self.artifact_bytes_max.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// Between two heartbeats.
@@ -240,6 +380,12 @@ impl Config {
     #[must_use]
     pub fn accept(&self) -> Duration {
         Duration::from_secs_f64(self.accept_seconds)
+    }
+
+    /// For a worker with a fitting image root to connect.
+    #[must_use]
+    pub fn image_root_patience(&self) -> Duration {
+        Duration::from_secs_f64(self.image_root_patience_seconds)
     }
 
     /// For stopping gracefully.
@@ -266,6 +412,36 @@ mod tests {
         assert_eq!(config.http, Config::default().http);
     }
 
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    #[test]
+    fn flags_add_to_the_maps_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.toml");
+        let text = "concurrency_limit_default = 2\n[concurrency_limits]\n\"a, b\" = 4\nstore = 5\n\
+                    [namespace_weights]\nteam-a = 3\nteam-b = 2\n";
+        std::fs::write(&file, text).unwrap();
+        let line = [
+            "serve", "--config", file.to_str().unwrap(), "--concurrency-limit", "store=6", "--concurrency-limit", "x=y=1,z=2",
+            "--namespace-weight", "team-b=7",
+        ];
+        let config = Config::from_flags(<Line as clap::Parser>::parse_from(line).flags).unwrap();
+        let limits: Vec<(&str, u32)> = config.concurrency_limits.iter().map(|(key, n)| (key.as_str(), *n)).collect();
+        assert_eq!(limits, [("a, b", 4), ("store", 6), ("x=y", 1), ("z", 2)]);
+        let weights: Vec<(&str, u32)> = config.namespace_weights.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(weights, [("team-a", 3), ("team-b", 7)]);
+        assert_eq!(config.concurrency_limit_default, 2);
+        for wrong in ["store", "store=", "store=-1", "store=x"] {
+            let line = ["serve", "--concurrency-limit", wrong];
+            assert!(<Line as clap::Parser>::try_parse_from(line).is_err(), "{wrong}");
+        }
+        assert!(<Line as clap::Parser>::try_parse_from(["serve", "--namespace-weight", "Team=1"]).is_err());
+    }
+
     #[test]
     fn nonsense_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
@@ -275,7 +451,15 @@ mod tests {
             ("heartbeat_seconds = 0", "heartbeat_seconds"),
             ("lease_ttl_seconds = 6", "three heartbeats"),
             ("jobs_active_max = 0", "jobs_active_max"),
+            ("image_root_patience_seconds = -1", "image_root_patience_seconds"),
             ("drain_seconds = nan", "drain_seconds"),
+            ("concurrency_limit_default = 0", "concurrency_limit_default"),
+            ("[concurrency_limits]\nstore = 0", "store=0"),
+            ("[concurrency_limits]\n\"\" = 1", "keys that a job can have"),
+            ("[namespace_weights]\nTeam = 1", "Team"),
+            ("[namespace_weights]\nteam = 0", "team=0"),
+            ("inline_bytes_max = 1000", "inline_bytes_max"),
+            ("artifact_bytes_max = 1000", "artifact_bytes_max"),
         ] {
             std::fs::write(&file, text).unwrap();
             let error = Config::from_flags(Flags { config: Some(file.clone()), ..Flags::default() }).unwrap_err();

@@ -110,11 +110,11 @@ pub fn farewell(reason: GoodbyeReason) -> v1::Goodbye {
         }
         GoodbyeReason::Silent => {
             let text = "nothing was heard for the whole life of a lease; leases are void";
-            (v1::GoodbyeReason::Slow, text, RECONNECT_AFTER_RESTART)
+            (v1::GoodbyeReason::Silent, text, RECONNECT_AFTER_RESTART)
         }
         GoodbyeReason::TooManyWorkers => {
             let text = "there are more workers than this coordinator keeps";
-            (v1::GoodbyeReason::ShuttingDown, text, Duration::from_secs(60))
+            (v1::GoodbyeReason::TooManyWorkers, text, Duration::from_secs(60))
         }
     };
     goodbye(reason, text, after)

@@ -579,3 +579,25 @@ async fn a_worker_that_does_not_listen_is_sent_away_and_slows_nobody() {
     let mut worker = coordinator.worker(hello("w1", "b1")).await;
     worker.work().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_outside_every_image_root_is_a_report_not_a_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { data: folder.path().into(), image_root_patience_seconds: 0.2, ..config() };
+    let coordinator = Coordinator::start_with(config).await;
+    let description = hello("w1", "b1").description.unwrap();
+    let operations = vec!["guestkit.inspect".into()];
+    let description = v1::WorkerDescription { operations, ..description };
+    let _worker = coordinator.worker(v1::Hello { description: Some(description), ..hello("w1", "b1") }).await;
+    let json = r#"{"version": "1.0", "kind": "VMOperation", "job_id": "job-00001", "operation": "guestkit.inspect",
+        "payload": {"type": "guestkit.inspect.v1",
+                    "data": {"image": {"path": "/elsewhere/a.qcow2", "format": "qcow2"}}}}"#;
+    let document = guestkit_protocol::document::parse(json.as_bytes()).unwrap();
+    coordinator.submit(document).await;
+    let events = coordinator.watch("job-00001", 0).await;
+    assert_eq!(events.last().unwrap().state(), JobState::Failed);
+    let result = coordinator.report("job-00001").await;
+    let error = result.error.unwrap();
+    assert_eq!((result.status.as_str(), error.code.as_str()), ("failed", "IMAGE_ACCESS_DENIED"));
+    assert!(error.message.contains("/elsewhere") && error.message.contains("/srv/images"), "{}", error.message);
+}
