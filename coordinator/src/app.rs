@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guestkit_domain::Revision;
+use guestkit_domain::{JobId, LeaseId, Revision};
 use guestkit_scheduler as scheduler;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -16,7 +16,8 @@ use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{error, info};
 
-use crate::api::{self, Services};
+use crate::api::{self, ArtifactDesk, Services};
+use crate::artifacts::Artifacts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
@@ -44,6 +45,9 @@ pub enum BuildError {
     /// The store cannot be used.
     #[error("open the store")]
     Store(#[from] StoreError),
+    /// The folder of artifacts cannot be used.
+    #[error("open the folder of artifacts")]
+    Artifacts(#[source] std::io::Error),
     /// An address cannot be had.
     #[error("listen on {address} for {what}")]
     Listen {
@@ -115,6 +119,9 @@ impl App {
             jobs = ledger.jobs().count(),
             "store opened"
         );
+        let artifacts =
+            Artifacts::open(folder.artifacts(), config.artifact_bytes_max).map_err(BuildError::Artifacts)?;
+        artifacts.sweep(|job_id| leases_that_count(&store, job_id))?;
         let clock = Clock::start(ledger.newest);
         let (outlets, inlets) = outlets(ledger.revision);
         let start = Start { store, epoch, ledger, clock, config: scheduler_config(&config) };
@@ -124,6 +131,8 @@ impl App {
         let services = Services {
             driver: driver.clone(),
             readers,
+            artifacts: ArtifactDesk::new(artifacts),
+            inline_bytes_max: config.inline_bytes_max,
             hub: outlets.hub.clone(),
             summary: inlets.summary.clone(),
             fleet: inlets.fleet,
@@ -284,6 +293,16 @@ fn outlets(revision: Revision) -> (Outlets, Inlets) {
     (outlets, Inlets { summary: summaries, fleet: fleets, writable: writables })
 }
 
+/// The lease that is a job's current one, or whose outcome ended it; none of a job that is not there.
+fn leases_that_count(store: &SqliteStore, job_id: &JobId) -> Result<Vec<LeaseId>, StoreError> {
+    let Some(entry) = store.entry(&scheduler::Want::Job(job_id.clone()))? else { return Ok(Vec::new()) };
+    let lease = match &entry.row.phase {
+        scheduler::Phase::Ended(ended) => ended.outcome_of,
+        phase => phase.lease().map(|lease| lease.id),
+    };
+    Ok(lease.into_iter().collect())
+}
+
 fn scheduler_config(config: &Config) -> scheduler::Config {
     scheduler::Config {
         heartbeat_interval: config.heartbeat(),
@@ -293,6 +312,13 @@ fn scheduler_config(config: &Config) -> scheduler::Config {
         // Longer than the life of a lease, so that a restart costs nobody a running job.
         restart_grace: config.lease_ttl().mul_f64(1.5),
         queue_max: config.jobs_active_max,
+        weights: config.namespace_weights.clone(),
+        concurrency_limits: config
+            .concurrency_limits
+            .iter()
+            .map(|(key, limit)| (key.as_str().into(), *limit))
+            .collect(),
+        concurrency_limit_default: config.concurrency_limit_default,
         ..scheduler::Config::default()
     }
 }

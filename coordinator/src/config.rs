@@ -426,8 +426,15 @@ mod tests {
                     [namespace_weights]\nteam-a = 3\nteam-b = 2\n";
         std::fs::write(&file, text).unwrap();
         let line = [
-            "serve", "--config", file.to_str().unwrap(), "--concurrency-limit", "store=6", "--concurrency-limit", "x=y=1,z=2",
-            "--namespace-weight", "team-b=7",
+            "serve",
+            "--config",
+            file.to_str().unwrap(),
+            "--concurrency-limit",
+            "store=6",
+            "--concurrency-limit",
+            "x=y=1,z=2",
+            "--namespace-weight",
+            "team-b=7",
         ];
         let config = Config::from_flags(<Line as clap::Parser>::parse_from(line).flags).unwrap();
         let limits: Vec<(&str, u32)> = config.concurrency_limits.iter().map(|(key, n)| (key.as_str(), *n)).collect();

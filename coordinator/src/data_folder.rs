@@ -15,6 +15,7 @@ const LISTEN: &str = "listen.json";
 /// The kernel takes some milliseconds to end a killed process; whoever holds the lock for longer lives.
 const PATIENCE: Duration = Duration::from_secs(1);
 const STORE: &str = "coordinator.sqlite";
+const ARTIFACTS: &str = "artifacts";
 
 /// A data folder that is ours until this is dropped.
 #[derive(Debug)]
@@ -74,6 +75,12 @@ impl DataFolder {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join(STORE)
+    }
+
+    /// The folder of artifacts.
+    #[must_use]
+    pub fn artifacts(&self) -> PathBuf {
+        self.path.join(ARTIFACTS)
     }
 
     /// Tells the addresses in `listen.json`: `{"grpc": "127.0.0.1:40001", "http": "127.0.0.1:40002", "pid": 1}`.

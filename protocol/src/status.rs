@@ -75,6 +75,8 @@ reasons! {
     AlreadyOver = "ALREADY_OVER", FailedPrecondition;
     /// The job is not over.
     NotOver = "NOT_OVER", FailedPrecondition;
+    /// The lease is not, or not any more, its job's current one.
+    LeaseNotCurrent = "LEASE_NOT_CURRENT", FailedPrecondition;
     /// The coordinator cannot serve now; try again or elsewhere.
     Unavailable = "UNAVAILABLE", Unavailable;
     /// This version does not have the method.

@@ -69,10 +69,18 @@ impl Scheduler {
         true
     }
 
+    /// The job a lease is current for, whoever holds it.
+    #[must_use]
+    pub fn holder(&self, lease: LeaseId) -> Option<&JobEntry> {
+        let entry = self.ledger.at(*self.leases.get(&lease)?)?;
+        entry.row.phase.lease().filter(|held| held.id == lease)?;
+        Some(entry)
+    }
+
     /// The job a lease is current for, if this worker holds it.
     pub(crate) fn current(&self, lease: LeaseId, worker: &WorkerId) -> Option<&JobEntry> {
-        let entry = self.ledger.at(*self.leases.get(&lease)?)?;
-        entry.row.phase.lease().filter(|held| held.id == lease && held.worker == *worker)?;
+        let entry = self.holder(lease)?;
+        entry.row.phase.lease().filter(|held| held.worker == *worker)?;
         Some(entry)
     }
 }

@@ -16,9 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Services, mismatched, not_built, not_found, refusal, show, stopping, too_many_watchers, unread, unserved, watching,
-};
+use super::{Services, mismatched, not_found, refusal, show, stopping, too_many_watchers, unread, unserved, watching};
 use crate::driver::{Ask, Unserved};
 use crate::store::{JobFilter, PageToken, PageTokenError, StoredJob};
 
@@ -132,14 +130,21 @@ impl Jobs for Services {
     }
 
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
-        let ask = Ask::Retry { job_id: job_id(&request.get_ref().job_id)? };
-        Ok(Response::new(v1::RetryResponse { job: Some(self.changed(ask).await?) }))
+        let job_id = job_id(&request.get_ref().job_id)?;
+        let last = self.last_lease().await?;
+        let job = self.changed(Ask::Retry { job_id: job_id.clone() }).await?;
+        self.artifacts.forget(job_id, last).await;
+        Ok(Response::new(v1::RetryResponse { job: Some(job) }))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        let ask = Ask::Delete { job_id: job_id(&request.get_ref().job_id)? };
-        match self.driver.ask(ask).await.map_err(unserved)? {
-            Reply::Deleted => Ok(Response::new(v1::DeleteResponse {})),
+        let job_id = job_id(&request.get_ref().job_id)?;
+        let last = self.last_lease().await?;
+        match self.driver.ask(Ask::Delete { job_id: job_id.clone() }).await.map_err(unserved)? {
+            Reply::Deleted => {
+                self.artifacts.forget(job_id, last).await;
+                Ok(Response::new(v1::DeleteResponse {}))
+            }
             Reply::Refused(refused) => Err(refusal(refused).into()),
             reply => Err(mismatched(&reply).into()),
         }
@@ -211,9 +216,12 @@ impl Jobs for Services {
 
     async fn read_artifact(
         &self,
-        _request: Request<v1::ReadArtifactRequest>,
+        request: Request<v1::ReadArtifactRequest>,
     ) -> Result<Response<Self::ReadArtifactStream>, Status> {
-        Err(not_built("Jobs/ReadArtifact"))
+        let request = request.into_inner();
+        let job = self.stored(&job_id(&request.job_id)?).await?;
+        let pieces = self.artifact(&job, &request.name, request.offset).await?;
+        Ok(Response::new(self.ending_with_us(pieces)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The gRPC services: thin. Each call is converted, the driver or the store is asked, the answer is converted back.
 
+mod artifacts;
 mod fleet;
 mod jobs;
 mod show;
@@ -23,6 +24,8 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+pub use artifacts::ArtifactDesk;
+
 use crate::clock::Clock;
 use crate::driver::{Driver, Unserved};
 use crate::metrics::Metrics;
@@ -37,6 +40,10 @@ pub struct Services {
     pub driver: Driver,
     /// Remembers.
     pub readers: Readers,
+    /// Keeps what is too large for a message.
+    pub artifacts: ArtifactDesk,
+    /// Bytes of an outcome document that travel in a session; larger ones go as artifacts.
+    pub inline_bytes_max: usize,
     /// Wakes.
     pub hub: WatchHub,
     /// Counts of the fleet and its jobs.
@@ -132,10 +139,6 @@ fn not_found(job_id: &guestkit_domain::JobId) -> Refusal {
 
 fn too_many_watchers(error: TooManyWatchers) -> Refusal {
     Refusal::new(Reason::WatcherLimit, error.to_string()).retry_after(Duration::from_secs(5))
-}
-
-fn not_built(what: &str) -> Status {
-    Refusal::new(Reason::NotImplemented, format!("{what} is not served by this version")).into()
 }
 
 fn stopping() -> Status {

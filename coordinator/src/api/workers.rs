@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
-use super::{Services, not_built, unread};
+use super::{Services, unread};
 use crate::outbox::{self, Next, Outgoing, Outgoings, goodbye, outbox};
 
 /// How long a stream may be open without a Hello.
@@ -30,9 +30,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last words may take to be taken.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Outcomes above this go by reference: a report of a whole guest is some 100 KiB, and a message stays within 4 MiB.
-const INLINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of one progress entry: a line, and what an operation adds; it is kept for the life of the job.
 const PROGRESS_BYTES_MAX: usize = 64 * 1024;
@@ -61,9 +58,10 @@ impl Workers for Services {
 
     async fn put_artifact(
         &self,
-        _request: Request<Streaming<v1::PutArtifactRequest>>,
+        request: Request<Streaming<v1::PutArtifactRequest>>,
     ) -> Result<Response<v1::PutArtifactResponse>, Status> {
-        Err(not_built("Workers/PutArtifact"))
+        let stored_bytes = self.put(request.into_inner()).await?;
+        Ok(Response::new(v1::PutArtifactResponse { stored_bytes }))
     }
 }
 
@@ -187,7 +185,7 @@ impl Session<'_> {
                     let (session, free) = (self.session, beat.free_disk_bytes);
                     self.services.driver.beat(session, self.worker_id.clone(), beat.sequence, free).await
                 }
-                message => match self.input(message) {
+                message => match self.input(message).await {
                     Ok(input) => self.services.driver.say(input).await,
                     Err(refusal) => return End::Nonsense(refusal),
                 },
@@ -240,7 +238,7 @@ impl Session<'_> {
                 heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
                 lease_ttl: Some(time::duration_to_wire(lease_ttl)),
                 accept_timeout: Some(time::duration_to_wire(accept_timeout)),
-                inline_bytes_max: INLINE_BYTES_MAX as u64,
+                inline_bytes_max: self.services.inline_bytes_max as u64,
                 held: held.into_iter().map(verdict).collect(),
             }),
             ToWorker::Lease { lease, job_id, attempt, timeout } => {
@@ -292,7 +290,7 @@ impl Session<'_> {
     }
 
     /// What the worker said, checked.
-    fn input(&self, message: Option<Said>) -> Result<Input, Refusal> {
+    async fn input(&self, message: Option<Said>) -> Result<Input, Refusal> {
         let session = self.session;
         Ok(match message {
             None => return Err(Refusal::of_field("message", "required")),
@@ -308,7 +306,7 @@ impl Session<'_> {
                 let lease = lease_id(told.lease_id)?;
                 Input::Progress { session, lease, progress: progress(told.progress.unwrap_or_default())? }
             }
-            Some(Said::Outcome(outcome)) => self.outcome(outcome)?,
+            Some(Said::Outcome(outcome)) => self.outcome(outcome).await?,
             Some(Said::Heartbeat(beat)) => Input::Heartbeat { session, sequence: beat.sequence },
             Some(Said::Draining(draining)) => {
                 info!(reason = draining.reason, "the worker asks for no more work");
@@ -317,12 +315,16 @@ impl Session<'_> {
         })
     }
 
-    fn outcome(&self, outcome: v1::Outcome) -> Result<Input, Refusal> {
+    async fn outcome(&self, outcome: v1::Outcome) -> Result<Input, Refusal> {
         let lease = lease_id(outcome.lease_id)?;
         let job_id = job_id(&outcome.job_id)?;
         let status = state::outcome_from_wire(outcome.status)?;
         let session = self.session;
-        if let Err(why) = sound(&outcome, status) {
+        let checked = match sound(&outcome, status, self.services.inline_bytes_max) {
+            Ok(Some(artifact)) => self.uploaded(&job_id, lease, &artifact).await,
+            checked => checked.map(drop),
+        };
+        if let Err(why) = checked {
             // Refusing the message would have the worker send it again for ever; the attempt ends with what is wrong instead.
             warn!(job = %job_id, lease = lease.0, why = &*why.message, "an outcome cannot be taken; its attempt failed");
             let status = OutcomeStatus::Failed;
@@ -340,6 +342,16 @@ impl Session<'_> {
             _ => Some(outcome.error.as_ref().map_or_else(|| unexplained(status), failure::from_wire)),
         };
         Ok(Input::Outcome { session, lease, job_id, status, failure, result: outcome.result.into() })
+    }
+
+    /// Whether what an outcome refers to is there: one without its report must not count as complete.
+    async fn uploaded(&self, job_id: &JobId, lease: LeaseId, artifact: &v1::Artifact) -> Result<(), Failure> {
+        if self.services.artifacts.has(job_id, lease, artifact).await {
+            return Ok(());
+        }
+        let text =
+            format!("the outcome document refers to {:?}, which was not uploaded under its lease", artifact.name);
+        Err(Failure { code: ErrorCode::Internal, message: text.into() })
     }
 
     fn begin_trace(&self, lease: LeaseId, document: &v1::JobDocument, attempt: u32) {
@@ -395,20 +407,28 @@ struct ResultHead {
     job_id: String,
     #[prost(string, tag = "2")]
     status: String,
+    #[prost(message, optional, tag = "40")]
+    report_artifact: Option<v1::Artifact>,
 }
 
-/// Whether an outcome's document can be taken.
-fn sound(outcome: &v1::Outcome, status: OutcomeStatus) -> Result<(), Failure> {
+/// Whether an outcome's document can be taken, and the artifact it refers to, where it does.
+fn sound(
+    outcome: &v1::Outcome,
+    status: OutcomeStatus,
+    inline_bytes_max: usize,
+) -> Result<Option<v1::Artifact>, Failure> {
     let failed = |code, message: String| Err(Failure { code, message: message.into() });
-    if outcome.result.len() > INLINE_BYTES_MAX {
+    if outcome.result.len() > inline_bytes_max {
         let bytes = outcome.result.len();
-        let text = format!("the outcome document has {bytes} bytes, at most {INLINE_BYTES_MAX} are taken in a session");
+        let text = format!(
+            "the outcome document has {bytes} bytes, at most {inline_bytes_max} are taken in a session: upload it"
+        );
         return failed(ErrorCode::LimitExceeded, text);
     }
     if outcome.result.is_empty() {
         return match status {
             OutcomeStatus::Completed => failed(ErrorCode::Internal, "the worker sent no outcome document".into()),
-            _ => Ok(()),
+            _ => Ok(None),
         };
     }
     let actual: [u8; 32] = Sha256::digest(&outcome.result).into();
@@ -425,7 +445,7 @@ fn sound(outcome: &v1::Outcome, status: OutcomeStatus) -> Result<(), Failure> {
                 format!("the outcome document is of job {:?}, {:?}, not of this outcome", head.job_id, head.status);
             failed(ErrorCode::Internal, text)
         }
-        Ok(_) => Ok(()),
+        Ok(head) => Ok(head.report_artifact),
     }
 }
 
