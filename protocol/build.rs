@@ -23,7 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new([&root])?;
     compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
     let descriptors = compiler.file_descriptor_set();
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("documented.bin"), descriptors.encode_to_vec())?;
+    // Comments are for people: whoever only converts should not pay for reading them at each start.
+    let mut bare = descriptors.clone();
+    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+    fs::write(out.join("descriptors.bin"), bare.encode_to_vec())?;
 
     // Full names tie each generated type to its descriptor.
     let mut config = tonic_prost_build::Config::new();

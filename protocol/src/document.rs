@@ -36,15 +36,21 @@ use walk::Unknown;
 /// Bytes of a document, as JSON or as protobuf: a job names images, it does not carry them.
 pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Every message of `proto/guestkit/v1` and its imports, with comments.
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+/// Every message of `proto/guestkit/v1` and its imports.
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| pool(crate::BARE_DESCRIPTORS));
+
+fn pool(descriptors: &[u8]) -> DescriptorPool {
     #[allow(clippy::expect_used)]
-    DescriptorPool::decode(crate::DESCRIPTORS).expect("the descriptors were encoded by this crate's build")
-});
+    DescriptorPool::decode(descriptors).expect("the descriptors were encoded by this crate's build")
+}
 
 fn descriptor(full_name: &str) -> MessageDescriptor {
+    descriptor_in(&POOL, full_name)
+}
+
+fn descriptor_in(pool: &DescriptorPool, full_name: &str) -> MessageDescriptor {
     #[allow(clippy::expect_used)]
-    POOL.get_message_by_name(full_name).expect("generated types and descriptors come from the same files")
+    pool.get_message_by_name(full_name).expect("generated types and descriptors come from the same files")
 }
 
 /// Reads a job document: proto3 JSON with snake_case or camelCase names and an optional `$schema`.

@@ -6,8 +6,11 @@ pub mod v1 {
     tonic::include_proto!("guestkit.v1");
 }
 
-/// The encoded `FileDescriptorSet` of `proto/guestkit/v1` and its imports, for reflection.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+/// The encoded `FileDescriptorSet` of `proto/guestkit/v1` and its imports, with comments: for reflection and for the schema.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/documented.bin"));
+
+/// The same without comments: for converting.
+const BARE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub mod client;
 pub mod convert;

@@ -6,15 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::operation::operations;
 use super::rules::{self, Rule};
-use super::{descriptor, operation};
+use super::{descriptor, descriptor_in, operation, pool};
 
 /// The schema of the job document. It describes the snake_case names; the camelCase ones of proto3 JSON are taken as well.
 #[must_use]
 pub fn job_document_schema() -> Value {
+    let documented = pool(crate::DESCRIPTORS);
     let mut definitions = Map::new();
-    let mut root = message(&descriptor("guestkit.v1.JobDocument"), true, &mut definitions);
+    let mut root = message(&descriptor_in(&documented, "guestkit.v1.JobDocument"), true, &mut definitions);
     for known in operations() {
-        let payload = descriptor(known.payload_message);
+        let payload = descriptor_in(&documented, known.payload_message);
         let name = payload.name().to_owned();
         let schema = message(&payload, !known.open, &mut definitions);
         definitions.insert(name, schema);
