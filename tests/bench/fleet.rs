@@ -147,7 +147,7 @@ async fn fill(client: &JobsClient<Channel>, jobs: usize) -> Result<(), Failure> 
 async fn all_over(channel: &Channel, jobs: usize) -> Result<(), Failure> {
     let mut fleet = v1::fleet_client::FleetClient::new(channel.clone());
     while fleet.summary(v1::SummaryRequest {}).await?.into_inner().completed < jobs as u64 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
