@@ -599,6 +599,8 @@ pub struct SudoRule {
     pub command: String,
     /// Tags in force: `NOPASSWD`, `SETENV`, `NOEXEC`…
     pub tags: Vec<String>,
+    /// Options in force, as written: `CWD=/tmp`, `TIMEOUT=10m`, `ROLE=…` (sudoers(5), "Option_Spec").
+    pub options: Vec<String>,
 }
 
 /// One setting of a `Defaults` line.

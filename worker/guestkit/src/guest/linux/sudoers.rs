@@ -92,7 +92,7 @@ impl Sudoers {
     }
 
     fn take_aliases(&mut self, kind: &str, text: &str) -> bool {
-        for definition in split_outside_quotes(text, ':') {
+        for definition in split_definitions(text) {
             let Some((name, members)) = definition.split_once('=') else { return false };
             self.aliases.push(SudoAlias {
                 kind: kind.to_owned(),
@@ -130,7 +130,7 @@ impl Sudoers {
                 scope: scope.to_owned(),
                 name: name.trim().to_owned(),
                 operator: operator.to_owned(),
-                value: value.trim().trim_matches('"').to_owned(),
+                value: default_value(value.trim()),
             });
         }
         true
@@ -157,6 +157,9 @@ impl Sudoers {
     fn take_commands(&mut self, users: &[String], hosts: &[String], commands: &str, source: &str) {
         // Run-as lists and tags hold for the commands that follow them (sudoers(5), "Tag_Spec").
         let (mut run_as_users, mut run_as_groups, mut tags) = (Vec::new(), Vec::new(), Vec::<String>::new());
+        let mut options = Vec::<String>::new();
+        // Digests of one command stand apart by commas as commands do.
+        let mut digests = String::new();
         for command in split_commands(commands) {
             let mut rest = command.trim();
             if let Some(inner) = rest.strip_prefix('(')
@@ -166,14 +169,25 @@ impl Sudoers {
                 (run_as_users, run_as_groups) = (words_of_list(who), words_of_list(groups));
                 rest = after.trim_start();
             }
+            while let Some((option, after)) = leading_option(rest) {
+                take_option(&mut options, option);
+                rest = after;
+            }
             while let Some((tag, after)) = leading_tag(rest) {
                 take_tag(&mut tags, tag);
                 rest = after;
             }
+            if is_digest(rest) {
+                digests.push_str(rest);
+                digests.push_str(", ");
+                continue;
+            }
             if rest.is_empty() {
                 continue;
             }
-            let lists = [users.len(), hosts.len(), run_as_users.len(), run_as_groups.len(), tags.len(), 1];
+            let command = format!("{}{}", std::mem::take(&mut digests), unescape(rest));
+            let lists =
+                [users.len(), hosts.len(), run_as_users.len(), run_as_groups.len(), tags.len(), options.len(), 1];
             self.names = self.names.saturating_add(lists.iter().sum());
             if self.names > NAMES_MAX {
                 return;
@@ -184,8 +198,9 @@ impl Sudoers {
                 hosts: hosts.to_vec(),
                 run_as_users: run_as_users.clone(),
                 run_as_groups: run_as_groups.clone(),
-                command: rest.to_owned(),
+                command,
                 tags: tags.clone(),
+                options: options.clone(),
             });
         }
     }
@@ -196,10 +211,10 @@ impl Sudoers {
     }
 
     /// Whether the last rule that names this account for all commands gives them.
-    pub(crate) fn gives_everything(&self, name: &str, uid: u64, groups: &[String]) -> bool {
+    pub(crate) fn gives_everything(&self, who: &Account<'_>) -> bool {
         let mut given = false;
         for rule in self.rules.iter().filter(|rule| matches!(rule.command.as_str(), "ALL" | "!ALL")) {
-            if self.names(&rule.users, name, uid, groups, ALIAS_DEPTH_MAX) {
+            if self.names(&rule.users, who, ALIAS_DEPTH_MAX) {
                 match rule.command.as_str() {
                     "ALL" => given = true,
                     "!ALL" => given = false,
@@ -210,7 +225,7 @@ impl Sudoers {
         given
     }
 
-    fn names(&self, list: &[String], name: &str, uid: u64, groups: &[String], depth: usize) -> bool {
+    fn names(&self, list: &[String], who: &Account<'_>, depth: usize) -> bool {
         let mut named = false;
         for word in list {
             self.steps.set(self.steps.get().saturating_add(1));
@@ -221,27 +236,41 @@ impl Sudoers {
                 Some(word) => (word, true),
                 None => (word.as_str(), false),
             };
-            if self.names_one(word, name, uid, groups, depth) {
+            if self.names_one(word, who, depth) {
                 named = !negated;
             }
         }
         named
     }
 
-    fn names_one(&self, word: &str, name: &str, uid: u64, groups: &[String], depth: usize) -> bool {
-        if word == "ALL" || word == name {
+    fn names_one(&self, word: &str, who: &Account<'_>, depth: usize) -> bool {
+        if word == "ALL" || word == who.name {
             return true;
         }
+        if let Some(number) = word.strip_prefix("%#") {
+            return number.parse().is_ok_and(|gid| who.gids.contains(&gid));
+        }
         if let Some(group) = word.strip_prefix('%') {
-            return groups.iter().any(|known| known == group);
+            return who.groups.iter().any(|known| known == group);
         }
         if let Some(number) = word.strip_prefix('#') {
-            return number.parse() == Ok(uid);
+            return number.parse() == Ok(who.uid);
         }
         let alias = self.aliases.iter().find(|alias| alias.kind == "user" && alias.name == word);
         let Some((alias, depth)) = alias.zip(depth.checked_sub(1)) else { return false };
-        self.names(&alias.members, name, uid, groups, depth)
+        self.names(&alias.members, who, depth)
     }
+}
+
+/// Who a rule may name.
+#[derive(Debug)]
+pub(crate) struct Account<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) uid: u64,
+    /// Groups by name.
+    pub(crate) groups: &'a [String],
+    /// The same groups by number.
+    pub(crate) gids: &'a [u64],
 }
 
 enum Directive<'a> {
@@ -361,7 +390,9 @@ fn split_specs(line: &str) -> Vec<&str> {
         let begins_spec = specs.last().is_some_and(|_| {
             let last_word = line.get(..start.saturating_sub(1)).unwrap_or_default().trim_end();
             let last_word = last_word.rsplit([' ', '\t', ',', ')', '=', ':']).next().unwrap_or_default();
-            !TAGS.contains(&last_word) && part.contains('=')
+            // Before the first `=` a colon belongs to an IPv6 address of the host list.
+            let has_commands = specs.last().is_some_and(|spec| spec.contains('='));
+            has_commands && !TAGS.contains(&last_word) && !DIGESTS.contains(&last_word) && part.contains('=')
         });
         if begins_spec || specs.is_empty() {
             specs.push(part);
@@ -400,7 +431,7 @@ fn split_user_list(text: &str) -> Option<(&str, &str)> {
 
 fn words_of_list(text: &str) -> Vec<String> {
     let words = split_outside_quotes(text, ',').into_iter().map(str::trim).filter(|word| !word.is_empty());
-    words.map(|word| word.split_whitespace().collect::<Vec<_>>().join(" ").replace('"', "")).collect()
+    words.map(|word| unescape(&word.split_whitespace().collect::<Vec<_>>().join(" ")).replace('"', "")).collect()
 }
 
 fn split_commands(text: &str) -> Vec<&str> {
@@ -428,6 +459,80 @@ const TAGS: [&str; 18] = [
     "NOFOLLOWSYM",
 ];
 
+/// Digests that a command may have to match (sudoers(5), "Digest_Spec").
+const DIGESTS: [&str; 4] = ["sha224", "sha256", "sha384", "sha512"];
+
+/// A digest by itself: its command follows behind the next comma.
+fn is_digest(text: &str) -> bool {
+    let Some((name, digest)) = text.split_once(':') else { return false };
+    DIGESTS.contains(&name.trim_end()) && !digest.trim().contains(char::is_whitespace)
+}
+
+/// The names of options before a command (sudoers(5), "Option_Spec").
+const OPTIONS: [&str; 10] =
+    ["ROLE", "TYPE", "APPARMOR_PROFILE", "PRIVS", "LIMITPRIVS", "NOTBEFORE", "NOTAFTER", "TIMEOUT", "CWD", "CHROOT"];
+
+/// `NAME=value` before a command.
+fn leading_option(text: &str) -> Option<(String, &str)> {
+    let (name, rest) = text.split_once('=')?;
+    let name = name.trim_end();
+    if !OPTIONS.contains(&name) {
+        return None;
+    }
+    let rest = rest.trim_start();
+    let value = split_where(rest, |character, _| character.is_whitespace()).first().copied()?;
+    let after = rest.get(value.len()..)?.trim_start();
+    Some((format!("{name}={}", default_value(value)), after))
+}
+
+/// An option takes back what was said of its name.
+fn take_option(options: &mut Vec<String>, option: String) {
+    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    options.retain(|known| name(known) != name(&option));
+    options.push(option);
+}
+
+/// Alias definitions of one line: a colon parts them where a name and `=` follow, not inside IPv6 addresses and digests.
+fn split_definitions(text: &str) -> Vec<&str> {
+    let mut definitions = Vec::new();
+    let (mut start, mut end) = (0_usize, 0_usize);
+    for part in split_outside_quotes(text, ':') {
+        let name = part.split_once('=').map_or("", |(name, _)| name.trim());
+        let is_name = name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+        let before = text.get(start..end.saturating_sub(1)).unwrap_or_default();
+        let last_word = before.rsplit([' ', '\t', ',', '=', '!']).next().unwrap_or_default();
+        if end > 0 && is_name && !DIGESTS.contains(&last_word) {
+            definitions.push(before);
+            start = end;
+        }
+        end = end.saturating_add(part.len()).saturating_add(1);
+    }
+    definitions.push(text.get(start..).unwrap_or_default());
+    definitions
+}
+
+/// A command without the backslashes that sudoers itself asks for; those of shell patterns stay.
+fn unescape(text: &str) -> String {
+    let mut value = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match characters.next_if(|next| character == '\\' && ":\\,= \t#".contains(*next)) {
+            Some(escaped) => value.push(escaped),
+            None => value.push(character),
+        }
+    }
+    value
+}
+
+/// A value of a `Defaults` line or an option: in double quotes only a quote is escaped, elsewhere what [`unescape`] takes.
+fn default_value(text: &str) -> String {
+    match text.strip_prefix('"').map(|rest| rest.strip_suffix('"').unwrap_or(rest)) {
+        Some(inside) => inside.replace("\\\"", "\""),
+        None => unescape(text),
+    }
+}
+
 fn leading_tag(text: &str) -> Option<(&str, &str)> {
     let (word, rest) = text.split_once(':')?;
     let word = word.trim();
@@ -451,6 +556,50 @@ mod tests {
         fixture.file("etc/sudoers", text);
         let tree = fixture.tree();
         Sudoers::read(&Files::new(&tree))
+    }
+
+    fn gives_everything(policy: &Sudoers, name: &str, uid: u64, groups: &[&str], gids: &[u64]) -> bool {
+        let groups: Vec<_> = groups.iter().map(|group| (*group).to_owned()).collect();
+        policy.gives_everything(&Account { name, uid, groups: &groups, gids })
+    }
+
+    /// As `cvtsudoers -f json` and `sudo -l -U` of sudo 1.9.13 and 1.9.16 tell the same lines.
+    #[test]
+    fn options_digests_and_escapes_are_no_part_of_a_command() {
+        let policy = parse(
+            "a ALL = CWD=/tmp NOPASSWD: /bin/pwd, TIMEOUT=10m /bin/id\n\
+             b ALL = /usr/bin/tee /etc/a\\,b\\:c, sha224:0GomF8== /bin/ls, sha256:aa, sha512:bb= /bin/cat \\*\n\
+             c 2001:db8::1, fe80::/10 = ALL : h2 = /bin/x\n\
+             Cmnd_Alias H = sha224:NsQ== /bin/ls, /bin/a\\:b : I = /bin/i\nHost_Alias V = 2001:db8::1 : W = w\n\
+             %#5000 ALL = (ALL) ALL\nDefaults:x badpass_message=\"no, \\\"way\\\"\"\n",
+        );
+        let shown: Vec<_> = policy
+            .rules
+            .iter()
+            .map(|rule| {
+                let lists = [&rule.users, &rule.hosts, &rule.tags, &rule.options].map(|list| list.join(","));
+                format!("{}|{}", lists.join("|"), rule.command)
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "a|ALL|NOPASSWD|CWD=/tmp|/bin/pwd",
+                "a|ALL|NOPASSWD|CWD=/tmp,TIMEOUT=10m|/bin/id",
+                "b|ALL|||/usr/bin/tee /etc/a,b:c",
+                "b|ALL|||sha224:0GomF8== /bin/ls",
+                "b|ALL|||sha256:aa, sha512:bb= /bin/cat \\*",
+                "c|2001:db8::1,fe80::/10|||ALL",
+                "c|h2|||/bin/x",
+                "%#5000|ALL|||ALL",
+            ]
+        );
+        let aliases: Vec<_> =
+            policy.aliases.iter().map(|alias| format!("{}={}", alias.name, alias.members.join("|"))).collect();
+        assert_eq!(aliases, ["H=sha224:NsQ== /bin/ls|/bin/a:b", "I=/bin/i", "V=2001:db8::1", "W=w"]);
+        assert_eq!(policy.defaults[0].value, "no, \"way\"");
+        assert!(gives_everything(&policy, "x", 1, &["dev"], &[5000]));
+        assert!(!gives_everything(&policy, "x", 1, &["5000"], &[1]));
     }
 
     #[test]
@@ -484,8 +633,8 @@ mod tests {
                 row("alice", "ALL", "root", "NOPASSWD", "ALL"),
             ]
         );
-        assert!(policy.gives_everything("x", 1000, &[]));
-        assert!(!policy.gives_everything("bob", 1, &["ops".to_owned()]));
+        assert!(gives_everything(&policy, "x", 1000, &[], &[]));
+        assert!(!gives_everything(&policy, "bob", 1, &["ops"], &[]));
     }
 
     #[test]
@@ -508,7 +657,7 @@ mod tests {
         assert_eq!(policy.defaults[2].value, "/a:/b");
         assert_eq!(policy.defaults[4].scope, ":bob");
         assert_eq!(policy.aliases.len(), 2);
-        assert!(policy.gives_everything("b", 5, &[]));
+        assert!(gives_everything(&policy, "b", 5, &[], &[]));
         assert_eq!(policy.rules.len(), 2);
         assert_eq!(policy.rules[1].source, "/etc/sudoers.d/10-x:1");
         assert_eq!(files.into_warnings().len(), 1, "the endless include is told");
@@ -521,10 +670,10 @@ mod tests {
             parse(text);
         }
         parse(&"a ALL=(x) ".repeat(20_000));
-        parse(&"User_Alias A = A\nA ALL = ALL\n".repeat(10)).gives_everything("x", 1, &[]);
+        gives_everything(&parse(&"User_Alias A = A\nA ALL = ALL\n".repeat(10)), "x", 1, &[], &[]);
         let chain: String = (0..30).map(|level| format!("User_Alias A{level} = A{0}, A{0}\n", level + 1)).collect();
         let policy = parse(&format!("{chain}A0 ALL = ALL\n"));
-        assert!(!policy.gives_everything("x", 1, &[]));
+        assert!(!gives_everything(&policy, "x", 1, &[], &[]));
         assert!(policy.is_exhausted());
         let names = "a,".repeat(3_000);
         assert!(parse(&format!("{names}b ALL = {}", "/x, ".repeat(3_000))).rules.len() < 1_000);

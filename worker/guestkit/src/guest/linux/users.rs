@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::guest::report::{AccountProblem, Group, User, Users};
 
 use super::files::Files;
-use super::sudoers::Sudoers;
+use super::sudoers::{Account, Sudoers};
 use super::{authorized_keys, sshd, time};
 
 /// Shells that end a session at once.
@@ -49,7 +49,9 @@ pub(crate) fn inspect(files: &Files<'_>) -> Users {
         let password = passwd_by_name.get(user.name.as_str()).map_or("", |fields| field(fields, 1));
         join_shadow(user, password, shadow.get(&user.name).map(Vec::as_slice));
         user.groups = memberships.names(user);
-        user.sudo = sudo.gives_everything(&user.name, user.uid, &user.groups);
+        let gids = memberships.gids(user);
+        let account = Account { name: &user.name, uid: user.uid, groups: &user.groups, gids: &gids };
+        user.sudo = sudo.gives_everything(&account);
         user.authorized_keys = keys.read(user);
     }
     if sudo.is_exhausted() {
@@ -126,6 +128,12 @@ impl<'a> Memberships<'a> {
         let others = self.by_member.get(user.name.as_str()).into_iter().flatten();
         let others = others.filter(|group| group.gid != user.gid).map(|group| group.name.clone());
         primary.into_iter().chain(others).collect()
+    }
+
+    /// The primary group first.
+    fn gids(&self, user: &User) -> Vec<u64> {
+        let others = self.by_member.get(user.name.as_str()).into_iter().flatten().map(|group| group.gid);
+        std::iter::once(user.gid).chain(others).collect()
     }
 }
 
