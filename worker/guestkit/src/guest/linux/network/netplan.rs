@@ -17,7 +17,7 @@ const NODES_MAX: usize = 50_000;
 const DEPTH_MAX: usize = 32;
 
 /// Any YAML.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 enum Yaml {
     Bool(bool),
@@ -25,10 +25,40 @@ enum Yaml {
     Text(String),
     List(Vec<Yaml>),
     Map(BTreeMap<String, Yaml>),
-    Nothing(serde::de::IgnoredAny),
+    Nothing(Nothing),
+}
+
+/// What says nothing.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "serde::de::IgnoredAny")]
+struct Nothing;
+
+impl From<serde::de::IgnoredAny> for Nothing {
+    fn from(_: serde::de::IgnoredAny) -> Self {
+        Self
+    }
 }
 
 impl Yaml {
+    /// Takes in a later document: mappings combine, lists append, all else is overridden (netplan(5), "General
+    /// structure"). The parser bounds the depth of both.
+    fn merge(&mut self, later: Self) {
+        match (self, later) {
+            (Self::Map(known), Self::Map(later)) => {
+                for (key, value) in later {
+                    match known.get_mut(&key) {
+                        Some(known) => known.merge(value),
+                        None => {
+                            known.insert(key, value);
+                        }
+                    }
+                }
+            }
+            (Self::List(known), Self::List(later)) => known.extend(later),
+            (known, later) => *known = later,
+        }
+    }
+
     fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Map(map) => map.get(key),
@@ -81,20 +111,20 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
             by_name.entry(path.rsplit('/').next().unwrap_or_default().to_owned()).or_insert(path);
         }
     }
-    let mut found: BTreeMap<String, NetworkInterface> = BTreeMap::new();
+    let mut whole = Yaml::Map(BTreeMap::new());
+    let mut sources: BTreeMap<String, &str> = BTreeMap::new();
     for path in by_name.values() {
         let Some(text) = files.text(path) else { continue };
         match parse(&text) {
             Ok(document) => {
-                // A later document overrides what an earlier one says of an interface.
-                found.extend(
-                    interfaces(&document, path).into_iter().map(|interface| (interface.name.clone(), interface)),
-                );
+                sources.extend(definitions(&document).map(|(_, name, _)| (name.clone(), path.as_str())));
+                whole.merge(document);
             }
             Err(why) => files.warn(path.as_str(), why),
         }
     }
-    found.into_values().collect()
+    let source = |name: &String| sources.get(name).copied().unwrap_or_default();
+    definitions(&whole).map(|(kind, name, definition)| read_interface(name, kind, definition, source(name))).collect()
 }
 
 fn parse(text: &str) -> Result<Yaml, String> {
@@ -111,8 +141,8 @@ fn parse(text: &str) -> Result<Yaml, String> {
         .map_err(|error| format!("no valid YAML: {}", error.to_string().lines().next().unwrap_or_default()))
 }
 
-fn interfaces(document: &Yaml, path: &str) -> Vec<NetworkInterface> {
-    let Some(network) = document.get("network") else { return Vec::new() };
+/// Every interface of a document: kind, name, definition.
+fn definitions(document: &Yaml) -> impl Iterator<Item = (&'static str, &String, &Yaml)> {
     let sections = [
         ("ethernets", "ethernet"),
         ("wifis", "wifi"),
@@ -122,13 +152,10 @@ fn interfaces(document: &Yaml, path: &str) -> Vec<NetworkInterface> {
         ("tunnels", "tunnel"),
         ("dummy-devices", "dummy"),
     ];
-    let mut found = Vec::new();
-    for (section, kind) in sections {
-        for (name, definition) in network.get(section).into_iter().flat_map(Yaml::map) {
-            found.push(read_interface(name, kind, definition, path));
-        }
-    }
-    found
+    sections.into_iter().flat_map(move |(section, kind)| {
+        let found = document.get("network").and_then(|network| network.get(section)).into_iter().flat_map(Yaml::map);
+        found.map(move |(name, definition)| (kind, name, definition))
+    })
 }
 
 fn read_interface(name: &str, kind: &str, definition: &Yaml, path: &str) -> NetworkInterface {
@@ -166,6 +193,8 @@ fn read_interface(name: &str, kind: &str, definition: &Yaml, path: &str) -> Netw
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::files::Files;
+    use super::super::super::fixture::Fixture;
     use super::super::tests::read;
     use super::parse;
 
@@ -181,6 +210,30 @@ mod tests {
             ("192.0.2.1", "10.0.0.0/8 via 192.0.2.2")
         );
         assert_eq!((found[1].vlan_id, found[1].parent.as_deref()), (Some(5), Some("ens3")));
+    }
+
+    /// As `netplan get` of netplan 0.106 prints the two documents together.
+    #[test]
+    fn documents_combine_by_key() {
+        let fixture = Fixture::new();
+        fixture.file(
+            "etc/netplan/01-a.yaml",
+            "network: {ethernets: {e0: {addresses: [192.0.2.5/24], mtu: 1400, dhcp6: true, nameservers: {addresses: [1.1.1.1], search: [a]}}}}\n",
+        );
+        fixture.file(
+            "etc/netplan/02-b.yaml",
+            "network:\n  ethernets:\n    e0:\n      dhcp4: true\n      mtu: 1450\n      addresses: [192.0.2.6/24]\n      nameservers:\n        addresses: [9.9.9.9]\n    e1:\n",
+        );
+        let tree = fixture.tree();
+        let found = super::read(&Files::new(&tree));
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].dhcp4, found[0].dhcp6, found[0].mtu), (true, true, Some(1450)));
+        assert_eq!(found[0].addresses, ["192.0.2.5/24", "192.0.2.6/24"]);
+        assert_eq!(
+            (found[0].dns_servers.join(","), found[0].dns_search.join(",")),
+            ("1.1.1.1,9.9.9.9".into(), "a".into())
+        );
+        assert_eq!((found[0].source.as_str(), found[1].name.as_str()), ("/etc/netplan/02-b.yaml", "e1"));
     }
 
     #[test]
