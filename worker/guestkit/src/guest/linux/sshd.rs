@@ -175,7 +175,7 @@ const KEYWORDS: [(&str, Kind, Option<&str>); 93] = [
 ];
 
 /// More keywords; one table would only be longer.
-const FURTHER_KEYWORDS: [(&str, Kind, Option<&str>); 32] = [
+const FURTHER_KEYWORDS: [(&str, Kind, Option<&str>); 33] = [
     ("strictmodes", Kind::Flag, Some("yes")),
     ("subsystem", Kind::Lines, None),
     ("syslogfacility", Kind::Upper, Some("AUTH")),
@@ -193,6 +193,7 @@ const FURTHER_KEYWORDS: [(&str, Kind, Option<&str>); 32] = [
     ("sshdsessionpath", Kind::Word, None),
     ("sshdauthpath", Kind::Word, None),
     ("refuseconnection", Kind::Flag, None),
+    ("pamservicename", Kind::Word, None),
     ("persourcepenaltyexemptlist", Kind::Word, None),
     ("uselogin", Kind::Deprecated, None),
     ("useprivilegeseparation", Kind::Deprecated, None),
@@ -233,24 +234,43 @@ sk-ecdsa-sha2-nistp256-cert-v01@openssh.com,rsa-sha2-512-cert-v01@openssh.com,rs
 ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,\
 sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256";
 
-/// The lists compiled into Debian 12's 9.2p1, security updates included; they are those of sshd_config(5) of 9.2 and one
-/// key exchange more.
-const DEBIAN_9_2: [(&str, &str); 7] = [
+/// What `sshd -T` of Debian 11, 12 and 13 prints for an empty configuration, beyond the keyword table.
+const DEBIAN: [(&str, &str); 9] = [
+    ("gssapicleanupcredentials", "yes"),
     (
-        "ciphers",
-        "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com",
+        "gssapikexalgorithms",
+        "gss-group14-sha256-,gss-group16-sha512-,gss-nistp256-sha256-,gss-curve25519-sha256-,\
+gss-group14-sha1-,gss-gex-sha1-",
     ),
+    ("gssapikeyexchange", "no"),
+    ("gssapistorecredentialsonrekey", "no"),
+    ("gssapistrictacceptorcheck", "yes"),
     (
         "macs",
-        "umac-64-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,\
-hmac-sha1-etm@openssh.com,umac-64@openssh.com,umac-128@openssh.com,hmac-sha2-256,hmac-sha2-512,hmac-sha1",
+        "umac-64-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256-etm@openssh.com,\
+hmac-sha2-512-etm@openssh.com,hmac-sha1-etm@openssh.com,umac-64@openssh.com,umac-128@openssh.com,\
+hmac-sha2-256,hmac-sha2-512,hmac-sha1",
     ),
+    ("pidfile", "/run/sshd.pid"),
+    ("securitykeyprovider", "internal"),
+    ("xauthlocation", "/usr/bin/xauth"),
+];
+/// The same of Debian 11 and 12 alone.
+const DEBIAN_BEFORE_10: [(&str, &str); 2] = [
     (
-        "kexalgorithms",
-        "sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org,\
-ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,\
-diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,diffie-hellman-group14-sha256",
+        "ciphers",
+        "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,\
+aes256-gcm@openssh.com",
     ),
+    ("ipqos", "lowdelay throughput"),
+];
+/// The same of Debian 12 and 13 alone.
+const DEBIAN_SINCE_9: [(&str, &str); 9] = [
+    ("modulifile", "/etc/ssh/moduli"),
+    ("persourcemaxstartups", "none"),
+    ("persourcenetblocksize", "32:128"),
+    ("requiredrsasize", "1024"),
+    ("unusedconnectiontimeout", "none"),
     (
         "casignaturealgorithms",
         "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,\
@@ -260,6 +280,64 @@ sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256",
     ("hostkeyalgorithms", KEY_ALGORITHMS),
     ("pubkeyacceptedalgorithms", KEY_ALGORITHMS),
 ];
+/// The same of Debian 11 (8.4p1) alone, under the names of today.
+const DEBIAN_8_4: [(&str, &str); 5] = [
+    (
+        "casignaturealgorithms",
+        "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,\
+ssh-ed25519,sk-ssh-ed25519@openssh.com,rsa-sha2-512,rsa-sha2-256",
+    ),
+    (
+        "kexalgorithms",
+        "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,\
+ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,diffie-hellman-group16-sha512,\
+diffie-hellman-group18-sha512,diffie-hellman-group14-sha256",
+    ),
+    ("hostbasedacceptedalgorithms", KEY_ALGORITHMS_8_4),
+    ("hostkeyalgorithms", KEY_ALGORITHMS_8_4),
+    ("pubkeyacceptedalgorithms", KEY_ALGORITHMS_8_4),
+];
+/// The same of Debian 12 (9.2p1) alone, security updates included.
+const DEBIAN_9_2: [(&str, &str); 1] = [(
+    "kexalgorithms",
+    "sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,\
+curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,\
+diffie-hellman-group-exchange-sha256,diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,\
+diffie-hellman-group14-sha256",
+)];
+/// The same of Debian 13 (10.0p1) alone.
+const DEBIAN_10_0: [(&str, &str); 11] = [
+    ("channeltimeout", "none"),
+    (
+        "ciphers",
+        "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes192-ctr,\
+aes256-ctr",
+    ),
+    ("debianbanner", "yes"),
+    ("ipqos", "ef cs1"),
+    (
+        "kexalgorithms",
+        "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,\
+curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521",
+    ),
+    ("pamservicename", "sshd"),
+    (
+        "persourcepenalties",
+        "\
+crash:90 authfail:5 noauth:1 grace-exceeded:10 refuseconnection:10 max:600 min:15 max-sources4:65536 max-sources6:65536 overflow:permissive overflow6:permissive",
+    ),
+    ("persourcepenaltyexemptlist", "none"),
+    ("refuseconnection", "no"),
+    ("sshdauthpath", "/usr/lib/openssh/sshd-auth"),
+    ("sshdsessionpath", "/usr/lib/openssh/sshd-session"),
+];
+/// Debian 11's public key algorithms.
+const KEY_ALGORITHMS_8_4: &str = "ecdsa-sha2-nistp256-cert-v01@openssh.com,ecdsa-sha2-nistp384-cert-v01@openssh.com,\
+ecdsa-sha2-nistp521-cert-v01@openssh.com,sk-ecdsa-sha2-nistp256-cert-v01@openssh.com,\
+ssh-ed25519-cert-v01@openssh.com,sk-ssh-ed25519-cert-v01@openssh.com,\
+rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com,ssh-rsa-cert-v01@openssh.com,\
+ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,\
+ssh-ed25519,sk-ssh-ed25519@openssh.com,rsa-sha2-512,rsa-sha2-256,ssh-rsa";
 
 /// The server's effective configuration; `None` where there is none.
 pub(crate) fn inspect(files: &Files<'_>, packages: &[Package]) -> Option<SshServer> {
@@ -267,7 +345,7 @@ pub(crate) fn inspect(files: &Files<'_>, packages: &[Package]) -> Option<SshServ
         return None;
     }
     let version = installed_version(packages);
-    let mut parser = Parser::new(files, compiled_lists(version.as_deref()));
+    let mut parser = Parser::new(files, compiled_defaults(version.as_deref()));
     parser.include(MAIN, Block::Global, 0);
     let settings = if parser.errors.is_empty() { parser.settings() } else { Vec::new() };
     Some(SshServer {
@@ -295,9 +373,18 @@ fn installed_version(packages: &[Package]) -> Option<String> {
     found.map(|package| package.full_version.clone())
 }
 
-fn compiled_lists(version: Option<&str>) -> &'static [(&'static str, &'static str)] {
+/// The defaults of one build, part by part.
+type Compiled = &'static [&'static [(&'static str, &'static str)]];
+
+fn compiled_defaults(version: Option<&str>) -> Compiled {
     match version {
-        Some(version) if version.contains("9.2p1-2+deb12") => &DEBIAN_9_2,
+        Some(version) if version.contains("8.4p1-") && version.contains("+deb11") => {
+            &[&DEBIAN, &DEBIAN_BEFORE_10, &DEBIAN_8_4]
+        }
+        Some(version) if version.contains("9.2p1-") && version.contains("+deb12") => {
+            &[&DEBIAN, &DEBIAN_BEFORE_10, &DEBIAN_SINCE_9, &DEBIAN_9_2]
+        }
+        Some(version) if version.contains("10.0p1-") => &[&DEBIAN, &DEBIAN_SINCE_9, &DEBIAN_10_0],
         _ => &[],
     }
 }
@@ -314,7 +401,7 @@ enum Block {
 
 struct Parser<'a, 'b> {
     files: &'a Files<'b>,
-    compiled: &'static [(&'static str, &'static str)],
+    compiled: Compiled,
     values: BTreeMap<&'static str, Vec<(String, String)>>,
     overrides: BTreeMap<&'static str, Vec<(String, String)>>,
     match_blocks: Vec<String>,
@@ -324,7 +411,7 @@ struct Parser<'a, 'b> {
 }
 
 impl<'a, 'b> Parser<'a, 'b> {
-    fn new(files: &'a Files<'b>, compiled: &'static [(&'static str, &'static str)]) -> Self {
+    fn new(files: &'a Files<'b>, compiled: Compiled) -> Self {
         Self {
             files,
             compiled,
@@ -451,14 +538,29 @@ impl<'a, 'b> Parser<'a, 'b> {
             Kind::Lines => one(first),
             Kind::MaxStartups => one(max_startups(&first).ok_or_else(bad)?),
             Kind::RekeyLimit => one(rekey_limit(&words).ok_or_else(bad)?),
-            Kind::IpQos => one(format!("{first} {}", words.get(1).unwrap_or(&first))),
+            Kind::IpQos => {
+                let [interactive, bulk] = [&first, words.get(1).unwrap_or(&first)].map(|word| self.quality(word));
+                one(format!("{interactive} {bulk}"))
+            }
             Kind::Deprecated => Ok(Vec::new()),
         }
     }
 
+    fn compiled_default(&self, name: &str) -> Option<&'static str> {
+        let found = self.compiled.iter().copied().flatten().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
+    }
+
+    /// A class of service. Builds whose default is a DSCP class take the type-of-service names of old as `none`.
+    fn quality<'w>(&self, word: &'w str) -> &'w str {
+        let is_old = ["lowdelay", "throughput", "reliability"].iter().any(|old| old.eq_ignore_ascii_case(word));
+        let takes_old = self.compiled_default("ipqos").is_none_or(|default| default.starts_with("lowdelay"));
+        if is_old && !takes_old { "none" } else { word }
+    }
+
     /// Derives a list from the compiled one; where that is not known, the list stands as written.
     fn algorithms(&self, name: &str, text: &str) -> String {
-        let default = self.compiled.iter().find(|(known, _)| *known == name).map(|(_, list)| *list);
+        let default = self.compiled_default(name);
         let Some(default) = default else { return text.to_owned() };
         let operands = |rest: &str| rest.split(',').map(str::to_owned).collect::<Vec<_>>();
         let mut list: Vec<String> = default.split(',').map(str::to_owned).collect();
@@ -486,7 +588,7 @@ impl<'a, 'b> Parser<'a, 'b> {
         for (name, values) in std::mem::take(&mut self.overrides) {
             self.values.insert(name, values);
         }
-        let compiled = self.compiled.iter().map(|(name, value)| (*name, *value));
+        let compiled = self.compiled.iter().copied().flatten().copied();
         let defaults = keywords().filter_map(|(name, _, default)| Some((*name, (*default)?))).chain(compiled);
         for (name, value) in defaults.chain([("port", "22")]) {
             self.values.entry(name).or_insert_with(|| vec![(value.to_owned(), "default".to_owned())]);
@@ -713,6 +815,45 @@ mod tests {
         assert_eq!(values("logingracetime"), ["90"]);
         assert_eq!(values("permitrootlogin"), ["no"]);
         assert!(values("ciphers").is_empty(), "an unknown build's lists are not told");
+    }
+
+    /// As `sshd -T` of 8.4p1-5+deb11u3 and of 10.0p1-7+deb13u4 printed for these lines.
+    #[test]
+    fn lists_are_derived_from_those_of_the_build() {
+        let fixture = Fixture::new();
+        fixture.file("etc/ssh/sshd_config", "Ciphers +aes128-cbc\nMACs -*sha1*\nIPQoS lowdelay throughput\nKexAlgorithms ^diffie-hellman-group14-sha256\n");
+        let tree = fixture.tree();
+        let tell = |version: &str, key: &str| {
+            let mut packages = debian();
+            packages[0].full_version = version.to_owned();
+            let found = inspect(&Files::new(&tree), &packages).unwrap();
+            found.settings.into_iter().find(|setting| setting.key == key).map(|setting| setting.value)
+        };
+        let macs = "umac-64-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,umac-64@openssh.com,umac-128@openssh.com,hmac-sha2-256,hmac-sha2-512";
+        let cases = [
+            (
+                "1:8.4p1-5+deb11u3",
+                "ciphers",
+                "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-cbc",
+            ),
+            ("1:8.4p1-5+deb11u3", "ipqos", "lowdelay throughput"),
+            ("1:8.4p1-5+deb11u3", "macs", macs),
+            (
+                "1:10.0p1-7+deb13u4",
+                "ciphers",
+                "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-cbc",
+            ),
+            ("1:10.0p1-7+deb13u4", "ipqos", "none none"),
+            ("1:10.0p1-7+deb13u4", "macs", macs),
+            (
+                "1:10.0p1-7+deb13u4",
+                "kexalgorithms",
+                "diffie-hellman-group14-sha256,mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521",
+            ),
+        ];
+        for (version, key, expected) in cases {
+            assert_eq!(tell(version, key).as_deref(), Some(expected), "{version} {key}");
+        }
     }
 
     #[test]
