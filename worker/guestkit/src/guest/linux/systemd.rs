@@ -213,8 +213,14 @@ impl<'a, 'b> Manager<'a, 'b> {
             }
             let is_inside = self.directory_of(&target).is_some();
             if !is_inside {
-                // Linked from elsewhere on the disk.
-                return self.load(name, Some(index), target);
+                // Linked from elsewhere on the disk, perhaps through /etc/alternatives to a unit of another name.
+                match self.leads_to(&name, &target) {
+                    Some(other) => {
+                        name = other;
+                        continue;
+                    }
+                    None => return self.load(name, Some(index), target),
+                }
             }
             if last == name {
                 // A link to its own name: systemctl refuses to judge it.
@@ -223,6 +229,20 @@ impl<'a, 'b> Manager<'a, 'b> {
             name = last;
         }
         Found::Missing
+    }
+
+    /// The other unit that links of the same name outside the search path end at.
+    fn leads_to(&self, name: &str, target: &str) -> Option<String> {
+        let mut path = target.to_owned();
+        for _ in 0..ALIAS_DEPTH_MAX {
+            let (directory, last) = path.rsplit_once('/')?;
+            if last != name {
+                return Some(last).filter(|last| path != target && Name::parse(last).is_some()).map(str::to_owned);
+            }
+            let link = self.files.stat_link(&path).filter(|metadata| metadata.file_type == FileType::Symlink);
+            path = absolute(directory, &link.and_then(|_| self.files.link(&path))?);
+        }
+        None
     }
 
     fn load(&self, name: String, directory: Option<usize>, path: String) -> Found {
@@ -499,6 +519,31 @@ fn describe(unit: &mut Unit, file: &UnitFile) {
 mod tests {
     use super::*;
     use crate::guest::linux::fixture::Fixture;
+
+    /// `systemctl --root list-unit-files` of systemd 247 says so of Debian's iptables.service.
+    #[test]
+    fn a_link_through_alternatives_is_an_alias() {
+        let fixture = Fixture::new();
+        fixture.file("usr/lib/systemd/system/real.service", "[Install]\nWantedBy=a.target\n");
+        fixture.link("usr/lib/systemd/system/other.service", "/etc/alternatives/other.service");
+        fixture.link("etc/alternatives/other.service", "/lib/systemd/system/real.service");
+        fixture.link("usr/lib/systemd/system/loop.service", "/etc/alternatives/loop.service");
+        fixture.link("etc/alternatives/loop.service", "../alternatives/loop.service");
+        fixture.link("lib", "usr/lib");
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        let units = Manager::read(&files).unwrap().units();
+        let shown: Vec<_> =
+            units.iter().map(|unit| (unit.name.as_str(), unit.state.as_str(), unit.alias_of.as_deref())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("loop.service", "bad", None),
+                ("other.service", "alias", Some("real.service")),
+                ("real.service", "disabled", None),
+            ]
+        );
+    }
 
     /// States and presets as `systemctl --root list-unit-files` of systemd 252 printed them for this very tree.
     #[test]
