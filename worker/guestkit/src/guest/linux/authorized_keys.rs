@@ -24,6 +24,9 @@ pub(crate) struct Reader<'a, 'b> {
 impl<'a, 'b> Reader<'a, 'b> {
     /// `patterns` are the files that the server's configuration names, with its tokens `%h`, `%u`, `%U`.
     pub(crate) fn new(files: &'a Files<'b>, patterns: &'a [String]) -> Self {
+        if patterns.len() > PATTERNS_MAX {
+            files.warn("AuthorizedKeysFile", format!("files past the first {PATTERNS_MAX} are left out"));
+        }
         let patterns = patterns.get(..PATTERNS_MAX).unwrap_or(patterns);
         Self { files, patterns, known: HashMap::new(), told: 0 }
     }
@@ -77,7 +80,9 @@ fn key(line: &str, path: &str) -> Option<AuthorizedKey> {
     };
     let mut parts = rest.splitn(3, [' ', '\t']).filter(|part| !part.is_empty());
     let r#type = parts.next().filter(|word| is_key_type(word))?;
-    let blob = decode_base64(parts.next()?)?;
+    // The blob says its type again; sshd takes no key whose two types differ.
+    let blob =
+        decode_base64(parts.next()?).filter(|blob| string(blob).is_some_and(|(name, _)| name == r#type.as_bytes()))?;
     Some(AuthorizedKey {
         path: path.to_owned(),
         r#type: r#type.to_owned(),
@@ -179,7 +184,16 @@ mod tests {
         let with_options = format!("command=\"echo \\\"a b\\\"\",no-pty {ed25519}");
         let found = key(&with_options, "/k").unwrap();
         assert_eq!(found.options.as_deref(), Some("command=\"echo \\\"a b\\\"\",no-pty"));
-        for bad in ["", "# x", "ssh-rsa", "ssh-rsa !!!!", "option-only", "\"unterminated"] {
+        for bad in [
+            "",
+            "# x",
+            "ssh-rsa",
+            "ssh-rsa !!!!",
+            "ssh-rsa bogus",
+            "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAA",
+            "option-only",
+            "\"unterminated",
+        ] {
             assert!(key(bad, "/k").is_none(), "{bad:?}");
         }
     }

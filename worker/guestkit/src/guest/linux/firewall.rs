@@ -6,6 +6,9 @@ use crate::guest::report::Firewall;
 use super::files::Files;
 use super::os_release;
 
+/// Scripts that one rule set may include, and includes that one script may hold: honest ones have tens.
+const NFT_FILES_MAX: usize = 256;
+
 /// Every firewall that has configuration or is enabled.
 pub(crate) fn inspect(files: &Files<'_>, is_enabled: impl Fn(&str) -> bool) -> Vec<Firewall> {
     let mut found = Vec::new();
@@ -29,16 +32,22 @@ fn nftables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
     }
     let mut firewall = Firewall { r#type: "nftables".to_owned(), enabled, rules: Some(0), ..Firewall::default() };
     while let Some(path) = pending.pop() {
-        // An include that comes round again, or a hundredth one, says nothing new.
-        if firewall.sources.contains(&path) || firewall.sources.len() >= 100 {
+        if firewall.sources.contains(&path) {
             continue;
+        }
+        if firewall.sources.len() >= NFT_FILES_MAX {
+            files.warn(path, format!("scripts past the first {NFT_FILES_MAX} are left out"));
+            break;
         }
         let Some(text) = files.text(&path) else { continue };
         firewall.sources.push(path);
         let script = NftScript::read(&text);
         firewall.rules = firewall.rules.map(|rules| rules.saturating_add(script.rules));
         firewall.default_policies.extend(script.policies);
-        for include in script.includes.into_iter().take(100) {
+        if script.includes.len() > NFT_FILES_MAX {
+            files.warn("nft includes", format!("includes past the first {NFT_FILES_MAX} of a script are left out"));
+        }
+        for include in script.includes.into_iter().take(NFT_FILES_MAX) {
             let include = if include.starts_with('/') { include } else { format!("/etc/{include}") };
             pending.extend(files.glob(&include));
         }
@@ -79,7 +88,9 @@ impl NftScript {
             "include" => self.includes.push(text.trim_start_matches("include").trim().trim_matches('"').to_owned()),
             "type" if in_chain => self.hook(text),
             "policy" if in_chain => self.policy(text),
-            "add" if text.starts_with("add rule") => self.rules = self.rules.saturating_add(1),
+            "add" | "insert" | "replace" if text.split_whitespace().nth(1) == Some("rule") && !in_chain => {
+                self.rules = self.rules.saturating_add(1)
+            }
             _ if in_chain && !blocks.contains(&"after-set") => self.rules = self.rules.saturating_add(1),
             _ => {}
         }

@@ -36,7 +36,7 @@ pub(crate) fn parse_fstab(text: &str) -> Vec<FstabEntry> {
         .filter_map(|line| {
             let mut fields = line.split_whitespace();
             Some(FstabEntry {
-                spec: unescape(fields.next()?.trim_matches('"')),
+                spec: unescape(fields.next()?),
                 device: None,
                 path: unescape(fields.next()?),
                 r#type: fields.next().unwrap_or("auto").to_owned(),
@@ -146,11 +146,11 @@ mod tests {
     #[test]
     fn fstab_fields_are_unescaped_and_defaulted() {
         let found = parse_fstab(
-            "# c\nUUID=ab / ext4 rw,noatime 0 1\n/dev/sdb1 /my\\040data xfs\nbad\n\tLABEL=x none swap sw\n",
+            "# c\nUUID=\"ab\" / ext4 rw,noatime 0 1\n/dev/sdb1 /my\\040data xfs\nbad\n\tLABEL=x none swap sw\n",
         );
         assert_eq!(found.len(), 3);
         assert_eq!((found[0].pass, found[0].options.join(" ")), (1, "rw noatime".to_owned()));
-        assert_eq!(found[1].path, "/my data");
+        assert_eq!((found[0].spec.as_str(), found[1].path.as_str()), ("UUID=\"ab\"", "/my data"));
         assert_eq!(found[1].options, ["defaults"]);
     }
 

@@ -13,16 +13,24 @@ const FILES_MAX: usize = 1_000;
 /// The interfaces of every stanza.
 pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
     let mut pending = vec!["/etc/network/interfaces".to_owned()];
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut found = Found::default();
     while let Some(path) = pending.pop() {
-        if seen.contains(&path) || seen.len() >= FILES_MAX {
+        if seen.contains(&path) {
             continue;
+        }
+        if seen.len() >= FILES_MAX {
+            files.warn(path, format!("sourced files past the first {FILES_MAX} are left out"));
+            break;
         }
         let Some(text) = files.text(&path) else { continue };
         let sourced = parse(&text, &path, &mut found);
-        seen.push(path);
-        for (is_directory, pattern) in sourced {
+        if sourced.len() > FILES_MAX {
+            files.warn(path.as_str(), format!("`source` lines past the first {FILES_MAX} are left out"));
+        }
+        seen.insert(path);
+        let mut next = Vec::new();
+        for (is_directory, pattern) in sourced.into_iter().take(FILES_MAX) {
             let pattern = if pattern.starts_with('/') { pattern } else { format!("/etc/network/{pattern}") };
             for path in files.glob(&pattern) {
                 if is_directory {
@@ -30,14 +38,17 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
                     let is_plain =
                         |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
                     let names = files.names(&path).into_iter().filter(is_plain);
-                    pending.extend(names.map(|name| format!("{path}/{name}")));
+                    next.extend(names.map(|name| format!("{path}/{name}")));
                 } else {
-                    pending.push(path);
+                    next.push(path);
                 }
             }
         }
+        // In the order they are written, which is that of the names.
+        pending.extend(next.into_iter().rev());
     }
     for interface in &mut found.interfaces {
+        name_vlan(interface);
         interface.automatic = Some(found.automatic.contains(&interface.name));
     }
     found.interfaces
@@ -63,7 +74,8 @@ fn parse(text: &str, path: &str, found: &mut Found) -> Vec<(bool, String)> {
                 found.automatic.extend(rest.split_whitespace().map(str::to_owned));
                 current = None;
             }
-            "source" | "source-directory" if sourced.len() >= FILES_MAX => {}
+            // One more than is read, so that the caller can tell of it.
+            "source" | "source-directory" if sourced.len() > FILES_MAX => {}
             "source" => sourced.push((false, rest.to_owned())),
             "source-directory" => sourced.push((true, rest.to_owned())),
             // The caller tells of interfaces past its bound.
@@ -103,6 +115,20 @@ fn stanza(rest: &str, path: &str, found: &mut Found) -> usize {
     index
 }
 
+/// `eth0.100` and `vlan100` say their VLAN by name (interfaces(5), "VLAN INTERFACES").
+fn name_vlan(interface: &mut NetworkInterface) {
+    let dotted = interface.name.rsplit_once('.').map(|(parent, id)| (Some(parent.to_owned()), id));
+    let prefixed = || interface.name.strip_prefix("vlan").map(|id| (None, id));
+    let Some((parent, id)) = dotted.or_else(prefixed) else { return };
+    // IEEE 802.1Q has twelve bits.
+    let Some(id) = id.parse::<u32>().ok().filter(|id| *id < 4_096) else { return };
+    if parent.is_some() || interface.parent.is_some() {
+        interface.kind = Some("vlan".to_owned());
+        interface.vlan_id = interface.vlan_id.or(Some(id));
+        interface.parent = interface.parent.take().or(parent);
+    }
+}
+
 fn option(interface: &mut NetworkInterface, word: &str, rest: &str, mask: &mut Option<String>) {
     let words = || rest.split_whitespace().map(str::to_owned);
     match word {
@@ -135,6 +161,8 @@ fn option(interface: &mut NetworkInterface, word: &str, rest: &str, mask: &mut O
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::files::Files;
+    use super::super::super::fixture::Fixture;
     use super::super::tests::read;
 
     #[test]
@@ -150,6 +178,33 @@ mod tests {
             (found[0].kind.as_deref(), found[0].members.len(), found[0].automatic),
             (Some("bridge"), 2, Some(false))
         );
+    }
+
+    #[test]
+    fn vlans_are_told_by_their_names() {
+        let text = "iface eth0.100 inet static\n vlan-raw-device eth0\niface vlan7 inet manual\n vlan_raw_device eth1\niface en1.x inet dhcp\niface eth2.5 inet dhcp\n";
+        let found = read("etc/network/interfaces", text).interfaces;
+        let shown: Vec<_> =
+            found.iter().map(|found| (found.name.as_str(), found.vlan_id, found.parent.as_deref())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("en1.x", None, None),
+                ("eth0.100", Some(100), Some("eth0")),
+                ("eth2.5", Some(5), Some("eth2")),
+                ("vlan7", Some(7), Some("eth1")),
+            ]
+        );
+    }
+
+    #[test]
+    fn more_sources_than_are_read_give_a_warning() {
+        let fixture = Fixture::new();
+        fixture.file("etc/network/interfaces", "source /etc/network/none\n".repeat(1_001));
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        super::read(&files);
+        assert_eq!(files.into_warnings().len(), 1);
     }
 
     #[test]
