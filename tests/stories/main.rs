@@ -5,4 +5,5 @@ mod deaths;
 mod examples;
 mod folder;
 mod house;
+mod large_results;
 mod truth;

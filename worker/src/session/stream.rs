@@ -17,6 +17,7 @@ use guestkit_protocol::{convert, v1};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -25,11 +26,11 @@ use v1::session_request::Message as Say;
 use v1::session_response::Message as Hear;
 
 use super::machine::{Effect, Identity, Machine, Verdict};
+use super::upload;
 use crate::attempt::{self, Order, Settings, Stop};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::handlers::Registry;
-use crate::output::hex;
 use crate::shutdown::Shutdown;
 use crate::spool::Spool;
 use crate::{trace, wire, worker};
@@ -48,10 +49,6 @@ const BACKOFF_QUICK: Duration = Duration::from_millis(200);
 const QUICK_TRIES: u32 = 3;
 /// What a message has besides an outcome's result: ids, digests, and an error's message and details.
 const ENVELOPE_BYTES: usize = 64 << 10;
-/// How long to wait before an upload that failed is tried again.
-const UPLOAD_RETRY: Duration = Duration::from_secs(5);
-/// Bytes of one piece of an artifact, as the protocol bounds them.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// Serves coordinators until told to leave.
 ///
@@ -89,6 +86,7 @@ pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdow
         spool,
         outcomes: kept.into_iter().map(|outcome| (outcome.lease_id, Arc::new(outcome))).collect(),
         stops: HashMap::new(),
+        uploads: HashMap::new(),
         link: Link::Waiting { until: Instant::now() },
         failures: 0,
         coordinators: coordinators.clone(),
@@ -103,10 +101,8 @@ enum Event {
     Progress(u64, v1::Progress),
     /// Over; with an outcome unless it was abandoned.
     Finished(u64, Option<Arc<v1::Outcome>>),
-    /// An outcome whose report was uploaded, ready to be said.
+    /// An outcome whose report was uploaded, or cannot be, ready to be said.
     Uploaded(Box<v1::Outcome>),
-    /// An outcome whose report was not uploaded, and the bytes that may go inline.
-    UploadFailed(u64, u64),
 }
 
 type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Box<Opened>>> + Send>>;
@@ -151,6 +147,8 @@ struct Session {
     /// Those that are not acknowledged; also on disk, unless the disk refused them.
     outcomes: HashMap<u64, Arc<v1::Outcome>>,
     stops: HashMap<u64, oneshot::Sender<Stop>>,
+    /// Reports on their way.
+    uploads: HashMap<u64, AbortHandle>,
     link: Link,
     failures: u32,
     coordinators: Endpoints,
@@ -264,7 +262,6 @@ impl Session {
                 self.machine.on_finished(now, lease, kept);
             }
             Event::Uploaded(outcome) => self.send(Say::Outcome(*outcome)),
-            Event::UploadFailed(lease, inline_bytes_max) => self.deliver(lease, inline_bytes_max),
         }
     }
 
@@ -377,27 +374,23 @@ impl Session {
             return self.send(Say::Outcome((*outcome).clone()));
         }
         let Link::Up { opened, .. } = &self.link else { return };
-        let channel = opened.channel.clone();
+        let by_reference = upload::by_reference(opened.channel.clone(), outcome, bytes_max);
         let events = self.events.clone();
-        tokio::spawn(async move {
-            let event = match upload(channel, &outcome).await {
-                Ok(by_reference) => Event::Uploaded(Box::new(by_reference)),
-                Err(status) if status.code() == tonic::Code::Unimplemented => {
-                    Event::Uploaded(Box::new(without_reference(&outcome, bytes_max, &told(&status))))
-                }
-                Err(status) => {
-                    tracing::warn!(lease = lease_id, "a report could not be uploaded: {}", told(&status));
-                    tokio::time::sleep(UPLOAD_RETRY).await;
-                    Event::UploadFailed(lease_id, inline_bytes_max)
-                }
-            };
+        let uploading = tokio::spawn(async move {
             // The session may have ended meanwhile; then the next Welcome asks for it again.
-            let _ = events.send(event).await;
+            let _ = events.send(Event::Uploaded(Box::new(by_reference.await))).await;
         });
+        // One that goes on over an earlier stream's connection would keep this one from the artifact.
+        if let Some(earlier) = self.uploads.insert(lease_id, uploading.abort_handle()) {
+            earlier.abort();
+        }
     }
 
     fn forget(&mut self, lease_id: u64) {
         self.outcomes.remove(&lease_id);
+        if let Some(uploading) = self.uploads.remove(&lease_id) {
+            uploading.abort();
+        }
         let spool = Arc::clone(&self.spool);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = spool.forget(lease_id) {
@@ -442,7 +435,7 @@ impl Link {
     }
 }
 
-fn told(status: &tonic::Status) -> String {
+pub(super) fn told(status: &tonic::Status) -> String {
     Refusal::from_status(status)
         .map_or_else(|| format!("{}: {}", status.code(), status.message()), |refusal| refusal.to_string())
 }
@@ -530,7 +523,7 @@ fn log_end(result: &v1::JobResult) {
     }
 }
 
-fn outcome_of(lease_id: u64, result: &v1::JobResult) -> v1::Outcome {
+pub(super) fn outcome_of(lease_id: u64, result: &v1::JobResult) -> v1::Outcome {
     let status = match result.status.as_str() {
         "completed" => v1::OutcomeStatus::Completed,
         "cancelled" => v1::OutcomeStatus::Cancelled,
@@ -548,90 +541,12 @@ fn outcome_of(lease_id: u64, result: &v1::JobResult) -> v1::Outcome {
     }
 }
 
-/// Uploads a result that is too large for the session, and gives the outcome that names it.
-async fn upload(channel: Channel, outcome: &v1::Outcome) -> Result<v1::Outcome, tonic::Status> {
-    let artifact = v1::Artifact {
-        name: format!("{}.result", outcome.job_id),
-        media_type: "application/x-protobuf".into(),
-        size_bytes: outcome.result.len() as u64,
-        sha256: hex(&outcome.result_sha256),
-        ..Default::default()
-    };
-    let header = v1::ArtifactHeader { lease_id: outcome.lease_id, artifact: Some(artifact.clone()) };
-    let pieces = tokio_stream::iter(pieces(header, &outcome.result));
-    let stored = client::workers(channel).put_artifact(pieces).await?.into_inner().stored_bytes;
-    if stored != artifact.size_bytes {
-        let text = format!("the coordinator stored {stored} of {} bytes", artifact.size_bytes);
-        return Err(tonic::Status::data_loss(text));
-    }
-    let mut result = decoded(outcome);
-    result.report = None;
-    result.report_artifact = Some(artifact);
-    Ok(outcome_of(outcome.lease_id, &result))
-}
-
-/// The outcome where the coordinator stores no artifacts: a failure that says why, because a job must end. What the job
-/// wrote to its own destination stands, and is named in the result.
-fn without_reference(outcome: &v1::Outcome, bytes_max: u64, why: &str) -> v1::Outcome {
-    let bytes = outcome.result.len();
-    let text = format!("the report has {bytes} bytes, a session carries {bytes_max}, and it cannot be uploaded: {why}");
-    let failure = Failure::new(ErrorCode::LimitExceeded, text)
-        .with("limit", "inline_bytes_max")
-        .with("value", bytes_max)
-        .with("actual_bytes", bytes);
-    let mut result = decoded(outcome);
-    result.report = None;
-    result.status = "failed".into();
-    result.failed_at = result.completed_at.take();
-    result.error = Some(failure.to_job_error("export"));
-    outcome_of(outcome.lease_id, &result)
-}
-
-/// The result inside an outcome of our own making; the spool has checked what it read back.
-fn decoded(outcome: &v1::Outcome) -> v1::JobResult {
-    v1::JobResult::decode(outcome.result.as_slice()).unwrap_or_else(|_| v1::JobResult {
-        job_id: outcome.job_id.clone(),
-        error: outcome.error.clone(),
-        ..Default::default()
-    })
-}
-
-fn pieces(header: v1::ArtifactHeader, bytes: &[u8]) -> Vec<v1::PutArtifactRequest> {
-    let mut header = Some(header);
-    bytes
-        .chunks(PIECE_BYTES)
-        .enumerate()
-        .map(|(index, data)| v1::PutArtifactRequest {
-            header: header.take(),
-            offset: (index * PIECE_BYTES) as u64,
-            data: data.to_vec(),
-        })
-        .collect()
-}
-
 /// The wire's own protocol version must be the machine's.
 const _: () = assert!(super::machine::PROTOCOL_VERSION == convert::worker::PROTOCOL_VERSION);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn outcome_with(bytes: usize) -> v1::Outcome {
-        let echo = v1::EchoReport { message: Some("x".repeat(bytes)), ..Default::default() };
-        let report = Some(v1::job_result::Report::Echo(echo));
-        let completed_at = Some(prost_types::Timestamp::default());
-        let status = "completed".into();
-        outcome_of(7, &v1::JobResult { job_id: "job-00001".into(), status, completed_at, report, ..Default::default() })
-    }
-
-    #[test]
-    fn a_report_that_nothing_can_carry_still_ends_its_job() {
-        let ended = without_reference(&outcome_with(5 << 20), 1 << 20, "not served");
-        assert_eq!((ended.lease_id, ended.status()), (7, v1::OutcomeStatus::Failed));
-        assert_eq!(ended.error.as_ref().map(|error| error.code.as_str()), Some("LIMIT_EXCEEDED"));
-        let result = decoded(&ended);
-        assert!(ended.result.len() < 10_000 && result.report.is_none() && result.failed_at.is_some());
-    }
 
     #[test]
     fn the_first_tries_are_quick_and_none_waits_more_than_a_minute() {
