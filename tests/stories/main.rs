@@ -1,5 +1,8 @@
 //! Stories of the whole system, told with the programs a user runs: no fake peers, no fake disks.
 
+// Helpers of stories are tests: a panic is how they fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod bad_input;
 mod deaths;
 mod examples;
