@@ -12,6 +12,31 @@ pub(crate) fn packages<'a>(
     stanzas(status).filter_map(move |stanza| package(&stanza, distribution, codename))
 }
 
+/// What dpkg itself would stop at: a file that ends within a line or a stanza, and lines and stanzas that say nothing.
+pub(crate) fn flaw(status: &[u8]) -> Option<String> {
+    if status.last().is_some_and(|byte| *byte != b'\n') {
+        return Some("ends in the middle of a line; packages behind it are missing".to_owned());
+    }
+    let is_junk = |line: &&[u8]| {
+        !line.iter().all(u8::is_ascii_whitespace)
+            && !line.starts_with(b" ")
+            && !line.starts_with(b"\t")
+            && !line.contains(&b':')
+    };
+    let junk = status.split(|byte| *byte == b'\n').filter(is_junk).count();
+    let incomplete = stanzas(status).filter(|stanza| !is_complete(stanza)).count();
+    let wrong = junk.saturating_add(incomplete);
+    (wrong > 0).then(|| format!("{incomplete} stanzas are incomplete and {junk} lines are no fields"))
+}
+
+/// A name, a status of three words where there is one, and a version unless the package is not installed.
+fn is_complete(stanza: &Stanza<'_>) -> bool {
+    let status = stanza.text("Status").unwrap_or_else(|| "install ok installed".to_owned());
+    let state = status.split_whitespace().nth(2);
+    stanza.text("Package").is_some()
+        && state.is_some_and(|state| state == "not-installed" || stanza.text("Version").is_some())
+}
+
 /// One stanza: the fields in order, continuation lines joined with newlines.
 struct Stanza<'a> {
     fields: Vec<(&'a [u8], &'a [u8])>,
@@ -172,6 +197,23 @@ mod tests {
 
     fn parse(text: &str) -> Vec<Package> {
         packages(text.as_bytes(), Some("debian"), Some("bookworm")).collect()
+    }
+
+    #[test]
+    fn what_dpkg_would_stop_at_is_told() {
+        let whole = "Package: a\nStatus: install ok installed\nVersion: 1\n";
+        assert_eq!(flaw(whole.as_bytes()), None);
+        assert_eq!(flaw(b"Package: a\nStatus: unknown ok not-installed\n\nPackage: b\nVersion: 2\n"), None);
+        let cases = [
+            format!("{whole}\nPackage: b\nSta"),
+            format!("{whole}\nPackage: b\n"),
+            format!("{whole}\nPackage: b\nStatus: install ok\nVersion: 1\n"),
+            format!("{whole}\nnonsense\n\n{whole}"),
+            format!("{whole}\nVersion: 2\n"),
+        ];
+        for text in cases {
+            assert!(flaw(text.as_bytes()).is_some(), "{text:?}");
+        }
     }
 
     #[test]

@@ -97,10 +97,14 @@ fn read_dpkg(files: &Files<'_>, system: &OperatingSystem, report: &mut Packages,
         let room = PACKAGES_MAX.saturating_sub(before).saturating_add(1);
         found.extend(dpkg::packages(&status, distribution, codename).take(room));
         let has_stanza = found.len() > before;
-        if !has_stanza && status.iter().any(|byte| !byte.is_ascii_whitespace()) {
-            files.warn(&path, "holds no package stanza");
+        if !has_stanza {
+            let is_empty = status.iter().all(u8::is_ascii_whitespace);
+            files.warn(&path, if is_empty { "is empty" } else { "holds no package stanza" });
             report.databases.push(path);
             continue;
+        }
+        if let Some(flaw) = dpkg::flaw(&status) {
+            files.warn(&path, flaw);
         }
         read = true;
         if path.starts_with(DPKG_STATUS_DIRECTORY) {
