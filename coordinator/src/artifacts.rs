@@ -158,11 +158,10 @@ impl Artifacts {
         let claim = self.claim(&path)?;
         let folder = self.lease_folder(&key.job_id, key.lease);
         fs::create_dir_all(&folder).map_err(disk("make a folder for"))?;
-        let there = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_file());
-        if there(&whole) && length(&whole) == Some(size) {
+        if self.has(key, size)? {
             return Ok(Upload { place: Place::Kept, key: key.clone(), size, stored: size, _claim: claim });
         }
-        if !there(&path) && fs::read_dir(&folder).map_err(disk("list"))?.count() >= FILES_PER_LEASE_MAX {
+        if !path.exists() && fs::read_dir(&folder).map_err(disk("list"))?.count() >= FILES_PER_LEASE_MAX {
             return Err(ArtifactError::TooMany);
         }
         let file = File::options().create(true).append(true).open(&path).map_err(disk("write"))?;
@@ -187,9 +186,15 @@ impl Artifacts {
     }
 
     /// Whether the whole artifact is there, with `size` bytes.
-    #[must_use]
-    pub fn has(&self, key: &Key, size: u64) -> bool {
-        length(&self.path(key)) == Some(size)
+    ///
+    /// # Errors
+    /// When the disk does not tell.
+    pub fn has(&self, key: &Key, size: u64) -> Result<bool, ArtifactError> {
+        match self.path(key).symlink_metadata() {
+            Ok(found) => Ok(found.is_file() && found.len() == size),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(disk("look for")(source)),
+        }
     }
 
     /// The whole artifact for reading, and its bytes; `None` when it is not there.
@@ -257,10 +262,6 @@ impl Artifacts {
     fn path(&self, key: &Key) -> PathBuf {
         self.lease_folder(&key.job_id, key.lease).join(key.content.to_string())
     }
-}
-
-fn length(path: &Path) -> Option<u64> {
-    path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len())
 }
 
 /// Names in a folder; none of a folder that is not there.
@@ -428,7 +429,7 @@ mod tests {
         assert!(matches!(artifacts.begin(&key, 10), Err(ArtifactError::Busy { .. })));
         first.settle().unwrap();
         drop(first);
-        assert!(!artifacts.has(&key, 10));
+        assert!(!artifacts.has(&key, 10).unwrap());
         assert_eq!(read(&artifacts, &key), None);
 
         let mut second = artifacts.begin(&key, 10).unwrap();
@@ -438,7 +439,7 @@ mod tests {
         second.settle().unwrap();
         second.keep().unwrap();
         assert_eq!(read(&artifacts, &key).as_deref(), Some(&b"0123456789"[..]));
-        assert!(artifacts.has(&key, 10) && !artifacts.has(&key, 9));
+        assert!(artifacts.has(&key, 10).unwrap() && !artifacts.has(&key, 9).unwrap());
         // Again: it is there, and nothing is written.
         assert!(artifacts.begin(&key, 10).unwrap().is_whole());
     }
@@ -479,15 +480,15 @@ mod tests {
         for key in [&old, &new, &other] {
             put(&artifacts, key, b"a");
         }
-        assert!(!artifacts.has(&old, 1), "a later lease leaves what an earlier one made");
+        assert!(!artifacts.has(&old, 1).unwrap(), "a later lease leaves what an earlier one made");
         drop(artifacts.begin(&key("job-00001", 2, b"half"), 4).unwrap());
         artifacts.forget(&new.job_id, LeaseId(1));
-        assert!(artifacts.has(&new, 1), "a later lease's artifact is gone");
+        assert!(artifacts.has(&new, 1).unwrap(), "a later lease's artifact is gone");
 
         fs::write(folder.path().join("artifacts/..noise"), b"").unwrap();
         let counting = |job_id: &JobId| Ok::<_, ()>(if *job_id == new.job_id { vec![new.lease] } else { vec![] });
         artifacts.sweep(counting).unwrap();
-        assert!(artifacts.has(&new, 1) && !artifacts.has(&other, 1));
+        assert!(artifacts.has(&new, 1).unwrap() && !artifacts.has(&other, 1).unwrap());
         assert!(!folder.path().join("artifacts/job-00002").exists());
 
         artifacts.forget(&new.job_id, LeaseId(2));

@@ -70,10 +70,10 @@ impl ArtifactDesk {
     }
 
     /// Whether what an outcome refers to was uploaded under its lease.
-    pub(super) async fn has(&self, job_id: &JobId, lease: LeaseId, artifact: &v1::Artifact) -> bool {
-        let Some(content) = ContentHash::parse(&artifact.sha256) else { return false };
+    pub(super) async fn has(&self, job_id: &JobId, lease: LeaseId, artifact: &v1::Artifact) -> Result<bool, Refusal> {
+        let Some(content) = ContentHash::parse(&artifact.sha256) else { return Ok(false) };
         let (key, size) = (Key { job_id: job_id.clone(), lease, content }, artifact.size_bytes);
-        self.blocking(move |artifacts| Ok(artifacts.has(&key, size))).await.unwrap_or(false)
+        self.blocking(move |artifacts| artifacts.has(&key, size)).await
     }
 
     /// Removes what leases up to `last` left of a job.

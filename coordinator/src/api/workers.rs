@@ -321,7 +321,7 @@ impl Session<'_> {
         let status = state::outcome_from_wire(outcome.status)?;
         let session = self.session;
         let checked = match sound(&outcome, status, self.services.inline_bytes_max) {
-            Ok(Some(artifact)) => self.uploaded(&job_id, lease, &artifact).await,
+            Ok(Some(artifact)) => self.uploaded(&job_id, lease, &artifact).await?,
             checked => checked.map(drop),
         };
         if let Err(why) = checked {
@@ -344,14 +344,19 @@ impl Session<'_> {
         Ok(Input::Outcome { session, lease, job_id, status, failure, result: outcome.result.into() })
     }
 
-    /// Whether what an outcome refers to is there: one without its report must not count as complete.
-    async fn uploaded(&self, job_id: &JobId, lease: LeaseId, artifact: &v1::Artifact) -> Result<(), Failure> {
-        if self.services.artifacts.has(job_id, lease, artifact).await {
-            return Ok(());
+    /// Whether what an outcome refers to is there: one without its report must not count as complete. A disk that does not
+    /// tell ends the session; the worker says the outcome again in the next.
+    async fn uploaded(
+        &self,
+        job_id: &JobId,
+        lease: LeaseId,
+        artifact: &v1::Artifact,
+    ) -> Result<Result<(), Failure>, Refusal> {
+        if self.services.artifacts.has(job_id, lease, artifact).await? {
+            return Ok(Ok(()));
         }
-        let text =
-            format!("the outcome document refers to {:?}, which was not uploaded under its lease", artifact.name);
-        Err(Failure { code: ErrorCode::Internal, message: text.into() })
+        let text = "the outcome document refers to a report that was not uploaded under its lease";
+        Ok(Err(Failure { code: ErrorCode::Internal, message: text.into() }))
     }
 
     fn begin_trace(&self, lease: LeaseId, document: &v1::JobDocument, attempt: u32) {
