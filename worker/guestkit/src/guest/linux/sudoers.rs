@@ -14,7 +14,7 @@ const FILES_MAX: usize = 10_000;
 const ALIAS_DEPTH_MAX: usize = 32;
 
 /// Names that all rules may hold together: every rule repeats its users and hosts, so a small file could ask for gigabytes.
-const NAMES_MAX: usize = 1_000_000;
+const NAMES_MAX: usize = 200_000;
 /// Comparisons that working out who may do everything takes at most; aliases of aliases multiply.
 const STEPS_MAX: u32 = 20_000_000;
 
