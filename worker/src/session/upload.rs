@@ -124,6 +124,10 @@ fn decoded(outcome: &v1::Outcome) -> v1::JobResult {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use tonic::{Request, Response, Streaming};
+
     use super::*;
 
     fn outcome_with(bytes: usize) -> v1::Outcome {
@@ -156,6 +160,68 @@ mod tests {
             }
             assert_eq!(rest, outcome.result.get(from..).unwrap_or_default(), "{from}");
         }
+    }
+
+    /// A coordinator that keeps what comes and breaks the stream after every second piece.
+    #[derive(Debug, Default)]
+    struct Breaking {
+        stored: Mutex<Vec<u8>>,
+        streams: Mutex<u32>,
+    }
+
+    #[tonic::async_trait]
+    impl v1::workers_server::Workers for Breaking {
+        type SessionStream = tokio_stream::Empty<Result<v1::SessionResponse, Status>>;
+
+        async fn session(
+            &self,
+            _request: Request<Streaming<v1::SessionRequest>>,
+        ) -> Result<Response<Self::SessionStream>, Status> {
+            Ok(Response::new(tokio_stream::empty()))
+        }
+
+        async fn put_artifact(
+            &self,
+            request: Request<Streaming<v1::PutArtifactRequest>>,
+        ) -> Result<Response<v1::PutArtifactResponse>, Status> {
+            *self.streams.lock().unwrap() += 1;
+            let mut requests = request.into_inner();
+            let mut pieces = 0;
+            while let Some(request) = requests.message().await? {
+                assert_eq!(request.header.is_some(), request.data.is_empty());
+                let mut stored = self.stored.lock().unwrap();
+                if !request.data.is_empty() {
+                    assert_eq!(request.offset, stored.len() as u64);
+                    stored.extend(request.data);
+                    pieces += 1;
+                }
+                if pieces == 2 {
+                    return Err(Status::unavailable("broken"));
+                }
+            }
+            let stored_bytes = self.stored.lock().unwrap().len() as u64;
+            Ok(Response::new(v1::PutArtifactResponse { stored_bytes }))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_breaks_goes_on_where_it_broke() {
+        let peer = Arc::new(Breaking::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoints = client::Endpoints::new([format!("http://{}", listener.local_addr().unwrap())]).unwrap();
+        let service = v1::workers_server::WorkersServer::from_arc(Arc::clone(&peer));
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        let outcome = Arc::new(outcome_with(2 * PIECE_BYTES + 5));
+        let channel = client::connect(&endpoints).await.unwrap();
+
+        let said = by_reference(channel, Arc::clone(&outcome), 16_384).await;
+        assert_eq!(*peer.stored.lock().unwrap(), outcome.result);
+        assert_eq!(*peer.streams.lock().unwrap(), 4, "it asks, sends, asks again and sends the rest");
+        let result = decoded(&said);
+        assert_eq!((said.lease_id, said.status(), result.report), (7, v1::OutcomeStatus::Completed, None));
+        let referred = result.report_artifact.unwrap();
+        assert_eq!((referred.size_bytes, referred.sha256), (outcome.result.len() as u64, hex(&outcome.result_sha256)));
     }
 
     #[test]
