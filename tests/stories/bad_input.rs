@@ -97,7 +97,8 @@ fn one_name_is_one_job() {
 
 #[test]
 fn images_that_cannot_be_read_say_why() {
-    let house = House::new(&["one"]);
+    // A path beneath no worker's image roots is judged once workers had time to connect.
+    let house = House::with_coordinator(&["--image-root-patience-seconds", "0.5"], &["one"]);
     let cases = bad_images(&house);
     for (index, (image, code, words)) in cases.iter().enumerate() {
         let job_id = format!("bad-image-{index:02}");
@@ -124,7 +125,7 @@ fn bad_images(house: &House) -> Vec<(PathBuf, &'static str, &'static str)> {
     qemu_img(&["create", "-q", "-f", "vmdk"], &images.join("other.vmdk"));
     qemu_img(&["create", "-q", "-f", "raw"], &images.join("blank.raw"));
     vec![
-        (outside, "IMAGE_ACCESS_DENIED", "outside"),
+        (outside, "IMAGE_ACCESS_DENIED", "image root"),
         (images.join("link-out.qcow2"), "IMAGE_ACCESS_DENIED", "link-out"),
         (images.join("folder-out/passwd"), "IMAGE_ACCESS_DENIED", "passwd"),
         (images.join("missing.qcow2"), "IMAGE_NOT_FOUND", "missing.qcow2"),
