@@ -809,7 +809,7 @@ pub struct Apparmor {
     pub profiles: Vec<String>,
     /// Those that are linked in /etc/apparmor.d/disable.
     pub disabled: Vec<String>,
-    /// Those that are linked in /etc/apparmor.d/force-complain.
+    /// Those in complain mode: linked in /etc/apparmor.d/force-complain, or by the flags of their own profile.
     pub complain: Vec<String>,
 }
 

@@ -62,7 +62,10 @@ fn selinux(files: &Files<'_>) -> Option<Selinux> {
     })
 }
 
-/// Source: apparmor(7), aa-disable(8), aa-complain(8).
+/// Profiles that are read for their flags: distributions ship some hundreds.
+const PROFILES_MAX: usize = 2_000;
+
+/// Source: apparmor(7), apparmor.d(5), aa-disable(8), aa-complain(8).
 fn apparmor(files: &Files<'_>, enabled: bool) -> Option<Apparmor> {
     let installed =
         files.first_existing(&["/usr/sbin/apparmor_parser", "/lib/apparmor/functions", "/usr/lib/apparmor"]);
@@ -71,12 +74,41 @@ fn apparmor(files: &Files<'_>, enabled: bool) -> Option<Apparmor> {
         entry.file_type == Some(crate::filesystem::FileType::Regular) && !entry.name.starts_with('.')
     };
     let profiles = files.entries("/etc/apparmor.d").into_iter().filter(is_file).map(|entry| entry.name);
+    // The backups that apparmor_parser(8) leaves out.
+    let left_out = [".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-bak", ".rpmnew", ".rpmsave", "~"];
+    let is_profile = |name: &String| name != "README" && !left_out.iter().any(|end| name.ends_with(end));
+    let profiles: Vec<_> = profiles.filter(is_profile).collect();
+    if profiles.len() > PROFILES_MAX {
+        files.warn("/etc/apparmor.d", format!("flags of profiles past the first {PROFILES_MAX} are not read"));
+    }
+    let mut complain: BTreeSet<_> = files.names("/etc/apparmor.d/force-complain").into_iter().collect();
+    let complains =
+        |name: &&String| files.text(&format!("/etc/apparmor.d/{name}")).is_some_and(|text| complains(&text));
+    complain.extend(profiles.iter().take(PROFILES_MAX).filter(complains).cloned());
     Some(Apparmor {
         enabled,
-        profiles: profiles.filter(|name| name != "README" && !name.ends_with(".dpkg-new")).collect(),
         disabled: files.names("/etc/apparmor.d/disable"),
-        complain: files.names("/etc/apparmor.d/force-complain"),
+        complain: complain.into_iter().collect(),
+        profiles,
     })
+}
+
+/// Whether a profile of the file's outermost level has the flag `complain`, which aa-complain(8) writes.
+fn complains(text: &str) -> bool {
+    let mut depth = 0_usize;
+    for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
+        if line.ends_with('{') {
+            let flags = line.split_once("flags=(").and_then(|(_, rest)| rest.split_once(')')).map(|(flags, _)| flags);
+            let has_flag = flags.is_some_and(|flags| flags.split([',', ' ']).any(|flag| flag == "complain"));
+            if depth == 0 && has_flag {
+                return true;
+            }
+            depth = depth.saturating_add(1);
+        } else if line.starts_with('}') {
+            depth = depth.saturating_sub(1);
+        }
+    }
+    false
 }
 
 /// The stacks that a login passes.
@@ -253,6 +285,23 @@ mod tests {
                 ("net.ipv4.conf.eth0/1.y", "5", "/usr/lib/sysctl.d/50-a.conf"),
             ]
         );
+    }
+
+    #[test]
+    fn profiles_complain_by_link_or_by_flag() {
+        let fixture = Fixture::new();
+        fixture.file("usr/sbin/apparmor_parser", "");
+        fixture.file(
+            "etc/apparmor.d/a",
+            "# flags=(complain) {\nprofile a /{usr/,}bin/a flags=(attach_disconnected,complain) {\n  /x r,\n}\n",
+        );
+        fixture.file("etc/apparmor.d/b", "/bin/b {\n  profile child flags=(complain) {\n  }\n}\n");
+        fixture.file("etc/apparmor.d/c", "/bin/c {\n}\n");
+        fixture.file("etc/apparmor.d/c.dpkg-old", "/bin/c flags=(complain) {\n}\n");
+        fixture.link("etc/apparmor.d/force-complain/c", "../c");
+        let tree = fixture.tree();
+        let found = apparmor(&Files::new(&tree), true).unwrap();
+        assert_eq!((found.profiles.join(","), found.complain.join(",")), ("a,b,c".to_owned(), "a,c".to_owned()));
     }
 
     #[test]

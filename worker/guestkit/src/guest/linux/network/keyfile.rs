@@ -15,7 +15,14 @@ const DIRECTORIES: [&str; 3] = [
 
 /// One interface for each connection.
 pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
-    let paths = DIRECTORIES.iter().flat_map(|directory| files.with_suffix(directory, ".nmconnection"));
+    let paths = DIRECTORIES.iter().flat_map(|directory| {
+        // Before 1.20 the files of the first directory had no extension, and they are read still.
+        let is_old = |name: &&String| *directory == DIRECTORIES[0] && !name.contains('.') && !name.ends_with('~');
+        let names = files.names(directory);
+        let taken =
+            names.iter().filter(|name| !name.starts_with('.') && (name.ends_with(".nmconnection") || is_old(name)));
+        taken.map(|name| format!("{directory}/{name}")).collect::<Vec<_>>()
+    });
     paths.filter_map(|path| connection(&files.text(&path)?, &path)).collect()
 }
 
@@ -87,5 +94,8 @@ mod tests {
         assert_eq!((found[0].gateways.join(","), found[0].dns_servers.len()), ("192.0.2.1".to_owned(), 2));
         assert!(!found[0].dhcp4 && found[0].dhcp6);
         assert_eq!((found[0].mtu, found[0].automatic), (Some(9000), Some(false)));
+        assert_eq!(read("etc/NetworkManager/system-connections/Wired 1", text).interfaces.len(), 1);
+        assert!(read("etc/NetworkManager/system-connections/lan.rpmsave", text).interfaces.is_empty());
+        assert!(read("usr/lib/NetworkManager/system-connections/lan", text).interfaces.is_empty());
     }
 }

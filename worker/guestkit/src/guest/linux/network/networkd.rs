@@ -6,7 +6,7 @@ use crate::guest::report::NetworkInterface;
 
 use super::super::files::Files;
 use super::super::unit::UnitFile;
-use super::interface;
+use super::{interface, is_yes};
 
 /// Of one file name the first directory's counts.
 const DIRECTORIES: [&str; 4] =
@@ -37,8 +37,8 @@ fn network(file: &UnitFile, path: &str, files: &Files<'_>) -> NetworkInterface {
     let stem = path.rsplit('/').next().unwrap_or_default();
     let mut found = interface("systemd-networkd", if name.is_empty() { stem } else { &name }, path);
     let dhcp = file.last("Network", "DHCP").unwrap_or_default();
-    found.dhcp4 = matches!(dhcp, "yes" | "ipv4" | "true" | "both");
-    found.dhcp6 = matches!(dhcp, "yes" | "ipv6" | "true" | "both");
+    found.dhcp4 = is_yes(dhcp) || matches!(dhcp, "ipv4" | "both" | "v4");
+    found.dhcp6 = is_yes(dhcp) || matches!(dhcp, "ipv6" | "both" | "v6");
     let texts = |section: &str, key: &str| file.values(section, key).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let words = |section: &str, key: &str| file.words(section, key).into_iter().map(str::to_owned).collect::<Vec<_>>();
     found.addresses = [texts("Network", "Address"), texts("Address", "Address")].concat();
