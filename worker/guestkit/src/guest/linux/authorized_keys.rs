@@ -173,6 +173,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::linux::fixture::Fixture;
 
     /// Fingerprints as `ssh-keygen -lf` of OpenSSH prints them for the same keys.
     #[test]
@@ -196,6 +197,16 @@ mod tests {
         ] {
             assert!(key(bad, "/k").is_none(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn more_key_files_than_are_read_give_a_warning() {
+        let fixture = Fixture::new();
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        Reader::new(&files, &vec!["x".to_owned(); PATTERNS_MAX]);
+        Reader::new(&files, &vec!["x".to_owned(); PATTERNS_MAX + 1]);
+        assert_eq!(files.into_warnings().len(), 1);
     }
 
     #[test]

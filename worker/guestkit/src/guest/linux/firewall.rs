@@ -88,8 +88,8 @@ impl NftScript {
             "include" => self.includes.push(text.trim_start_matches("include").trim().trim_matches('"').to_owned()),
             "type" if in_chain => self.hook(text),
             "policy" if in_chain => self.policy(text),
-            "add" | "insert" | "replace" if text.split_whitespace().nth(1) == Some("rule") && !in_chain => {
-                self.rules = self.rules.saturating_add(1)
+            "add" | "insert" if text.split_whitespace().nth(1) == Some("rule") && !in_chain => {
+                self.rules = self.rules.saturating_add(1);
             }
             _ if in_chain && !blocks.contains(&"after-set") => self.rules = self.rules.saturating_add(1),
             _ => {}
@@ -248,6 +248,20 @@ mod tests {
         let found = nft(text);
         assert_eq!(found.rules, Some(5));
         assert_eq!(found.default_policies, ["input=drop"]);
+    }
+
+    #[test]
+    fn rules_are_added_by_command_and_too_many_includes_are_told() {
+        assert_eq!(nft("add chain inet f c\nadd  rule inet f c accept; insert rule inet f c drop\nreplace rule inet f c handle 1 drop\n").rules, Some(2));
+        let fixture = Fixture::new();
+        fixture.file("etc/nftables.conf", "include \"/etc/n/*.nft\"\n");
+        for number in 0..300 {
+            fixture.file(&format!("etc/n/{number}.nft"), "");
+        }
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        assert_eq!(nftables(&files, true).unwrap().sources.len(), NFT_FILES_MAX);
+        assert_eq!(files.into_warnings().len(), 1);
     }
 
     #[test]
