@@ -495,7 +495,8 @@ impl<'a, 'b> Parser<'a, 'b> {
             Block::Conditional => return,
         };
         let known = table.entry(name).or_default();
-        let adds_up = matches!(kind, Kind::Entries | Kind::Lines);
+        // Of SetEnv, unlike AcceptEnv, the first line counts.
+        let adds_up = matches!(kind, Kind::Entries | Kind::Lines) && *name != "setenv";
         // Of the subsystems of one name the first counts.
         let is_repeated_subsystem = *name == "subsystem"
             && values.iter().any(|value| known.iter().any(|(other, _)| first_word(other) == first_word(value)));
@@ -515,6 +516,9 @@ impl<'a, 'b> Parser<'a, 'b> {
         let first = words.first().cloned().ok_or("missing argument")?;
         let bad = || format!("unsupported option \"{first}\"");
         let one = |value: String| Ok(vec![value]);
+        if words.len() > 1 && takes_one(kind) {
+            return Err("extra arguments at end of line".to_owned());
+        }
         match kind {
             Kind::Flag => one(choose(YES_NO, &first).ok_or_else(bad)?),
             Kind::Choice(choices) => one(choose(choices, &first).ok_or_else(bad)?),
@@ -523,6 +527,13 @@ impl<'a, 'b> Parser<'a, 'b> {
             Kind::Time if first == "none" => one(first),
             Kind::Time => one(seconds(&first).ok_or_else(bad)?.to_string()),
             Kind::Word => one(first),
+            Kind::Words if name == "pubkeyauthoptions" && !words.iter().all(|word| is_key_option(word)) => Err(bad()),
+            Kind::Words if name == "permitlisten" => {
+                // A port alone is one on every address.
+                let is_port = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+                let shown = words.iter().map(|word| if is_port(word) { format!("*:{word}") } else { word.clone() });
+                one(shown.collect::<Vec<_>>().join(" "))
+            }
             Kind::Words => one(words.join(" ")),
             Kind::Rest => one(rest.trim().trim_matches('"').to_owned()),
             Kind::Upper => one(match first.to_ascii_uppercase().as_str() {
@@ -552,10 +563,16 @@ impl<'a, 'b> Parser<'a, 'b> {
     }
 
     /// A class of service. Builds whose default is a DSCP class take the type-of-service names of old as `none`.
-    fn quality<'w>(&self, word: &'w str) -> &'w str {
+    fn quality(&self, word: &str) -> String {
+        let number = match word.strip_prefix("0x") {
+            Some(hexadecimal) => u8::from_str_radix(hexadecimal, 16).ok(),
+            None => word.parse().ok(),
+        };
+        let known = number.and_then(|number| QUALITIES.iter().find(|(_, value)| *value == number));
+        let word = known.map_or(word, |(name, _)| *name);
         let is_old = ["lowdelay", "throughput", "reliability"].iter().any(|old| old.eq_ignore_ascii_case(word));
         let takes_old = self.compiled_default("ipqos").is_none_or(|default| default.starts_with("lowdelay"));
-        if is_old && !takes_old { "none" } else { word }
+        if is_old && !takes_old { "none".to_owned() } else { word.to_ascii_lowercase() }
     }
 
     /// Derives a list from the compiled one; where that is not known, the list stands as written.
@@ -650,6 +667,54 @@ fn with_port(address: &str, port: &str) -> String {
     }
 }
 
+/// Whether anything behind the first argument is an error.
+fn takes_one(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Flag
+            | Kind::Choice(_)
+            | Kind::Number
+            | Kind::Octal
+            | Kind::Time
+            | Kind::Word
+            | Kind::Upper
+            | Kind::Algorithms
+            | Kind::MaxStartups
+    )
+}
+
+fn is_key_option(word: &str) -> bool {
+    ["none", "touch-required", "verify-required"].iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
+/// Classes of service and their numbers, as sshd_config(5), "IPQoS", names them (RFC 2474, RFC 2597, RFC 3246, RFC 1349).
+const QUALITIES: [(&str, u8); 24] = [
+    ("af11", 0x28),
+    ("af12", 0x30),
+    ("af13", 0x38),
+    ("af21", 0x48),
+    ("af22", 0x50),
+    ("af23", 0x58),
+    ("af31", 0x68),
+    ("af32", 0x70),
+    ("af33", 0x78),
+    ("af41", 0x88),
+    ("af42", 0x90),
+    ("af43", 0x98),
+    ("cs0", 0x00),
+    ("cs1", 0x20),
+    ("cs2", 0x40),
+    ("cs3", 0x60),
+    ("cs4", 0x80),
+    ("cs5", 0xa0),
+    ("cs6", 0xc0),
+    ("cs7", 0xe0),
+    ("ef", 0xb8),
+    ("lowdelay", 0x10),
+    ("throughput", 0x08),
+    ("reliability", 0x04),
+];
+
 fn first_word(text: &str) -> &str {
     text.split_whitespace().next().unwrap_or_default()
 }
@@ -729,7 +794,7 @@ fn max_startups(text: &str) -> Option<String> {
 /// Bytes and seconds.
 fn rekey_limit(words: &[String]) -> Option<String> {
     let bytes = match words.first()?.as_str() {
-        "default" | "none" => 0,
+        "default" => 0,
         text => {
             let unit = match text.chars().last()?.to_ascii_lowercase() {
                 'k' => 1_u64 << 10,
@@ -815,6 +880,32 @@ mod tests {
         assert_eq!(values("logingracetime"), ["90"]);
         assert_eq!(values("permitrootlogin"), ["no"]);
         assert!(values("ciphers").is_empty(), "an unknown build's lists are not told");
+    }
+
+    /// As `sshd -T` of 9.2p1-2+deb12u10 printed for these lines, or refused them.
+    #[test]
+    fn arguments_are_judged_as_sshd_does() {
+        let cases = [
+            ("IPQoS 0x10", Some("ipqos lowdelay lowdelay")),
+            ("IPQoS AF21 cs1", Some("ipqos af21 cs1")),
+            ("PermitListen 8080 localhost:9", Some("permitlisten *:8080 localhost:9")),
+            ("SetEnv X=1\nSetEnv Y=2", Some("setenv X=1")),
+            ("RekeyLimit default 1h", Some("rekeylimit 0 3600")),
+            ("RekeyLimit none", None),
+            ("PubkeyAuthOptions touch-required,verify-required", None),
+            ("PasswordAuthentication no yes", None),
+        ];
+        for (text, expected) in cases {
+            let fixture = Fixture::new();
+            fixture.file("etc/ssh/sshd_config", text);
+            let tree = fixture.tree();
+            let found = inspect(&Files::new(&tree), &debian()).unwrap();
+            let key = expected.unwrap_or_default().split(' ').next().unwrap_or_default();
+            let told: Vec<_> = found.settings.iter().filter(|setting| setting.key == key).collect();
+            let told: Vec<_> = told.iter().map(|setting| format!("{key} {}", setting.value)).collect();
+            assert_eq!(told.first().map(String::as_str), expected, "{text}: {:?}", found.errors);
+            assert!(told.len() <= 1 && found.errors.is_empty() == expected.is_some(), "{text}: {told:?}");
+        }
     }
 
     /// As `sshd -T` of 8.4p1-5+deb11u3 and of 10.0p1-7+deb13u4 printed for these lines.
