@@ -19,3 +19,12 @@ pub use error::{Error, Limit, Result};
 pub use guest::Tree;
 pub use limits::{Budget, Limits};
 pub use read_at::{Cursor, ReadAt, Slice, Source};
+
+/// What this engine reads, by the names that a job's required capabilities use: `disk.qcow2`, `fs.ext4`, `partition.gpt`.
+#[must_use]
+pub fn capabilities() -> Vec<String> {
+    let disks = image::Format::READ.map(|format| format!("disk.{}", format.name()));
+    let file_systems = filesystem::MOUNTED.map(|kind| format!("fs.{kind}"));
+    let tables = ["gpt", "mbr"].map(|kind| format!("partition.{kind}"));
+    disks.into_iter().chain(file_systems).chain(tables).collect()
+}

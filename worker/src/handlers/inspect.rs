@@ -16,10 +16,6 @@ use crate::output::{self, Destination, Layout};
 
 const OPERATION: &str = "guestkit.inspect";
 
-/// What the engine reads, by the names that `constraints.required_capabilities` uses: the formats that `image::open` opens,
-/// the tables that `partition::read` reads, the file systems that `filesystem::mount` mounts.
-const READS: [&str; 7] = ["disk.qcow2", "disk.raw", "fs.ext2", "fs.ext3", "fs.ext4", "partition.gpt", "partition.mbr"];
-
 /// Where the phases of an inspection begin, in percent, as the job protocol names them.
 const VALIDATION: f64 = 5.0;
 const INSPECTION: f64 = 20.0;
@@ -39,7 +35,7 @@ impl Handler for Inspect {
     }
 
     fn capabilities(&self) -> Vec<String> {
-        READS.iter().map(|&name| name.to_owned()).collect()
+        guestkit::capabilities()
     }
 
     fn run(&self, job: &Job<'_>, reporter: &mut Reporter<'_>) -> Result<Success, Failure> {

@@ -134,13 +134,16 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 /// A shared file system.
 pub type SharedFileSystem = Arc<dyn FileSystem>;
 
+/// Kinds of file system that [`mount`] reads, as blkid names them.
+pub const MOUNTED: [&str; 3] = ["ext2", "ext3", "ext4"];
+
 /// Mounts the file system that fills `source`; `probe` is what its superblock told.
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming a format or a feature that is not read; [`Error::Corrupt`]; limits and I/O.
 pub fn mount(source: Source, probe: &Probe, budget: &Arc<Budget>) -> Result<SharedFileSystem> {
     match probe.kind {
-        "ext2" | "ext3" | "ext4" => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
+        kind if MOUNTED.contains(&kind) => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
         other => Err(Error::unsupported(format!("file system {other}"))),
     }
 }

@@ -43,6 +43,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// The formats that [`super::open`] reads.
+    pub const READ: [Self; 2] = [Self::Raw, Self::Qcow2];
+
     /// The name users know, as `qemu-img` spells it where it reads the format; VHD is `vhd`, not `vpc`.
     #[must_use]
     pub const fn name(self) -> &'static str {
