@@ -66,7 +66,11 @@ fn step(name: &str) {
 /// nextest where it is installed (it bounds each test's time), cargo's own runner elsewhere; the same tests.
 fn tests(buf: &Path, corpus: Option<&Path>) -> Result<()> {
     let runner: &[&str] = match find("cargo-nextest") {
-        Some(_) => &["nextest", "run"],
+        Some(_) => {
+            // The examples in the documentation, which nextest leaves out.
+            shell(&cargo(), ["test", "--quiet", "--workspace", "--doc", "--locked"])?;
+            &["nextest", "run"]
+        }
         None => &["test"],
     };
     let mut command = Command::new(cargo());
@@ -76,9 +80,6 @@ fn tests(buf: &Path, corpus: Option<&Path>) -> Result<()> {
         None => command.env_remove("GUESTKIT_CORPUS"),
     };
     check(&mut command)?;
-    if find("cargo-nextest").is_some() {
-        shell(&cargo(), ["test", "--quiet", "--workspace", "--doc", "--locked"])?;
-    }
     Ok(())
 }
 
