@@ -4,15 +4,55 @@ use std::fs;
 use std::path::Path;
 
 use guestkit_processes::{Process, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::house::{binaries, example, small_guest, text};
+use crate::house::{binaries, echo, example, small_guest, text};
 
 fn start(folder: &Path, worker: &str, jobs: &Path, results: &Path) -> Process {
     let mut command = binaries().command("guestkit-worker");
     command.args(["--worker-id", worker, "--jobs-dir", text(jobs), "--results-dir", text(results)]);
     command.args(["--output-root", text(folder)]).current_dir(folder);
     Process::start(&mut command, &folder.join(format!("{worker}.log"))).unwrap()
+}
+
+fn result(results: &Path, job_id: &str) -> Option<Value> {
+    let text = fs::read(results.join(format!("{job_id}-result.json"))).ok()?;
+    Some(serde_json::from_slice(&text).unwrap())
+}
+
+/// Lays a document into the folder, whole at once, and waits for a result with this status.
+#[track_caller]
+fn run_document(jobs: &Path, results: &Path, document: &Value, status: &str) -> Value {
+    let job_id = document["job_id"].as_str().unwrap();
+    fs::write(jobs.join(".laid"), document.to_string()).unwrap();
+    fs::rename(jobs.join(".laid"), jobs.join(format!("{job_id}.json"))).unwrap();
+    until(&format!("result {status} of {job_id}"), || {
+        Ok(result(results, job_id).filter(|result| result["status"] == status))
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_refused_document_has_a_result_and_may_be_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (jobs, results) = (folder.path().join("jobs"), folder.path().join("results"));
+    fs::create_dir(&jobs).unwrap();
+    let mut worker = start(folder.path(), "mender", &jobs, &results);
+    let mut document = echo("mended-later-1", 0.0);
+    document["execution"] = json!({"priority": 11});
+    let refused = run_document(&jobs, &results, &document, "failed");
+    assert_eq!(refused["error"]["code"], "VALIDATION_ERROR");
+    assert_eq!(refused["error"]["details"]["problems"][0]["field"], "execution.priority");
+
+    document["execution"] = json!({"priority": 10});
+    run_document(&jobs, &results, &document, "completed");
+
+    // What completed stands, whatever is laid under its name afterwards.
+    document["execution"] = json!({"priority": 11});
+    fs::write(jobs.join("again.json"), document.to_string()).unwrap();
+    until("the refusal", || Ok(jobs.join("failed/again.json.reason.txt").is_file().then_some(()))).unwrap();
+    assert_eq!(result(&results, "mended-later-1").unwrap()["status"], "completed");
+    assert!(worker.terminate().unwrap().success());
 }
 
 #[test]
@@ -46,12 +86,13 @@ fn every_example_over_a_folder() {
         let supported = !name.contains("profile");
         let ended = if supported { "done" } else { "failed" };
         assert!(jobs.join(ended).join(name).is_file(), "{name} is not in {ended}: {}", worker.log());
+        let result = result(&results, job_id).unwrap();
+        assert_eq!(result["worker_id"], "demo-worker");
         if supported {
-            let result: Value =
-                serde_json::from_slice(&fs::read(results.join(format!("{job_id}-result.json"))).unwrap()).unwrap();
             assert_eq!(result["status"], "completed", "{name}");
-            assert_eq!(result["worker_id"], "demo-worker");
             assert!(result["data"].is_object(), "{name}");
+        } else {
+            assert_eq!(result["error"]["code"], "UNSUPPORTED_OPERATION", "{name}");
         }
     }
     assert!(jobs.join("failed/broken.json").is_file());

@@ -21,16 +21,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use guestkit_domain::{BootId, ErrorCode, WorkerProfile};
+use guestkit_domain::{BootId, ErrorCode, JobId, WorkerProfile};
 use guestkit_protocol::document::{self, CheckedJob, Source};
 use guestkit_protocol::status::{Reason, Refusal};
 use guestkit_protocol::{convert, v1};
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::attempt::{self, Order, Settings, Stop};
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::handlers::Registry;
 use crate::outcome;
 use crate::placement::{self, Unfit};
@@ -159,12 +161,13 @@ impl Folder {
         };
         let checked = match check(&bytes) {
             Ok(checked) => checked,
-            Err(refusal) => return self.fail(claim, &tell(&refusal)),
+            Err(refusal) => return self.refuse(claim, &bytes, &refused(&refusal), &tell(&refusal)),
         };
         if let Err(Unfit::Lacking(why) | Unfit::Elsewhere(why)) =
             placement::check(&checked.spec.placement, &self.profile)
         {
-            return self.fail(claim, &format!("VALIDATION_ERROR: {why}\n"));
+            let failure = Failure::new(ErrorCode::ValidationError, why.clone());
+            return self.refuse(claim, &bytes, &failure, &format!("{}: {why}\n", failure.code));
         }
         let job_id = checked.spec.job_id.as_str();
         let result_path = self.results.join(format!("{job_id}-result.json"));
@@ -182,9 +185,7 @@ impl Folder {
             Entry::Taken(why) => return self.fail(claim, &format!("{}: {why}\n", Reason::AlreadyExists)),
         };
         let result = self.attempts(&checked, slot, slots).await;
-        let mut text = serde_json::to_vec_pretty(&document::result_to_json(&result))?;
-        text.push(b'\n');
-        write_durably(&result_path, &text).with_context(|| format!("writing {}", result_path.display()))?;
+        write_result(&result_path, &result)?;
         self.conclude(claim, &result)?;
         drop(held);
         Ok(())
@@ -262,7 +263,7 @@ impl Folder {
         let (_nobody, stop) = oneshot::channel::<Stop>();
         let started = outcome::Start::now();
         attempt::run(&self.settings, order, stop, told).instrument(span).await.unwrap_or_else(|| {
-            let failure = crate::failure::Failure::new(ErrorCode::Internal, "the attempt was abandoned");
+            let failure = Failure::new(ErrorCode::Internal, "the attempt was abandoned");
             let result = outcome::without_answer(&failure, "", v1::Metrics::default());
             outcome::complete(result, &checked.document, self.settings.worker_id.as_str(), 1, started)
         })
@@ -274,6 +275,20 @@ impl Folder {
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         files::move_beside(&claim.path, &folder, &claim.name)
             .with_context(|| format!("moving {} to {}", claim.path.display(), folder.display()))
+    }
+
+    /// A document that is refused. Where it names its job, whoever waits for that job's result finds the refusal there.
+    fn refuse(&self, claim: &Claim, bytes: &[u8], failure: &Failure, why: &str) -> anyhow::Result<()> {
+        if let Some(job_id) = named(bytes) {
+            let path = self.results.join(format!("{job_id}-result.json"));
+            if let Some(_held) = self.ledger.enter_refused(&job_id, &path)? {
+                let document = v1::JobDocument { job_id: job_id.to_string(), ..Default::default() };
+                let result = outcome::without_answer(failure, "validation", v1::Metrics::default());
+                let worker_id = self.settings.worker_id.as_str();
+                write_result(&path, &outcome::complete(result, &document, worker_id, 0, outcome::Start::now()))?;
+            }
+        }
+        self.fail(claim, why)
     }
 
     /// A file that is no job for us: kept, with the reason beside it.
@@ -301,6 +316,30 @@ fn ended(status: &str) -> &'static str {
 
 fn check(bytes: &[u8]) -> Result<CheckedJob, Refusal> {
     document::check(document::parse(bytes)?, Source::Folder, wire::time_of(SystemTime::now()))
+}
+
+/// A refusal as an outcome tells it.
+fn refused(refusal: &Refusal) -> Failure {
+    let code = match refusal.reason {
+        Reason::UnsupportedOperation => ErrorCode::UnsupportedOperation,
+        _ => ErrorCode::ValidationError,
+    };
+    let problems = refusal.problems.iter();
+    let problems: Vec<_> = problems.map(|p| json!({"field": p.field, "description": p.description})).collect();
+    Failure::new(code, refusal.message.clone()).with("problems", problems)
+}
+
+/// The job that a refused document names, if it is a name at all.
+fn named(bytes: &[u8]) -> Option<JobId> {
+    let document: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let name = document.get("job_id").or_else(|| document.get("jobId"))?;
+    JobId::new(name.as_str()?).ok()
+}
+
+fn write_result(path: &Path, result: &v1::JobResult) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(&document::result_to_json(result))?;
+    text.push(b'\n');
+    write_durably(path, &text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// A refusal as a person reads it: the reason, then one line per field.

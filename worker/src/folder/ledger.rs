@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use guestkit_domain::JobId;
 use guestkit_protocol::document::CheckedJob;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,9 @@ use crate::output::hex;
 pub(super) struct Ledger {
     folder: PathBuf,
 }
+
+/// Stands for a fingerprint where the only result is that of a refusal: any document may still take the id.
+const REFUSED: &str = "refused";
 
 /// The right to run a job, for as long as it is kept.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl Ledger {
         let known = content(&mut id_lock)?;
         match status(result)?.as_deref() {
             None => {}
-            Some(_) if known != fingerprint => {
+            Some(_) if known != fingerprint && known != REFUSED => {
                 return Ok(Entry::Taken(format!(
                     "job {} has a result already, of another document: {}; use another job_id, or remove the result",
                     spec.job_id,
@@ -91,6 +95,17 @@ impl Ledger {
         replace(&mut id_lock, &fingerprint)?;
         locks.push(id_lock);
         Ok(Entry::New(HeldId { _locks: locks }))
+    }
+
+    /// Tries to take the id that a refused document names, for telling its refusal as a result; `None` where a job that was
+    /// not refused has it.
+    pub(super) fn enter_refused(&self, job_id: &JobId, result: &Path) -> io::Result<Option<HeldId>> {
+        let Some(mut id_lock) = lock(&self.folder.join(job_id.as_str()))? else { return Ok(None) };
+        if status(result)?.is_some() && content(&mut id_lock)? != REFUSED {
+            return Ok(None);
+        }
+        replace(&mut id_lock, REFUSED)?;
+        Ok(Some(HeldId { _locks: vec![id_lock] }))
     }
 }
 
