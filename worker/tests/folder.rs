@@ -125,8 +125,9 @@ fn what_is_no_job_is_kept_with_the_reason_and_costs_nobody_else_anything() {
         ("able.json", json!({"constraints": {"required_capabilities": ["fs.zfs"]}}), "VALIDATION_ERROR", "fs.zfs"),
         ("gpu.json", json!({"constraints": {"required_features": ["gpu"]}}), "VALIDATION_ERROR", "gpu"),
     ];
+    let bad = || echo("bad-job-0001", &json!({"message": "not fine"}));
     for (file, change, ..) in &refused {
-        folders.drop_job(file, &with(good(), change));
+        folders.drop_job(file, &with(bad(), change));
     }
     folders.drop_job(
         "elsewhere.json",
