@@ -156,7 +156,9 @@ fn what_is_no_job_is_kept_with_the_reason_and_costs_nobody_else_anything() {
     // For another worker: left where it is, and said so.
     worker.wait_for_log("left for another worker: it is for worker other");
     assert!(folders.path("jobs/elsewhere.json").exists());
-    assert_eq!(folders.count("results"), 1);
+    // The good job's result, and one for the name that the refused documents share.
+    assert_eq!(folders.result("bad-job-0001")["status"], "failed");
+    assert_eq!(folders.count("results"), 2);
 }
 
 #[test]
