@@ -480,6 +480,8 @@ impl<S: Store> Machine<S> {
                 self.documents.keep(job_id, document);
             }
         }
+        // Before the replies: who was answered and asks for the counts finds itself in them.
+        self.summarize();
         for (request, reply) in released.replies {
             if let Some(caller) = self.callers.remove(&request) {
                 // A caller that went away does not want the answer.
@@ -497,7 +499,6 @@ impl<S: Store> Machine<S> {
         if released.notices.iter().any(|notice| matches!(notice, Notice::WorkerChanged { .. })) {
             self.outlets.fleet.send_modify(|changes| *changes = changes.wrapping_add(1));
         }
-        self.summarize();
     }
 
     fn send(&mut self, session: SessionId, message: ToWorker) {
