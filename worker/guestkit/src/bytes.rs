@@ -33,6 +33,16 @@ pub(crate) fn has(bytes: &[u8], at: usize, magic: &[u8]) -> bool {
     slice(bytes, at, magic.len()) == Some(magic)
 }
 
+/// Bytes as lower-case hexadecimal digits without separators.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -120,6 +120,19 @@ impl fmt::Display for Limit {
 }
 
 impl Error {
+    /// The text with that of each cause behind it, for where only one line is left to tell.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            text.push_str(": ");
+            text.push_str(&source.to_string());
+            cause = source.source();
+        }
+        text
+    }
+
     /// A [`Error::Corrupt`], for the many places that report one.
     pub(crate) fn corrupt(structure: &'static str, offset: u64, reason: impl Into<String>) -> Self {
         Self::Corrupt { structure, offset, reason: reason.into() }

@@ -243,7 +243,7 @@ fn export(job: &Job<'_>, to: &Destination, layout: Layout, report: &Value) -> Re
 
 /// The engine's errors as outcomes. `stated` is the format the job stated, where it did.
 fn failure(error: &Error, stated: Option<Format>) -> Failure {
-    let text = with_causes(error);
+    let text = error.with_causes();
     match error {
         Error::Corrupt { structure, offset, reason } => Failure::new(ErrorCode::ImageCorrupt, text)
             .with("structure", *structure)
@@ -276,15 +276,4 @@ fn failure(error: &Error, stated: Option<Format>) -> Failure {
         }
         Error::Io { .. } => Failure::new(ErrorCode::Internal, text),
     }
-}
-
-fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }

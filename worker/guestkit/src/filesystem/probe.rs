@@ -3,8 +3,6 @@
 //! Magic numbers are short and stale ones stay behind, so each probe also checks what its format says must hold. What
 //! surrounds a file system (a RAID, a volume, encryption) is asked for first, because its content can look like one.
 
-use std::fmt::Write as _;
-
 use super::probes;
 use crate::error::Result;
 use crate::partition::uuid;
@@ -80,15 +78,6 @@ pub(crate) fn label_utf16(units: impl Iterator<Item = u16>) -> Option<String> {
     let text: String = char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
     let text = text.trim_end().to_owned();
     Some(text).filter(|text| !text.is_empty())
-}
-
-/// Bytes as lower-case hexadecimal digits without separators.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The parts of a device that most probes look at, read once.

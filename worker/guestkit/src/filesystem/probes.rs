@@ -3,8 +3,8 @@
 //! Each takes its facts from the format's own description: the kernel's on-disk headers, the vendor's specification, or
 //! ECMA's standards; the function's first line names it.
 
-use super::probe::{Probe, Usage, View, hex, label, label_utf16};
-use crate::bytes::{array, be_u16, be_u32, has, le_u16, le_u32, le_u64, slice};
+use super::probe::{Probe, Usage, View, label, label_utf16};
+use crate::bytes::{array, be_u16, be_u32, has, hex, le_u16, le_u32, le_u64, slice};
 use crate::error::Result;
 
 type Found = Result<Option<Probe>>;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::disk::{Device, Disk};
-use crate::error::Error;
 use crate::filesystem::{SharedFileSystem, Usage};
 use crate::guest::linux::{self, Module};
 use crate::guest::report::{
@@ -190,24 +189,13 @@ fn mount_all(disk: &Disk, report: &mut InspectReport) -> BTreeMap<String, Shared
                 Err(error) => report.warnings.push(Warning {
                     r#where: device.name.clone(),
                     what: filesystem.r#type.clone().unwrap_or_default(),
-                    why: with_causes(&error),
+                    why: error.with_causes(),
                 }),
             }
         }
         report.filesystems.push(filesystem);
     }
     mounted
-}
-
-fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
 
 fn filesystem(device: &Device) -> Filesystem {

@@ -1,6 +1,5 @@
 //! The SHA-256 of an image file as it lies.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::file::HostFile;
 use super::open::ImageOpener;
+use crate::bytes::hex;
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits};
 use crate::read_at::ReadAt as _;
@@ -44,10 +44,5 @@ pub fn sha256(
         done = done.saturating_add(length as u64);
         progress(done, total)?;
     }
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex(&hash.finalize()))
 }
