@@ -110,6 +110,14 @@ impl Process {
         self.wait()
     }
 
+    /// How it ended, when it has.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
     /// Waits until it ends by itself.
     ///
     /// # Errors

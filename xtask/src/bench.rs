@@ -39,7 +39,7 @@ pub(crate) fn run(image: Option<PathBuf>, jobs: u32, runs: u32) -> Result<()> {
 }
 
 /// Processor, cores, memory and kernel.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();

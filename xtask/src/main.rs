@@ -1,6 +1,7 @@
 //! The project's chores, one file each; `cargo xtask --help` lists them.
 
 mod bench;
+mod chaos;
 mod demo;
 mod fixtures;
 mod schema;
@@ -49,6 +50,8 @@ enum Chore {
         #[arg(long, default_value_t = 5)]
         runs: u32,
     },
+    /// Kill and freeze real processes while jobs go through them, and prove that each job ended exactly once (release build).
+    Chaos(chaos::Chaos),
     /// Run the scheduler's simulation over many seeds.
     Simulate {
         /// How many seeds.
@@ -81,6 +84,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Demo { image } => demo::run(image),
         Chore::Test { corpus } => test::run(corpus),
         Chore::Bench { image, jobs, runs } => bench::run(image, jobs, runs),
+        Chore::Chaos(asked) => chaos::run(&asked),
         Chore::Simulate { seeds, steps } => simulate::run(seeds, steps),
         Chore::Fixtures => fixtures::run(),
         Chore::Schema => schema::run(),

@@ -1,0 +1,157 @@
+//! The users of a storm: they submit, cancel and retry, and do not give up.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use guestkit_protocol::status::{Reason, Refusal};
+use guestkit_protocol::v1;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+use v1::JobState;
+
+use crate::door::Door;
+use crate::follower::Shared;
+use crate::plan::Planned;
+
+/// Submissions under way at once.
+const SUBMITTERS: usize = 32;
+/// Exit codes of `guestkit` (its README table): completed, not completed, no coordinator reached.
+const COMPLETED: i32 = 0;
+const UNREACHABLE: i32 = 4;
+
+/// Submits each job at its time, and cancels those that are to be cancelled. Ends when every submission is acknowledged;
+/// tells what was answered otherwise than it may be.
+pub(crate) async fn submit(door: Door, jobs: Arc<Vec<Planned>>) -> Vec<String> {
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for first in 0..SUBMITTERS {
+        let (door, jobs) = (door.clone(), Arc::clone(&jobs));
+        tasks.spawn(async move {
+            let mut faults = Vec::new();
+            let mut cancels = JoinSet::new();
+            for job in jobs.iter().skip(first).step_by(SUBMITTERS) {
+                sleep_until((started + job.at).into()).await;
+                faults.extend(submit_one(&door, job).await.err());
+                if let Some(after) = job.cancel_after {
+                    cancels.spawn(cancel(door.clone(), job.job_id.clone(), after));
+                }
+            }
+            faults.extend(cancels.join_all().await.into_iter().filter_map(Result::err));
+            faults
+        });
+    }
+    tasks.join_all().await.into_iter().flatten().collect()
+}
+
+async fn submit_one(door: &Door, job: &Planned) -> Result<(), String> {
+    let send = async || {
+        let answer = door.clone().call(async |mut jobs| jobs.submit(job.document.clone()).await).await;
+        let taken = answer.map_err(|status| format!("submission of {} refused: {status}", job.job_id))?;
+        let taken = taken.into_inner().job.unwrap_or_default().job_id;
+        if taken == job.job_id { Ok(()) } else { Err(format!("{} was taken as {taken}", job.job_id)) }
+    };
+    if job.twice {
+        let (first, second) = tokio::join!(send(), send());
+        return first.and(second);
+    }
+    send().await
+}
+
+async fn cancel(mut door: Door, job_id: String, after: Duration) -> Result<(), String> {
+    tokio::time::sleep(after).await;
+    let request = v1::CancelRequest { job_id: job_id.clone(), reason: "the storm's user".into() };
+    match door.call(async |mut jobs| jobs.cancel(request.clone()).await).await {
+        Ok(_) => Ok(()),
+        Err(status) if reason(&status) == Some(Reason::AlreadyOver) => Ok(()),
+        Err(status) => Err(format!("cancel of {job_id} refused: {status}")),
+    }
+}
+
+fn reason(status: &tonic::Status) -> Option<Reason> {
+    Refusal::from_status(status).map(|refusal| refusal.reason)
+}
+
+/// Gives new attempts to the jobs that are to have them, each when it is over for the first time.
+pub(crate) async fn retry(mut door: Door, jobs: Arc<Vec<Planned>>, told: Shared) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut waiting: Vec<&str> = jobs.iter().filter(|job| job.retried).map(|job| job.job_id.as_str()).collect();
+    while !waiting.is_empty() {
+        let over = |job_id: &&str| told.lock().unwrap().state(job_id).is_some_and(is_over);
+        let (ready, rest): (Vec<&str>, Vec<&str>) = waiting.into_iter().partition(over);
+        waiting = rest;
+        for job_id in ready {
+            let request = v1::RetryRequest { job_id: job_id.to_owned() };
+            match door.call(async |mut jobs| jobs.retry(request.clone()).await).await {
+                Ok(_) => {}
+                // An answer that was lost on its way: the job has its new attempts.
+                Err(status) if reason(&status) == Some(Reason::NotOver) => {}
+                Err(status) => faults.push(format!("retry of {job_id} refused: {status}")),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    faults
+}
+
+/// Whether a job is over.
+pub(crate) fn is_over(state: JobState) -> bool {
+    matches!(state, JobState::Completed | JobState::Failed | JobState::Cancelled | JobState::Timeout)
+}
+
+/// Somebody at a terminal: `guestkit submit --watch`, one job after the other, and again where no coordinator was reached.
+/// Gives the jobs that were submitted; tells which commands did not end as they must.
+pub(crate) async fn type_commands(
+    guestkit: PathBuf,
+    endpoints: String,
+    folder: PathBuf,
+    name: String,
+    enough: Arc<AtomicBool>,
+) -> (Vec<String>, Vec<String>) {
+    let (mut jobs, mut faults) = (Vec::new(), Vec::new());
+    while !enough.load(Ordering::Relaxed) {
+        let job_id = format!("typed-{name}-{:04}", jobs.len());
+        let file = folder.join(format!("{job_id}.json"));
+        std::fs::write(&file, typed(&job_id)).unwrap();
+        jobs.push(job_id);
+        faults.extend(submit_and_watch(&guestkit, &endpoints, &file).await.err());
+    }
+    (jobs, faults)
+}
+
+fn typed(job_id: &str) -> String {
+    serde_json::json!({
+        "version": "1.0",
+        "job_id": job_id,
+        "kind": "VMOperation",
+        "operation": "system.echo",
+        "execution": {"max_attempts": 50, "retry_backoff": {"initial_seconds": 0.1, "max_seconds": 1.0}},
+        "payload": {"type": "system.echo.v1", "data": {"message": job_id, "duration_seconds": 0.3}},
+    })
+    .to_string()
+}
+
+async fn submit_and_watch(guestkit: &Path, endpoints: &str, file: &Path) -> Result<(), String> {
+    loop {
+        let output = tokio::process::Command::new(guestkit)
+            .args(["--coordinator", endpoints, "submit", "--watch", "-o", "json"])
+            .arg(file)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        // Longer than any job here can take, three losses included.
+        let Ok(output) = tokio::time::timeout(Duration::from_secs(240), output).await else {
+            return Err(format!("submit --watch {} hangs", file.display()));
+        };
+        let output = output.map_err(|error| error.to_string())?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(COMPLETED) => return Ok(()),
+            Some(UNREACHABLE) => {}
+            Some(1) if told.contains("WORKER_LOST") => return Ok(()),
+            code => return Err(format!("submit --watch {} ended with {code:?}: {told}", file.display())),
+        }
+    }
+}
