@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows the wire; stories that speak gRPC bring their own client.
 
+pub mod postgres;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

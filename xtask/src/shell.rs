@@ -41,11 +41,13 @@ pub(crate) fn require(needs: &[Need]) -> Result<()> {
     bail!("missing on this machine: {}; on Debian: apt-get install {}", programs.join(", "), packages.join(" "));
 }
 
-/// Where `program` lies on the PATH, the administrator's folders included.
+/// Where `program` lies on the PATH, the administrator's folders included, and those where Debian keeps PostgreSQL.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let postgres = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(postgres.filter_map(|version| Some(version.ok()?.path().join("bin"))))
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
 }

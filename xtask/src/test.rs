@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{Need, cargo, check, find, require, root, run as shell, say, target_dir};
 
 /// Tools of the tests themselves; the product needs none of them.
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     Need { program: "qemu-img", package: "qemu-utils" },
     Need { program: "qemu-io", package: "qemu-utils" },
     Need { program: "blkid", package: "util-linux" },
@@ -21,6 +21,7 @@ const NEEDS: [Need; 11] = [
     Need { program: "zstd", package: "zstd" },
     Need { program: "node", package: "nodejs" },
     Need { program: "npm", package: "npm" },
+    Need { program: "initdb", package: "postgresql" },
 ];
 
 /// The gRPC client that is not ours, and the linter of the contract.

@@ -6,6 +6,7 @@
 
 mod codec;
 mod events;
+mod postgres;
 mod read;
 mod sqlite;
 
@@ -16,6 +17,7 @@ use guestkit_scheduler::{JobEntry, Ledger, Record, Want};
 use tokio::sync::Semaphore;
 
 pub use codec::{CodecError, state_number, state_of};
+pub use postgres::{Candidate, Follower, Leader, Postgres, PostgresError};
 pub use read::{JobFilter, JobNo, Page, PageToken, PageTokenError, StoredEvent, StoredJob};
 pub use sqlite::{SqliteReader, SqliteStore};
 
@@ -33,6 +35,14 @@ pub enum StoreError {
         action: &'static str,
         /// What SQLite says.
         source: rusqlite::Error,
+    },
+    /// PostgreSQL says no, or does not answer.
+    #[error("{action}")]
+    Postgres {
+        /// What was being done.
+        action: &'static str,
+        /// What is wrong.
+        source: PostgresError,
     },
     /// Something lies there that no version writes.
     #[error("read job {job}")]
@@ -70,9 +80,23 @@ impl StoreError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. } = self else { return false };
-        error.code == rusqlite::ErrorCode::DiskFull
+        match self {
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(error, _), .. } => {
+                error.code == rusqlite::ErrorCode::DiskFull
+            }
+            Self::Postgres { source, .. } => source.is_full(),
+            _ => false,
+        }
     }
+}
+
+// Databases have signed integers; revisions, leases and times stay below 2^63 for longer than anybody waits.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
 }
 
 /// The writing side.

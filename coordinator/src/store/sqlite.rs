@@ -16,10 +16,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 use super::codec::{self, state_number, state_of};
 use super::events;
 use super::read::{JobFilter, JobNo, Page, StoredEvent, StoredJob};
-use super::{CodecError, Epoch, ReadStore, Store, StoreError};
+use super::{CodecError, Epoch, ReadStore, Store, StoreError, signed, unsigned};
 
 /// Each brings the schema from the version before; `user_version` counts them. Never changed once released.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_jobs.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_jobs.sql")];
 
 /// How long to wait for a lock. Only a checkpoint of a reader, or a backup by hand, ever holds one.
 const BUSY: Duration = Duration::from_secs(5);
@@ -105,15 +105,6 @@ fn migrate(connection: &mut Connection) -> Result<()> {
         transaction.commit().map_err(failed("migrate the store"))?;
     }
     Ok(())
-}
-
-// SQLite has signed integers; revisions, leases and times stay below 2^63 for longer than anybody waits.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }
 
 impl Store for SqliteStore {
