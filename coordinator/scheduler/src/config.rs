@@ -33,6 +33,10 @@ pub struct Config {
     pub retry_after: Duration,
     /// How long a worker that was busy, or did not answer an offer, is given no other.
     pub pause: Duration,
+    /// How long workers that declined a job by their own fault are not asked again, at first; each time it is doubled.
+    pub declined_pause: Duration,
+    /// At most so long.
+    pub declined_pause_max: Duration,
     /// A namespace's jobs of one priority gain one level for each time this long in which none of them was started on the
     /// workers they wait for.
     pub ageing_step: Duration,
@@ -71,6 +75,9 @@ impl Default for Config {
             queue_max: 1_000_000,
             retry_after: Duration::from_secs(5),
             pause: Duration::from_secs(1),
+            // A mount that is made again, a process that is restarted.
+            declined_pause: Duration::from_secs(10),
+            declined_pause_max: Duration::from_secs(600),
             ageing_step: Duration::from_secs(600),
             weights: BTreeMap::new(),
             concurrency_limits: BTreeMap::new(),

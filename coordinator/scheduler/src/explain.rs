@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use guestkit_domain::{JobId, JobState, Time};
+use guestkit_domain::{JobId, JobState, Namespace, Time, WorkerId};
 
 use crate::Scheduler;
 use crate::fleet::{Worker, WorkerState};
@@ -24,7 +24,7 @@ pub struct Explanation {
     pub eligible_workers: u32,
     /// Connected workers.
     pub connected_workers: u32,
-    /// Jobs of its namespace, priority and requirements that go before it, counted up to 10,000.
+    /// Jobs of its namespace and requirements that go before it, counted up to 10,000.
     pub jobs_ahead: u64,
 }
 
@@ -32,12 +32,15 @@ pub struct Explanation {
 #[derive(Default)]
 struct Census {
     connected: u32,
+    /// Those that its pin or its pools leave.
+    asked: u32,
     eligible: u32,
     free: u32,
     busy: u32,
     draining: u32,
+    silent: u32,
     declined: u32,
-    unpinned: u32,
+    /// What those that were asked lack, and how many of them.
     missing: BTreeMap<Mismatch, u32>,
 }
 
@@ -48,25 +51,25 @@ impl Scheduler {
         let entry = self.ledger.job(job_id)?;
         let census = self.census(entry);
         let queued = matches!(entry.row.phase, Phase::Queued { .. });
-        let ahead = if queued { self.queue.ahead(entry, AHEAD_MAX) } else { 0 };
+        let position = if queued { self.queue.position(entry, AHEAD_MAX) } else { (0, 0) };
         Some(Explanation {
             state: entry.row.phase.state(),
-            reasons: self.reasons(entry, &census, ahead),
+            reasons: self.reasons(entry, &census, position),
             eligible_workers: census.eligible,
             connected_workers: census.connected,
-            jobs_ahead: ahead as u64,
+            jobs_ahead: position.0 as u64,
         })
     }
 
-    fn reasons(&self, entry: &JobEntry, census: &Census, ahead: usize) -> Vec<String> {
+    fn reasons(&self, entry: &JobEntry, census: &Census, position: (usize, usize)) -> Vec<String> {
         let seconds = |until: Time| until.since(self.now).as_secs_f64();
         match &entry.row.phase {
             Phase::Pending { until } if entry.row.failed_attempts > 0 => {
                 vec![format!("attempt {} failed; the next one follows in {:.1} s", entry.row.attempt, seconds(*until))]
             }
             Phase::Pending { until } => vec![format!("not_before is {:.1} s away", seconds(*until))],
-            Phase::Queued { since } => self.waiting_reasons(entry, *since, census, ahead),
-            Phase::Assigned { lease } => vec![format!("offered to {} and not answered yet", lease.worker)],
+            Phase::Queued { since } => self.waiting_reasons(entry, *since, census, position),
+            Phase::Assigned { lease, .. } => vec![format!("offered to {} and not answered yet", lease.worker)],
             Phase::Running { lease, .. } => vec![format!("runs on {}", lease.worker)],
             Phase::Cancelling { lease, .. } => vec![format!("{} was asked to end it", lease.worker)],
             Phase::Ended(ended) => match &ended.failure {
@@ -76,20 +79,11 @@ impl Scheduler {
         }
     }
 
-    fn waiting_reasons(&self, entry: &JobEntry, since: Time, census: &Census, ahead: usize) -> Vec<String> {
+    fn waiting_reasons(&self, entry: &JobEntry, since: Time, census: &Census, position: (usize, usize)) -> Vec<String> {
         let mut reasons = Vec::new();
         if census.eligible == 0 {
-            reasons.push(census.nobody(entry));
-            let mut missing: Vec<_> = census.missing.iter().collect();
-            missing.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-            reasons.extend(missing.into_iter().map(|(what, count)| {
-                let verb = if *count == 1 { "worker has" } else { "workers have" };
-                format!("{count} connected {verb} {what}")
-            }));
+            reasons.extend(self.nobody(entry, census));
             reasons.extend(self.image_reason(entry, since));
-        }
-        if census.declined > 0 {
-            reasons.push(format!("{} of them declined it by their own fault", census.declined));
         }
         if let Some(key) = &entry.spec.concurrency_key {
             let (running, limit) = self.queue.key_use(key);
@@ -98,19 +92,67 @@ impl Scheduler {
             }
         }
         if census.eligible > 0 && census.free == 0 {
-            reasons.push(format!(
-                "{} of {} connected workers could run it: {} busy, {} draining",
-                census.eligible, census.connected, census.busy, census.draining
-            ));
+            reasons.push(census.nobody_free());
         }
-        if ahead > 0 || census.eligible > 0 {
-            let many = if ahead >= AHEAD_MAX { "at least " } else { "" };
-            let namespace = &entry.spec.namespace;
-            reasons.push(format!(
-                "{many}{ahead} jobs of namespace {namespace} with its priority and requirements go first"
-            ));
+        if census.eligible > 0 && census.declined > 0 {
+            let others = counted(census.declined, "other worker");
+            reasons.push(format!("{others} declined it by its own fault{}", self.asked_again_in(entry)));
         }
+        reasons.push(place(&entry.spec.namespace, position));
         reasons
+    }
+
+    /// Why no connected worker may run it.
+    fn nobody(&self, entry: &JobEntry, census: &Census) -> Option<String> {
+        let placement = &entry.spec.placement;
+        let pools = || placement.pools.iter().map(|pool| &**pool).collect::<Vec<_>>().join(" or ");
+        let within = if placement.pools.is_empty() { String::new() } else { format!(" in pool {}", pools()) };
+        if census.connected == 0 {
+            return Some("no worker is connected".into());
+        }
+        if census.asked == 0 {
+            return Some(match &placement.worker {
+                Some(pin) if !self.is_connected(pin) => {
+                    format!("worker {pin}, to which it is pinned, is not connected")
+                }
+                Some(pin) => format!("worker {pin}, to which it is pinned, is not in pool {}", pools()),
+                None => format!("no connected worker is in pool {}", pools()),
+            });
+        }
+        if census.declined > 0 {
+            let workers = every(census.declined);
+            let again = self.asked_again_in(entry);
+            return Some(format!("{workers} that could run it declined it by its own fault{again}"));
+        }
+        let lacked_by_all: Vec<String> = census
+            .missing
+            .iter()
+            .filter(|(_, count)| **count == census.asked)
+            .map(|(what, _)| what.to_string())
+            .collect();
+        let whom = match &placement.worker {
+            Some(pin) => format!("worker {pin}, to which it is pinned, has not"),
+            None => format!("no connected worker{within} has"),
+        };
+        if !lacked_by_all.is_empty() {
+            let others = census.what_some_have(entry);
+            return Some(format!("{whom} {}{others}", lacked_by_all.join(" and ")));
+        }
+        let each: Vec<String> =
+            census.missing.iter().map(|(what, count)| format!("{} {what}", lacking(*count))).collect();
+        Some(format!("no connected worker{within} has everything it needs: {}", each.join(", ")))
+    }
+
+    /// When those that declined it are asked again.
+    fn asked_again_in(&self, entry: &JobEntry) -> String {
+        match self.asked_again(entry) {
+            Some(at) => format!("; asked again in {:.1} s", at.since(self.now).as_secs_f64()),
+            None => String::new(),
+        }
+    }
+
+    fn is_connected(&self, worker: &WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|worker| worker.session.is_some())
     }
 
     /// What becomes of a job that no connected worker may run, as far as its image decides it.
@@ -133,20 +175,20 @@ impl Scheduler {
     fn census(&self, entry: &JobEntry) -> Census {
         let mut census = Census::default();
         for (id, worker) in &self.workers {
-            if worker.session.is_none() {
-                continue;
-            }
+            let Some(profile) = worker.profile.as_ref().filter(|_| worker.session.is_some()) else { continue };
             census.connected += 1;
-            if entry.spec.placement.worker.as_ref().is_some_and(|pin| pin != id) {
-                census.unpinned += 1;
+            let placement = &entry.spec.placement;
+            let pinned_elsewhere = placement.worker.as_ref().is_some_and(|pin| pin != id);
+            if pinned_elsewhere || !(placement.pools.is_empty() || placement.pools.contains(&profile.pool)) {
                 continue;
             }
+            census.asked += 1;
             self.count_worker(&mut census, entry, id, worker);
         }
         census
     }
 
-    fn count_worker(&self, census: &mut Census, entry: &JobEntry, id: &guestkit_domain::WorkerId, worker: &Worker) {
+    fn count_worker(&self, census: &mut Census, entry: &JobEntry, id: &WorkerId, worker: &Worker) {
         let Some(profile) = &worker.profile else { return };
         let missing = mismatches(&entry.spec.placement, &Kind::of(profile));
         if !missing.is_empty() {
@@ -163,19 +205,54 @@ impl Scheduler {
         match worker.state(self.now, &self.config) {
             WorkerState::Draining => census.draining += 1,
             WorkerState::Ready if worker.free(self.now, &self.config) > 0 => census.free += 1,
-            _ => census.busy += 1,
+            WorkerState::Ready => census.busy += 1,
+            WorkerState::Unreachable | WorkerState::Lost => census.silent += 1,
         }
     }
 }
 
 impl Census {
-    fn nobody(&self, entry: &JobEntry) -> String {
-        match &entry.spec.placement.worker {
-            _ if self.connected == 0 => "no worker is connected".into(),
-            Some(pin) if self.unpinned == self.connected => {
-                format!("worker {pin}, to which it is pinned, is not connected")
-            }
-            _ => format!("none of {} connected workers may run it", self.connected),
-        }
+    /// Which of its other requirements some of those asked meet: tells a typing error from a fleet that lacks something.
+    fn what_some_have(&self, entry: &JobEntry) -> String {
+        let placement = &entry.spec.placement;
+        let named = placement.capabilities.iter().filter(|name| **name != placement.operation);
+        let capabilities = named.map(|name| Mismatch::Capability(name.clone()));
+        let features = placement.features.iter().map(|name| Mismatch::Feature(name.clone()));
+        let some = capabilities.chain(features).filter_map(|what| {
+            let have = self.asked - self.missing.get(&what).copied().unwrap_or(0);
+            (have > 0).then(|| format!("; {have} {} {what}", if have == 1 { "has" } else { "have" }))
+        });
+        some.collect()
     }
+
+    fn nobody_free(&self) -> String {
+        let each = [(self.busy, "busy"), (self.draining, "draining"), (self.silent, "not heard from")];
+        let each: Vec<String> =
+            each.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
+        format!("{} that could run it has no free slot: {}", every(self.eligible), each.join(", "))
+    }
+}
+
+/// Its place among the waiting jobs of its namespace that ask for the same.
+fn place(namespace: &Namespace, (ahead, all): (usize, usize)) -> String {
+    if ahead >= AHEAD_MAX {
+        return format!("position above {AHEAD_MAX} in namespace {namespace}");
+    }
+    let more = if all >= AHEAD_MAX { "at least " } else { "" };
+    format!("position {} of {more}{all} in namespace {namespace}", ahead + 1)
+}
+
+fn every(count: u32) -> String {
+    match count {
+        1 => "the only connected worker".into(),
+        count => format!("each of {count} connected workers"),
+    }
+}
+
+fn counted(count: u32, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn lacking(count: u32) -> String {
+    format!("{count} {}", if count == 1 { "lacks" } else { "lack" })
 }

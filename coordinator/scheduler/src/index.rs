@@ -147,7 +147,7 @@ impl Scheduler {
                 self.ended.remove(&(ended.at, arrival));
             }
             Phase::Pending { .. } => {}
-            Phase::Assigned { lease } | Phase::Running { lease, .. } | Phase::Cancelling { lease, .. } => {
+            Phase::Assigned { lease, .. } | Phase::Running { lease, .. } | Phase::Cancelling { lease, .. } => {
                 let lease = lease.clone();
                 if let Some(key) = &entry.spec.concurrency_key {
                     self.queue.key_given_back(key, self.now);
@@ -184,7 +184,7 @@ impl Scheduler {
                 self.ended.insert((ended.at, arrival));
             }
             Phase::Pending { .. } => {}
-            Phase::Assigned { lease } | Phase::Running { lease, .. } | Phase::Cancelling { lease, .. } => {
+            Phase::Assigned { lease, .. } | Phase::Running { lease, .. } | Phase::Cancelling { lease, .. } => {
                 let lease = lease.clone();
                 if let Some(key) = &entry.spec.concurrency_key {
                     self.queue.key_taken(key, self.now);

@@ -7,10 +7,10 @@ use guestkit_domain::{ErrorCode, Failure, JobId, JobState, LeaseId, RefusalFault
 use crate::Scheduler;
 use crate::effects::Effects;
 use crate::input::Body;
-use crate::ledger::{Change, Ended, Event, JobRow, Loss, Phase, Record, Return};
+use crate::ledger::{Change, Ended, Event, JobEntry, JobRow, Loss, Phase, Record, Return};
 use crate::retry::{AfterFailure, after_failure, state_for};
 
-/// A job that this many workers have declined by their own fault is not asked of another.
+/// A job that this many workers have declined by their own fault, one after the other, is not asked of another.
 const DECLINED_MAX: usize = 64;
 
 /// What a job's last attempt is counted as.
@@ -73,7 +73,7 @@ impl Scheduler {
     pub(crate) fn accepted(&mut self, arrival: Revision, fx: &mut Effects) {
         let now = self.now;
         self.change(arrival, Event::Accepted, fx, |row| {
-            if let Phase::Assigned { lease } = &row.phase {
+            if let Phase::Assigned { lease, .. } = &row.phase {
                 row.phase = Phase::Running { lease: lease.clone(), started: now };
             }
         });
@@ -84,12 +84,17 @@ impl Scheduler {
         if self.end_if_cancelling(arrival, fx) {
             return;
         }
-        let since = self.now;
+        let now = self.now;
         self.change(arrival, Event::Returned { why }, fx, |row| {
-            // What was accepted has been an attempt, also when it is taken away.
-            if matches!(row.phase, Phase::Assigned { .. }) {
-                row.attempt = row.attempt.saturating_sub(1);
-            }
+            let since = match row.phase {
+                // It was never begun, and has waited all the time.
+                Phase::Assigned { since, .. } => {
+                    row.attempt = row.attempt.saturating_sub(1);
+                    since
+                }
+                // What was accepted has been an attempt, also when it is taken away.
+                _ => now,
+            };
             row.phase = Phase::Queued { since };
         });
     }
@@ -115,6 +120,20 @@ impl Scheduler {
             row.attempt = row.attempt.saturating_sub(1);
             row.phase = Phase::Queued { since };
         });
+    }
+
+    /// When the workers that declined a waiting job are asked again: after as long as it had waited when the last of them
+    /// did, so that each pause is twice the one before; within bounds.
+    pub(crate) fn asked_again(&self, entry: &JobEntry) -> Option<Time> {
+        let Phase::Queued { since } = &entry.row.phase else { return None };
+        let pause =
+            since.since(entry.spec.created_at).clamp(self.config.declined_pause, self.config.declined_pause_max);
+        (!entry.row.declined.is_empty()).then(|| since.plus(pause))
+    }
+
+    /// What kept the workers from it may be over.
+    fn reconsider(&mut self, arrival: Revision, fx: &mut Effects) {
+        self.change(arrival, Event::Reconsidered, fx, |row| row.declined.clear());
     }
 
     /// A drain's deadline has come: the job goes elsewhere.
@@ -226,8 +245,8 @@ impl Scheduler {
                 let since = self.now;
                 self.change(arrival, Event::Due, fx, |row| row.phase = Phase::Queued { since });
             }
-            Phase::Queued { .. } => {}
-            Phase::Assigned { lease } => {
+            Phase::Queued { .. } => self.reconsider(arrival, fx),
+            Phase::Assigned { lease, .. } => {
                 let worker = lease.worker.clone();
                 void(self, "not accepted in time", fx);
                 self.returned(arrival, Return::NotAccepted, fx);

@@ -20,8 +20,8 @@ impl Scheduler {
         let phase = match &entry.row.phase {
             Phase::Ended(_) => return None,
             Phase::Pending { until } => Some(*until),
-            Phase::Queued { .. } => None,
-            Phase::Assigned { lease } => Some(graced(lease, lease.offered.plus(config.accept_timeout))),
+            Phase::Queued { .. } => self.asked_again(entry),
+            Phase::Assigned { lease, .. } => Some(graced(lease, lease.offered.plus(config.accept_timeout))),
             Phase::Running { lease, started } => {
                 let allowed = entry.spec.timeout.saturating_add(config.timeout_grace);
                 Some(graced(lease, started.plus(allowed)))
@@ -51,11 +51,16 @@ impl Scheduler {
             return false;
         };
         let Some(id) = self.ledger.last_lease.0.checked_add(1).map(LeaseId) else { return false };
-        let lease = Lease { id, worker: worker.clone(), boot, offered: self.now };
+        let now = self.now;
+        let lease = Lease { id, worker: worker.clone(), boot, offered: now };
         self.change(arrival, Event::Assigned, fx, |row| {
             row.attempt = row.attempt.saturating_add(1);
             row.percent = 0.0;
-            row.phase = Phase::Assigned { lease };
+            let since = match row.phase {
+                Phase::Queued { since } => since,
+                _ => now,
+            };
+            row.phase = Phase::Assigned { lease, since };
         });
         if let Some(entry) = self.ledger.at(arrival) {
             let offer = ToWorker::Lease {

@@ -103,6 +103,8 @@ pub enum Event {
     },
     /// Somebody asked for a new attempt budget.
     RetryRequested,
+    /// The workers that declined it by their own fault may be asked again.
+    Reconsidered,
 }
 
 /// Why a lease ended without an attempt that counts.
@@ -149,7 +151,8 @@ pub struct JobRow {
     pub lost_attempts: u32,
     /// Progress of the current attempt, 0 to 100.
     pub percent: f64,
-    /// Workers that declined it by their own fault, with the process that did: a new process is asked again.
+    /// Workers that declined it by their own fault, with the process that did: a new process is asked again at once, the
+    /// same one after a pause.
     pub declined: BTreeMap<WorkerId, BootId>,
     /// Where it is.
     pub phase: Phase,
@@ -184,6 +187,8 @@ pub enum Phase {
     Assigned {
         /// To whom.
         lease: Lease,
+        /// Has waited since then, where the offer comes to nothing.
+        since: Time,
     },
     /// Taken.
     Running {
@@ -253,7 +258,7 @@ impl Phase {
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match self {
-            Self::Assigned { lease } | Self::Running { lease, .. } | Self::Cancelling { lease, .. } => Some(lease),
+            Self::Assigned { lease, .. } | Self::Running { lease, .. } | Self::Cancelling { lease, .. } => Some(lease),
             Self::Pending { .. } | Self::Queued { .. } | Self::Ended(_) => None,
         }
     }

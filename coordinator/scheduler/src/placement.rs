@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// One requirement that a worker does not meet, in words that fit after "it" or "they".
+/// One requirement that a worker does not meet; it reads as what such a worker would have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mismatch {
     Operation(Arc<str>),
@@ -53,14 +53,14 @@ pub(crate) enum Mismatch {
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Operation(name) => write!(f, "no handler for {name}"),
-            Self::Capability(name) => write!(f, "no capability {name}"),
-            Self::Feature(name) => write!(f, "no feature {name}"),
-            Self::Version(minimum) => write!(f, "an older version than {minimum}"),
-            Self::Privileged => f.write_str("no privileges"),
-            Self::Pool => f.write_str("another pool"),
-            Self::Label(key, value) => write!(f, "the label {key}={value}, which is ruled out"),
-            Self::ImageFolder(folder) => write!(f, "no image root that contains {folder}"),
+            Self::Operation(name) => write!(f, "a handler for {name}"),
+            Self::Capability(name) => f.write_str(name),
+            Self::Feature(name) => write!(f, "the feature {name}"),
+            Self::Version(minimum) => write!(f, "version {minimum} or later"),
+            Self::Privileged => f.write_str("privileges"),
+            Self::Pool => f.write_str("the right pool"),
+            Self::Label(key, value) => write!(f, "anything but the label {key}={value}"),
+            Self::ImageFolder(folder) => write!(f, "an image root that contains {folder}"),
         }
     }
 }

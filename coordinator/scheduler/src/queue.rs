@@ -777,12 +777,16 @@ impl Queue {
         }
     }
 
-    /// Jobs of the same class, namespace and priority that arrived before this one, counted up to `most`.
-    pub(crate) fn ahead(&self, entry: &JobEntry, most: usize) -> usize {
+    /// Jobs of the same requirements and namespace that go before this one, and all there are; each counted up to `most`.
+    pub(crate) fn position(&self, entry: &JobEntry, most: usize) -> (usize, usize) {
         let class = self.class_ids.get(&ClassKey::of(&entry.spec, &entry.row)).and_then(|id| self.classes.get(id));
-        let (Some(class), Some(&name)) = (class, self.name_ids.get(&entry.spec.namespace)) else { return 0 };
-        let level = level_of(&entry.spec);
-        class.jobs.range((level, name, Revision(0))..(level, name, entry.arrival)).take(most).count()
+        let (Some(class), Some(&name)) = (class, self.name_ids.get(&entry.spec.namespace)) else { return (0, 0) };
+        let own = level_of(&entry.spec);
+        let count =
+            |level: Level, before: Revision| class.jobs.range((level, name, Revision(0))..(level, name, before));
+        let all = |level| count(level, Revision(u64::MAX));
+        let ahead = (0..own).flat_map(all).chain(count(own, entry.arrival)).take(most).count();
+        (ahead, (0..=9).flat_map(all).take(most).count())
     }
 }
 

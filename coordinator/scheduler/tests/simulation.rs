@@ -105,6 +105,7 @@ const PLACES: &[&str] = &[
     "Returned Drained",
     "Returned NotAccepted",
     "Returned Refused Busy",
+    "Reconsidered",
     "Returned Refused Worker",
     "Void",
 ];
@@ -125,6 +126,7 @@ fn place(event: &Event, row: &guestkit_scheduler::JobRow) -> String {
             format!("Ended {:?}{}", row.phase.state(), code.map(|code| format!(" {code}")).unwrap_or_default())
         }
         Event::Progress { .. } => "Progress".into(),
+        Event::Reconsidered => "Reconsidered".into(),
         Event::RetryRequested => "RetryRequested".into(),
         Event::Returned { why: Return::Refused { fault, .. } } => format!("Returned Refused {fault:?}"),
         Event::Returned { why } => format!("Returned {why:?}"),
@@ -169,7 +171,8 @@ impl Oracle {
         if before == Some(JobState::Queued) && after == JobState::Failed {
             self.judge_image(record.at, job_id, row)?;
         }
-        if after == JobState::Queued {
+        // One that was offered in vain has waited all the time.
+        if after == JobState::Queued && !matches!(before, Some(JobState::Queued | JobState::Assigned)) {
             self.queued_at.insert(job_id.clone(), record.at);
         }
         if let Event::Assigned = event {
@@ -241,6 +244,7 @@ fn allowed(before: Option<JobState>, event: &Event, after: JobState) -> bool {
         (None, Event::Submitted { .. }) => matches!(after, Pending | Queued),
         (Some(Pending), Event::Due) => after == Queued,
         (Some(Queued), Event::Assigned) => after == Assigned,
+        (Some(Queued), Event::Reconsidered) => after == Queued,
         (Some(Assigned), Event::Accepted) => after == Running,
         (Some(state @ (Running | Cancelling)), Event::Progress { .. }) => after == state,
         (Some(state), Event::Returned { .. } | Event::AttemptLost { .. }) => leased(state) && after == Queued,

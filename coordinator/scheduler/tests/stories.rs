@@ -429,6 +429,7 @@ fn describe(record: &Record, now: Time) -> String {
             format!("{why}{}", if result.is_some() { ", with a report" } else { "" })
         }
         Event::RetryRequested => "retry asked for".into(),
+        Event::Reconsidered => "those that declined it are asked again".into(),
     };
     format!("{} #{} {}: {what}", short(job_id), row.sequence, state(row.phase.state()))
 }

@@ -85,7 +85,7 @@ struct Row {
     declined: BTreeMap<String, String>,
     #[prost(int32, tag = "8")]
     state: i32,
-    /// Pending: until. Queued and Cancelling: since. Ended: at.
+    /// Pending: until. Queued, Assigned and Cancelling: since. Ended: at.
     #[prost(uint64, tag = "9")]
     at: u64,
     #[prost(uint64, optional, tag = "10")]
@@ -199,8 +199,10 @@ struct Target {
 pub(super) fn encode_row(row: &JobRow) -> Vec<u8> {
     let (at, last_worker, outcome_of, failure) = match &row.phase {
         Phase::Pending { until } => (until.0, None, None, None),
-        Phase::Queued { since } | Phase::Cancelling { since, .. } => (since.0, None, None, None),
-        Phase::Assigned { .. } | Phase::Running { .. } => (0, None, None, None),
+        Phase::Queued { since } | Phase::Assigned { since, .. } | Phase::Cancelling { since, .. } => {
+            (since.0, None, None, None)
+        }
+        Phase::Running { .. } => (0, None, None, None),
         Phase::Ended(ended) => (
             ended.at.0,
             ended.worker.as_ref().map(ToString::to_string),
@@ -262,7 +264,7 @@ pub(super) fn decode_row(bytes: &[u8]) -> Result<JobRow, CodecError> {
     let phase = match state_of(row.state.into())? {
         JobState::Pending => Phase::Pending { until: Time(row.at) },
         JobState::Queued => Phase::Queued { since: Time(row.at) },
-        JobState::Assigned => Phase::Assigned { lease: lease()? },
+        JobState::Assigned => Phase::Assigned { lease: lease()?, since: Time(row.at) },
         JobState::Running => {
             let started = started.ok_or(CodecError::Field { what: ROW, field: "started" })?;
             Phase::Running { lease: lease()?, started }

@@ -35,6 +35,7 @@ pub(super) fn reason(event: &Event, row: &JobRow) -> Cow<'static, str> {
             None => "over".into(),
         },
         Event::RetryRequested => "retry asked for".into(),
+        Event::Reconsidered => "the workers that declined it may be asked again".into(),
     }
 }
 

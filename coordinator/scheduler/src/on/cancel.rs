@@ -31,7 +31,7 @@ impl Scheduler {
             Phase::Pending { .. } | Phase::Queued { .. } => {
                 self.end(arrival, Ending::by_coordinator(ErrorCode::Cancelled, reason), fx);
             }
-            Phase::Assigned { lease } | Phase::Running { lease, .. } => {
+            Phase::Assigned { lease, .. } | Phase::Running { lease, .. } => {
                 let (lease, started, since) = (lease.clone(), entry.row.phase.started(), self.now);
                 let worker = lease.worker.clone();
                 let message = ToWorker::Cancel { lease: lease.id, reason: reason.clone(), outcome_wanted: true };
