@@ -6,17 +6,100 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
 
-use guestkit_coordinator::store::{Epoch, JobFilter, ReadStore as _, SqliteStore, Store, StoreError, state_number};
+use guestkit_coordinator::store::{
+    Candidate, Epoch, JobFilter, Postgres, ReadStore, SqliteReader, SqliteStore, Store, StoreError, state_number,
+};
 use guestkit_domain::{
     Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, Namespace, OutcomeStatus, Placement,
     Priority, Progress, RefusalFault, Revision, SessionId, Time, WorkerId, WorkerProfile,
 };
+use guestkit_processes::postgres::Server;
 use guestkit_protocol::v1;
-use guestkit_scheduler::{Config, DrainTarget, Effects, Input, Ledger, Record, RequestId, Scheduler, ToWorker, Want};
+use guestkit_scheduler::{
+    Change, Config, DrainTarget, Effects, Event, Input, Ledger, Record, RequestId, Scheduler, ToWorker, Want,
+};
 use prost::Message as _;
+use tokio::runtime::Runtime;
+
+#[path = "stored/postgres.rs"]
+mod postgres;
+
+/// Where a store lies.
+enum Place {
+    Sqlite(PathBuf),
+    Postgres(Postgres),
+}
+
+impl Place {
+    /// `None` where there is no PostgreSQL, which it has said.
+    fn postgres() -> Option<Self> {
+        let database = Server::shared().unwrap()?.create_database().unwrap();
+        Some(Self::Postgres(runtime().block_on(Postgres::open(&database.url)).unwrap()))
+    }
+
+    /// The writing side; who had it before is deposed.
+    fn open(&self) -> (Box<dyn Store>, Epoch) {
+        match self {
+            Self::Sqlite(folder) => {
+                let (store, epoch) = SqliteStore::open(&folder.join("store")).unwrap();
+                (Box::new(store), epoch)
+            }
+            Self::Postgres(database) => {
+                let candidate = Candidate { id: "test".into(), address: "http://test".into() };
+                let won = runtime().block_on(database.campaign(&candidate, std::time::Duration::ZERO));
+                let epoch = won.unwrap().unwrap();
+                (Box::new(database.writer(epoch).unwrap()), epoch)
+            }
+        }
+    }
+
+    fn reader(&self) -> Box<dyn ReadStore> {
+        match self {
+            Self::Sqlite(folder) => Box::new(SqliteReader::of(&folder.join("store"))),
+            Self::Postgres(database) => Box::new(database.reader()),
+        }
+    }
+}
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    &RUNTIME
+}
+
+/// Every test below is one of each store.
+macro_rules! on_both {
+    ($($name:ident,)*) => {
+        mod sqlite {
+            $(#[test]
+            fn $name() {
+                let folder = tempfile::tempdir().unwrap();
+                super::$name(&super::Place::Sqlite(folder.path().into()));
+            })*
+        }
+        mod postgresql {
+            $(#[test]
+            fn $name() {
+                if let Some(place) = super::Place::postgres() {
+                    super::$name(&place);
+                }
+            })*
+        }
+    };
+}
+
+on_both! {
+    what_is_loaded_is_the_fold_of_what_was_committed,
+    a_restored_scheduler_goes_on_as_the_one_before,
+    jobs_are_found_over_or_not,
+    a_log_has_no_gap_and_no_repeat,
+    lists_are_filtered_and_paged,
+    what_is_deleted_is_gone_with_all_that_belonged_to_it,
+    a_deposed_process_cannot_write,
+    a_commit_is_all_or_nothing,
+}
 
 fn job_id(number: u32) -> JobId {
     JobId::new(&format!("job-{number:05}")).unwrap()
@@ -81,15 +164,15 @@ fn profile(boot: &str) -> WorkerProfile {
 /// A scheduler whose every record is committed to a store, one commit per input.
 struct Pair {
     scheduler: Scheduler,
-    store: SqliteStore,
+    store: Box<dyn Store>,
     epoch: Epoch,
     now: u64,
     records: Vec<Record>,
 }
 
 impl Pair {
-    fn new(folder: &Path) -> Self {
-        let (store, epoch) = SqliteStore::open(&folder.join("store")).unwrap();
+    fn new(place: &Place) -> Self {
+        let (store, epoch) = place.open();
         Self { scheduler: Scheduler::new(Config::default()), store, epoch, now: 1000, records: Vec::new() }
     }
 
@@ -103,27 +186,35 @@ impl Pair {
         released.sends.into_iter().map(|(_, message)| message).collect()
     }
 
-    /// What a store has to give back: everything that is not over.
+    /// What a store has to give back.
     fn expected(&self) -> Ledger {
         let mut all = Ledger::default();
         self.records.iter().for_each(|record| all.apply(record));
-        let mut expected = Ledger::default();
-        expected.revision = all.revision;
-        expected.newest = all.newest;
-        expected.last_lease = all.last_lease;
-        expected.totals = all.totals;
-        expected.drains = all.drains.clone();
-        expected.partial = true;
-        for entry in all.jobs().filter(|entry| !entry.row.phase.state().is_terminal()) {
-            expected.insert(entry.clone());
-        }
-        expected
+        unfinished(&all)
     }
 }
 
+/// Everything that is not over.
+fn unfinished(all: &Ledger) -> Ledger {
+    let mut unfinished = Ledger::default();
+    unfinished.revision = all.revision;
+    unfinished.newest = all.newest;
+    unfinished.last_lease = all.last_lease;
+    unfinished.totals = all.totals;
+    unfinished.drains = all.drains.clone();
+    unfinished.partial = true;
+    for entry in all.jobs().filter(|entry| !entry.row.phase.state().is_terminal()) {
+        unfinished.insert(entry.clone());
+    }
+    unfinished
+}
+
 /// Jobs in every state a job can be in.
-fn varied(folder: &Path) -> Pair {
-    let mut pair = Pair::new(folder);
+fn varied(place: &Place) -> Pair {
+    filled(Pair::new(place))
+}
+
+fn filled(mut pair: Pair) -> Pair {
     let session = SessionId(1);
     for number in 0..20 {
         let request = RequestId(number.into());
@@ -176,10 +267,8 @@ fn varied(folder: &Path) -> Pair {
     pair
 }
 
-#[test]
-fn what_is_loaded_is_the_fold_of_what_was_committed() {
-    let folder = tempfile::tempdir().unwrap();
-    let pair = varied(folder.path());
+fn what_is_loaded_is_the_fold_of_what_was_committed(place: &Place) {
+    let pair = varied(place);
     let states: BTreeSet<JobState> = pair.expected().jobs().map(|entry| entry.row.phase.state()).collect();
     assert!(states.len() >= 4, "too few states are tried: {states:?}");
     assert_eq!(pair.store.load().unwrap(), pair.expected());
@@ -188,7 +277,7 @@ fn what_is_loaded_is_the_fold_of_what_was_committed() {
 #[test]
 fn a_crash_loses_nothing_that_was_committed() {
     let folder = tempfile::tempdir().unwrap();
-    let pair = varied(folder.path());
+    let pair = varied(&Place::Sqlite(folder.path().into()));
     // The files as a killed process leaves them: never closed, the write-ahead log not checkpointed.
     let copy = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(folder.path()).unwrap() {
@@ -200,10 +289,8 @@ fn a_crash_loses_nothing_that_was_committed() {
     assert!(epoch > pair.epoch);
 }
 
-#[test]
-fn a_restored_scheduler_goes_on_as_the_one_before() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut pair = varied(folder.path());
+fn a_restored_scheduler_goes_on_as_the_one_before(place: &Place) {
+    let mut pair = varied(place);
     let ledger = pair.store.load().unwrap();
     pair.scheduler = Scheduler::restore(Config::default(), ledger, Time(pair.now));
     assert_eq!(pair.scheduler.check(), Vec::<String>::new());
@@ -211,10 +298,8 @@ fn a_restored_scheduler_goes_on_as_the_one_before() {
     assert_eq!(pair.store.load().unwrap(), pair.expected());
 }
 
-#[test]
-fn jobs_are_found_over_or_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let pair = varied(folder.path());
+fn jobs_are_found_over_or_not(place: &Place) {
+    let pair = varied(place);
     let mut all = Ledger::default();
     pair.records.iter().for_each(|record| all.apply(record));
     for entry in all.jobs() {
@@ -226,11 +311,9 @@ fn jobs_are_found_over_or_not() {
     assert_eq!(pair.store.entry(&Want::Job(job_id(99_999))).unwrap(), None);
 }
 
-#[test]
-fn a_log_has_no_gap_and_no_repeat() {
-    let folder = tempfile::tempdir().unwrap();
-    let pair = varied(folder.path());
-    let reader = pair.store.reader();
+fn a_log_has_no_gap_and_no_repeat(place: &Place) {
+    let pair = varied(place);
+    let reader = place.reader();
     let mut all = Ledger::default();
     pair.records.iter().for_each(|record| all.apply(record));
     for entry in all.jobs() {
@@ -259,11 +342,9 @@ fn a_log_has_no_gap_and_no_repeat() {
     assert!(revisions(&running, 0).len() < every.len());
 }
 
-#[test]
-fn lists_are_filtered_and_paged() {
-    let folder = tempfile::tempdir().unwrap();
-    let pair = varied(folder.path());
-    let reader = pair.store.reader();
+fn lists_are_filtered_and_paged(place: &Place) {
+    let _pair = varied(place);
+    let reader = place.reader();
     let labels = |parity: &str| [("parity".to_owned(), parity.to_owned())].into();
     for (filter, expected) in [
         (JobFilter::default(), 20),
@@ -300,11 +381,9 @@ fn lists_are_filtered_and_paged() {
     }
 }
 
-#[test]
-fn what_is_deleted_is_gone_with_all_that_belonged_to_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut pair = varied(folder.path());
-    let reader = pair.store.reader();
+fn what_is_deleted_is_gone_with_all_that_belonged_to_it(place: &Place) {
+    let mut pair = varied(place);
+    let reader = place.reader();
     let completed = JobFilter { states: vec![JobState::Completed], ..JobFilter::default() };
     let id = reader.list(&completed, None, 1).unwrap().jobs[0].job_id.clone();
     pair.handle(Input::Delete { request: RequestId(1), job_id: id.clone() });
@@ -315,12 +394,10 @@ fn what_is_deleted_is_gone_with_all_that_belonged_to_it() {
     assert_eq!(pair.store.load().unwrap(), pair.expected());
 }
 
-#[test]
-fn a_deposed_process_cannot_write() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut pair = varied(folder.path());
+fn a_deposed_process_cannot_write(place: &Place) {
+    let mut pair = varied(place);
     let before = pair.store.load().unwrap();
-    let (_second, newer) = SqliteStore::open(&folder.path().join("store")).unwrap();
+    let (_second, newer) = place.open();
     assert!(newer > pair.epoch);
     let mut effects = Effects::default();
     let submit = Input::Submit { request: RequestId(0), spec: Box::new(spec(77)), document: document(77) };
@@ -331,10 +408,8 @@ fn a_deposed_process_cannot_write() {
     assert_eq!(pair.store.load().unwrap(), before);
 }
 
-#[test]
-fn a_commit_is_all_or_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut pair = varied(folder.path());
+fn a_commit_is_all_or_nothing(place: &Place) {
+    let mut pair = varied(place);
     let before = pair.store.load().unwrap();
     let mut effects = Effects::default();
     for number in [50, 51] {
@@ -343,9 +418,11 @@ fn a_commit_is_all_or_nothing() {
     }
     // The first is sound; the second's name is taken, which the store's own constraint notices.
     let mut records = effects.records().to_vec();
-    if let guestkit_scheduler::Change::Job { job_id: name, .. } = &mut records[1].change {
-        *name = job_id(0);
-    }
+    let taken = records.iter_mut().rev().find_map(|record| match &mut record.change {
+        Change::Job { job_id, event: Event::Submitted { .. }, .. } => Some(job_id),
+        _ => None,
+    });
+    *taken.unwrap() = job_id(0);
     assert!(pair.store.commit(pair.epoch, &records).is_err());
     assert_eq!(pair.store.load().unwrap(), before);
     assert_eq!(pair.store.entry(&Want::Job(job_id(50))).unwrap(), None);

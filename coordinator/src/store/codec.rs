@@ -8,8 +8,10 @@ use guestkit_domain::{
     Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, LeaseId, Namespace, Placement, Priority,
     Revision, Time, WorkerId,
 };
-use guestkit_scheduler::{DrainTarget, Ended, JobRow, Lease, Phase};
+use guestkit_scheduler::{DrainTarget, Ended, JobEntry, JobRow, Lease, Phase};
 use prost::Message;
+
+use super::{StoreError, unsigned};
 
 /// What lies in the store is not what this version writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -423,4 +425,26 @@ pub(super) fn decode_target(bytes: &[u8]) -> Result<DrainTarget, CodecError> {
             DrainTarget::Labels(target.labels.into_iter().map(|(label, value)| (label.into(), value.into())).collect())
         }
     })
+}
+
+/// A job out of its columns.
+///
+/// # Errors
+/// When the bytes are not what this or an older version wrote.
+pub(super) fn decode_entry(job_no: i64, job_id: &str, spec: &[u8], row: &[u8]) -> Result<JobEntry, StoreError> {
+    let damaged = |source| StoreError::Damaged { job: job_id.into(), source };
+    Ok(JobEntry {
+        arrival: Revision(unsigned(job_no)),
+        spec: decode_spec(spec).map_err(damaged)?.into(),
+        row: decode_row(row).map_err(damaged)?,
+    })
+}
+
+/// A job's name as it lies in the store.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn checked_job_id(text: &str) -> Result<JobId, StoreError> {
+    let field = CodecError::Field { what: "a job", field: "job_id" };
+    JobId::new(text).map_err(|_| StoreError::Damaged { job: text.into(), source: field })
 }

@@ -1,6 +1,7 @@
 //! What an event looks like in a job's log: one line for people, and its error.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use guestkit_domain::{Failure, RefusalFault};
 use guestkit_protocol::v1;
@@ -12,6 +13,25 @@ use prost::Message;
 struct ResultHead {
     #[prost(message, optional, tag = "9")]
     error: Option<v1::JobError>,
+}
+
+/// The part of a job's document that lists ask for; the rest stays unopened too.
+#[derive(Clone, PartialEq, Message)]
+struct DocumentHead {
+    #[prost(message, optional, tag = "7")]
+    metadata: Option<MetadataHead>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MetadataHead {
+    #[prost(btree_map = "string, string", tag = "3")]
+    labels: BTreeMap<String, String>,
+}
+
+/// The labels of a document.
+pub(super) fn labels(document: &[u8]) -> BTreeMap<String, String> {
+    let head = DocumentHead::decode(document).ok().and_then(|head| head.metadata);
+    head.map(|metadata| metadata.labels).unwrap_or_default()
 }
 
 /// Why the log has this entry.

@@ -17,7 +17,7 @@ use guestkit_scheduler::{JobEntry, Ledger, Record, Want};
 use tokio::sync::Semaphore;
 
 pub use codec::{CodecError, state_number, state_of};
-pub use postgres::{Candidate, Follower, Leader, Postgres, PostgresError};
+pub use postgres::{Candidate, Follower, Leader, Postgres, PostgresError, PostgresReader, PostgresStore};
 pub use read::{JobFilter, JobNo, Page, PageToken, PageTokenError, StoredEvent, StoredJob};
 pub use sqlite::{SqliteReader, SqliteStore};
 
@@ -101,7 +101,8 @@ fn unsigned(value: i64) -> u64 {
 
 /// The writing side.
 pub trait Store: Send + 'static {
-    /// Makes `records` durable, all or none, in one transaction. When this returns an error nothing was written.
+    /// Makes `records` durable, all or none, in one transaction. When this returns an error nothing was written, unless the
+    /// connection to the store was lost on the way: then [`Self::probe`] and [`Self::load`] find out, for good.
     ///
     /// # Errors
     /// When the disk says no, or `epoch` is not the store's any more.
@@ -119,7 +120,8 @@ pub trait Store: Send + 'static {
     /// When it cannot be read.
     fn entry(&self, want: &Want) -> Result<Option<JobEntry>, StoreError>;
 
-    /// Writes something and makes it durable, to find out whether a commit could succeed.
+    /// Writes something and makes it durable, to find out whether a commit could succeed; connects again where that is
+    /// needed. After it nothing that was begun before can become durable any more.
     ///
     /// # Errors
     /// When it could not.

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use guestkit_domain::{JobId, LeaseId, Revision, Time};
 use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Record, Totals, Want};
-use prost::Message;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params, params_from_iter};
 
 use super::codec::{self, state_number, state_of};
 use super::events;
 use super::read::{JobFilter, JobNo, Page, StoredEvent, StoredJob};
-use super::{CodecError, Epoch, ReadStore, Store, StoreError, signed, unsigned};
+use super::{Epoch, ReadStore, Store, StoreError, signed, unsigned};
 
 /// Each brings the schema from the version before; `user_version` counts them. Never changed once released.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_jobs.sql")];
@@ -31,10 +30,10 @@ const STATEMENTS: usize = 64;
 const NUMBERS_MAX: usize = 65_536;
 
 /// Bytes of documents in one page: together with the rest of a job it stays within a gRPC message of 4 MiB.
-const PAGE_DOCUMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(super) const PAGE_DOCUMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Bytes of progress and errors in one page of a log, for the same reason.
-const PAGE_EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(super) const PAGE_EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Connections kept for readers: as many as read at once.
 const READERS_KEPT: usize = 8;
@@ -73,7 +72,7 @@ impl SqliteStore {
     /// The reading side of the same file.
     #[must_use]
     pub fn reader(&self) -> SqliteReader {
-        SqliteReader { path: self.path.clone(), idle: Mutex::default() }
+        SqliteReader::of(&self.path)
     }
 }
 
@@ -222,28 +221,9 @@ fn drains(
 
 fn entry(row: &Row<'_>) -> Result<JobEntry> {
     let column = |source| StoreError::Sqlite { action: "load a job", source };
-    let job_id: String = row.get(3).map_err(column)?;
-    let damaged = |source| StoreError::Damaged { job: job_id.clone(), source };
-    let spec: Vec<u8> = row.get(1).map_err(column)?;
-    let state: Vec<u8> = row.get(2).map_err(column)?;
-    Ok(JobEntry {
-        arrival: Revision(unsigned(row.get(0).map_err(column)?)),
-        spec: codec::decode_spec(&spec).map_err(damaged)?.into(),
-        row: codec::decode_row(&state).map_err(damaged)?,
-    })
-}
-
-/// The labels of a document; protobuf skips the rest.
-#[derive(Clone, PartialEq, Message)]
-struct DocumentHead {
-    #[prost(message, optional, tag = "7")]
-    metadata: Option<MetadataHead>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct MetadataHead {
-    #[prost(btree_map = "string, string", tag = "3")]
-    labels: std::collections::BTreeMap<String, String>,
+    let (job_id, spec, state): (String, Vec<u8>, Vec<u8>) =
+        (row.get(3).map_err(column)?, row.get(1).map_err(column)?, row.get(2).map_err(column)?);
+    codec::decode_entry(row.get(0).map_err(column)?, &job_id, &spec, &state)
 }
 
 /// The latest of each job that a commit changes.
@@ -315,8 +295,7 @@ impl Writing<'_> {
             "INSERT INTO documents (job_no, spec, document) VALUES (?1, ?2, ?3)",
             params![job_no, codec::encode_spec(spec), &document[..]],
         )?;
-        let labels = DocumentHead::decode(&document[..]).ok().and_then(|head| head.metadata);
-        for (name, value) in labels.map(|metadata| metadata.labels).unwrap_or_default() {
+        for (name, value) in events::labels(document) {
             self.execute("INSERT INTO labels (name, value, job_no) VALUES (?1, ?2, ?3)", params![name, value, job_no])?;
         }
         self.numbers.insert(job_id.clone(), job_no);
@@ -410,6 +389,12 @@ const EVENT_COLUMNS: &str = "SELECT j.job_id, h.sequence, h.at, h.revision, h.st
                              h.progress, h.error, h.percent, h.job_no";
 
 impl SqliteReader {
+    /// The reading side of a file that a [`SqliteStore`] has made.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        Self { path: path.into(), idle: Mutex::default() }
+    }
+
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let idle = self.idle().pop();
         let connection = match idle {
@@ -562,14 +547,14 @@ fn blob(connection: &Connection, sql: &str, job_id: &JobId) -> Result<Option<Vec
 
 /// Conditions of a query, each with its parameters.
 #[derive(Default)]
-struct Criteria {
-    conditions: Vec<String>,
-    values: Vec<Value>,
+pub(super) struct Criteria {
+    pub(super) conditions: Vec<String>,
+    pub(super) values: Vec<Value>,
 }
 
 impl Criteria {
     /// What a filter says about a job as it is now.
-    fn of(filter: &JobFilter) -> Self {
+    pub(super) fn of(filter: &JobFilter) -> Self {
         let mut criteria = Self::of_job(filter);
         criteria.any("j.state", filter.states.iter().map(|state| Value::Integer(state_number(*state).into())));
         if let Some(worker) = &filter.worker_id {
@@ -579,7 +564,7 @@ impl Criteria {
     }
 
     /// What a filter says about what never changes of a job.
-    fn of_job(filter: &JobFilter) -> Self {
+    pub(super) fn of_job(filter: &JobFilter) -> Self {
         let mut criteria = Self::default();
         criteria.any("j.operation", filter.operations.iter().cloned().map(Value::Text));
         if let Some(namespace) = &filter.namespace {
@@ -598,12 +583,12 @@ impl Criteria {
         criteria
     }
 
-    fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
+    pub(super) fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
         self.conditions.push(condition.into());
         self.values.extend(values);
     }
 
-    fn any(&mut self, column: &str, values: impl Iterator<Item = Value>) {
+    pub(super) fn any(&mut self, column: &str, values: impl Iterator<Item = Value>) {
         let before = self.values.len();
         self.values.extend(values);
         let marks = vec!["?"; self.values.len() - before].join(", ");
@@ -612,7 +597,7 @@ impl Criteria {
         }
     }
 
-    fn clause(&self) -> String {
+    pub(super) fn clause(&self) -> String {
         if self.conditions.is_empty() { String::new() } else { format!("WHERE {}", self.conditions.join(" AND ")) }
     }
 }
@@ -627,7 +612,7 @@ fn latest_progress(connection: &Connection, job_no: JobNo) -> Result<Option<Stor
     rows.next().map_err(failed("read progress"))?.map(stored_event).transpose()
 }
 
-fn event_bytes(event: &StoredEvent) -> usize {
+pub(super) fn event_bytes(event: &StoredEvent) -> usize {
     event.reason.len() + event.progress.as_ref().map_or(0, Vec::len) + event.error.as_ref().map_or(0, Vec::len)
 }
 
@@ -638,7 +623,7 @@ fn stored_job(row: &Row<'_>) -> Result<StoredJob> {
     let encoded: Vec<u8> = row.get(4).map_err(column)?;
     Ok(StoredJob {
         job_no: JobNo(row.get(0).map_err(column)?),
-        job_id: checked_job_id(&job_id)?,
+        job_id: codec::checked_job_id(&job_id)?,
         document: row.get(2).map_err(column)?,
         created_at: Time(unsigned(row.get(3).map_err(column)?)),
         row: codec::decode_row(&encoded).map_err(damaged)?,
@@ -647,18 +632,13 @@ fn stored_job(row: &Row<'_>) -> Result<StoredJob> {
     })
 }
 
-fn checked_job_id(text: &str) -> Result<JobId> {
-    let field = CodecError::Field { what: "a job", field: "job_id" };
-    JobId::new(text).map_err(|_| StoreError::Damaged { job: text.into(), source: field })
-}
-
 fn stored_event(row: &Row<'_>) -> Result<StoredEvent> {
     let column = |source| StoreError::Sqlite { action: "read a job's log", source };
     let job_id: String = row.get(0).map_err(column)?;
     let number = |at: usize| row.get(at).map(unsigned).map_err(column);
     let damaged = |source| StoreError::Damaged { job: job_id.clone(), source };
     Ok(StoredEvent {
-        job_id: checked_job_id(&job_id)?,
+        job_id: codec::checked_job_id(&job_id)?,
         sequence: number(1)?,
         at: Time(number(2)?),
         revision: Revision(number(3)?),

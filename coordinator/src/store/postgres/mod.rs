@@ -8,9 +8,13 @@
 //! the next connection takes the row first, which waits for such a commit or makes it fail. What is read after that is what
 //! the old connection wrote, and all that it ever will have written.
 
+mod batch;
 mod election;
+mod partitions;
+mod reader;
 mod session;
 mod settings;
+mod writer;
 
 use std::sync::Arc;
 
@@ -23,6 +27,8 @@ use self::settings::Settings;
 use super::StoreError;
 
 pub use election::{Candidate, Follower, Leader};
+pub use reader::PostgresReader;
+pub use writer::PostgresStore;
 
 /// Each brings the schema from the version before; `version.version` counts them. Never changed once released.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_jobs.sql")];

@@ -148,6 +148,12 @@ impl Link {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All rows of an answer.
+    pub(super) async fn rows(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, PostgresError> {
+        let statement = self.prepared(sql).await?;
+        Ok(self.client.query(&statement, parameters).await?)
+    }
+
     /// The one row of an answer, where there is one.
     pub(super) async fn row(&self, sql: &str, parameters: Parameters<'_>) -> Result<Option<Row>, PostgresError> {
         let statement = self.prepared(sql).await?;
