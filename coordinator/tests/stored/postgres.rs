@@ -13,13 +13,13 @@ use tokio_postgres::NoTls;
 use super::*;
 
 /// A database, and what a test says to it by hand.
-struct Database {
+pub(super) struct Database {
     url: String,
     postgres: Postgres,
 }
 
 impl Database {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let url = Server::shared().unwrap()?.create_database().unwrap().url;
         let postgres = runtime().block_on(Postgres::open(&url)).unwrap();
         Some(Self { url, postgres })
@@ -29,7 +29,7 @@ impl Database {
         Place::Postgres(self.postgres.clone())
     }
 
-    fn leader(&self) -> (PostgresStore, Epoch) {
+    pub(super) fn leader(&self) -> (PostgresStore, Epoch) {
         let candidate = Candidate { id: "test".into(), address: "http://test".into() };
         let won = runtime().block_on(self.postgres.campaign(&candidate, std::time::Duration::ZERO));
         let epoch = won.unwrap().unwrap();
@@ -37,7 +37,7 @@ impl Database {
     }
 
     /// The first column of each row, as text.
-    fn sql(&self, sql: &str) -> Vec<String> {
+    pub(super) fn sql(&self, sql: &str) -> Vec<String> {
         runtime().block_on(async {
             let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.unwrap();
             tokio::spawn(connection);
