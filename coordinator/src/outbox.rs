@@ -127,6 +127,7 @@ pub fn goodbye(reason: v1::GoodbyeReason, message: impl Into<String>, reconnect_
         reason: reason.into(),
         message: message.into(),
         reconnect_after: Some(guestkit_protocol::convert::time::duration_to_wire(reconnect_after)),
+        leader: String::new(),
     }
 }
 

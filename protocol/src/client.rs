@@ -1,4 +1,4 @@
-//! Reaching a coordinator: the command line and the worker connect the same way, with the same limits.
+//! Reaching the coordinator that leads: the command line and the worker find it and connect the same way, with the same limits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,13 +14,23 @@ use crate::v1::workers_client::WorkersClient;
 /// larger reports go as artifacts. Also tonic's own default for what it takes.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How long a connection may take to be made; the next endpoint is tried then.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made; the next endpoint is tried then. A first packet that was lost is sent again
+/// after a second; a machine that is gone must not cost more than that.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often an idle connection is proven alive, and how long the proof may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Coordinators that are tried in turn: more than any cluster has.
 const ENDPOINTS_MAX: usize = 16;
+/// Leaders gone to because another coordinator named them, before that counts as a failure: two that name each other, each out
+/// of date, must not be asked in a tight loop.
+const HOPS_MAX: u32 = 3;
+/// The longest wait before the first tries: a coordinator that restarts, or an election, is over within seconds.
+const WAIT_QUICK: Duration = Duration::from_millis(500);
+/// Tries that are quick: half of the longest wait each on average, so five seconds of them.
+const QUICK_TRIES: u32 = 20;
+/// The longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Where coordinators are, in the order they are tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,14 +154,107 @@ impl fmt::Display for FailedAttempt {
 /// # Errors
 /// When none answers; each one's reason is in the error.
 pub async fn connect(endpoints: &Endpoints) -> Result<Channel, Unreachable> {
-    let mut attempts = Vec::new();
-    for uri in &endpoints.0 {
-        match endpoint(uri).connect().await {
-            Ok(channel) => return Ok(channel),
-            Err(error) => attempts.push(FailedAttempt { endpoint: shown(uri), error }),
+    Route::new(endpoints.clone()).connect().await
+}
+
+/// The way to the coordinator that leads: the endpoints that were given, in turn, and before them the leader that one of them
+/// named. It keeps to the one that answered last, and tells after each disappointment how long to wait.
+///
+/// A leader that is named need not be among the endpoints: whoever was given one address finds the others. It is gone to only
+/// when it is an address as endpoints are, and only [so often](HOPS_MAX) in a row.
+#[derive(Debug, Clone)]
+pub struct Route {
+    endpoints: Endpoints,
+    /// The endpoint whose turn it is.
+    turn: usize,
+    /// Named by the coordinator that was asked last.
+    leader: Option<Uri>,
+    /// Leaders gone to since the last wait.
+    hops: u32,
+    /// Waits since a coordinator served.
+    waits: u32,
+}
+
+impl Route {
+    /// Begins at the first endpoint.
+    #[must_use]
+    pub fn new(endpoints: Endpoints) -> Self {
+        Self { endpoints, turn: 0, leader: None, hops: 0, waits: 0 }
+    }
+
+    /// Connects to the coordinator whose turn it is; those that do not answer are passed over.
+    ///
+    /// # Errors
+    /// When none answers, each asked once; each one's reason is in the error.
+    pub async fn connect(&mut self) -> Result<Channel, Unreachable> {
+        let mut attempts = Vec::new();
+        for _ in 0..self.endpoints.0.len() + usize::from(self.leader.is_some()) {
+            let uri = self.target();
+            match endpoint(&uri).connect().await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => {
+                    attempts.push(FailedAttempt { endpoint: shown(&uri), error });
+                    self.pass_over();
+                }
+            }
+        }
+        Err(Unreachable { attempts })
+    }
+
+    /// The coordinator that is reached is one that leads: what went wrong before is forgotten.
+    pub fn served(&mut self) {
+        self.hops = 0;
+        self.waits = 0;
+    }
+
+    /// The coordinator cannot be reached, broke off, or cannot serve: it is the next one's turn, after this wait.
+    pub fn failed(&mut self) -> Duration {
+        self.pass_over();
+        self.hops = 0;
+        let wait = wait(self.waits, rand::random());
+        self.waits = self.waits.saturating_add(1);
+        wait
+    }
+
+    /// The coordinator does not lead. It is the turn of the leader it names, at once; of the next one, after a wait, where it
+    /// names none.
+    pub fn turned_away(&mut self, leader: Option<&str>) -> Duration {
+        match leader.and_then(|text| parse(text).ok()).filter(|_| self.hops < HOPS_MAX) {
+            Some(leader) => {
+                self.leader = Some(leader);
+                self.hops += 1;
+                Duration::ZERO
+            }
+            None => self.failed(),
         }
     }
-    Err(Unreachable { attempts })
+
+    fn target(&self) -> Uri {
+        let given = || self.endpoints.0.get(self.turn).or(self.endpoints.0.first()).cloned().unwrap_or_default();
+        self.leader.clone().unwrap_or_else(given)
+    }
+
+    fn pass_over(&mut self) {
+        if self.leader.take().is_none() {
+            self.turn = (self.turn + 1) % self.endpoints.0.len().max(1);
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.target()))
+    }
+}
+
+/// How long to wait before try number `tries`, from 0; `jitter` is 0 to 1. Full jitter: a thousand workers that lost one
+/// coordinator do not come back as one.
+fn wait(tries: u32, jitter: f64) -> Duration {
+    let most = match tries.checked_sub(QUICK_TRIES) {
+        None => WAIT_QUICK,
+        Some(slow) => (Duration::from_secs(1) * 2_u32.pow(slow.min(10))).min(WAIT_MAX),
+    };
+    most.mul_f64(jitter.clamp(0.0, 1.0))
 }
 
 fn endpoint(uri: &Uri) -> Endpoint {
@@ -219,6 +322,67 @@ mod tests {
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let alive = format!("http://{}", listener.local_addr().unwrap());
-        connect(&Endpoints::new([&dead, &alive]).unwrap()).await.unwrap();
+        let mut route = route(&[&dead, &alive]);
+        route.connect().await.unwrap();
+        assert_eq!(route.to_string(), alive);
+
+        // One that was named and is gone is passed over as well.
+        assert_eq!(route.turned_away(Some(&dead)), Duration::ZERO);
+        route.connect().await.unwrap();
+        assert_eq!(route.to_string(), alive);
+    }
+
+    fn route(endpoints: &[&str]) -> Route {
+        Route::new(Endpoints::new(endpoints).unwrap())
+    }
+
+    #[test]
+    fn a_named_leader_is_next_and_the_given_ones_take_turns() {
+        let mut route = route(&["http://a:1", "http://b:1"]);
+        assert_eq!(route.to_string(), "http://a:1");
+        assert_eq!(route.turned_away(Some("http://elsewhere:9/")), Duration::ZERO);
+        assert_eq!(route.to_string(), "http://elsewhere:9");
+        route.failed();
+        assert_eq!(route.to_string(), "http://a:1");
+        route.failed();
+        assert_eq!(route.to_string(), "http://b:1");
+        route.turned_away(None);
+        assert_eq!(route.to_string(), "http://a:1");
+    }
+
+    #[test]
+    fn a_leader_is_gone_to_only_where_it_is_an_address() {
+        for named in ["", "b:1", "https://b:1", "http://b", "http://b:1/path", "http://b:1\nx", "file:///etc/passwd"] {
+            let mut route = route(&["http://a:1"]);
+            route.turned_away(Some(named));
+            assert_eq!(route.to_string(), "http://a:1", "{named:?}");
+        }
+    }
+
+    #[test]
+    fn two_that_name_each_other_are_not_asked_for_ever() {
+        let mut route = route(&["http://a:1"]);
+        let mut hops = 0;
+        while route.turned_away(Some(if hops % 2 == 0 { "http://b:1" } else { "http://a:1" })) == Duration::ZERO
+            && route.waits == 0
+        {
+            hops += 1;
+        }
+        assert_eq!((hops, route.waits), (HOPS_MAX, 1));
+        // After the wait they may be believed again; once one serves, all is forgotten.
+        assert_eq!(route.turned_away(Some("http://b:1")), Duration::ZERO);
+        route.served();
+        assert_eq!((route.hops, route.waits), (0, 0));
+        assert_eq!(route.to_string(), "http://b:1");
+    }
+
+    #[test]
+    fn the_first_tries_are_quick_and_none_waits_more_than_a_minute() {
+        assert_eq!(wait(0, 1.0), WAIT_QUICK);
+        assert_eq!(wait(QUICK_TRIES - 1, 1.0), WAIT_QUICK);
+        assert_eq!(wait(QUICK_TRIES, 1.0), Duration::from_secs(1));
+        assert_eq!(wait(QUICK_TRIES + 2, 0.5), Duration::from_secs(2));
+        assert_eq!(wait(u32::MAX, 1.0), WAIT_MAX);
+        assert_eq!(wait(9, 0.0), Duration::ZERO);
     }
 }

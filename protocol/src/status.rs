@@ -1,6 +1,7 @@
 //! A refusal says "you may not ask": one table ties each reason to its gRPC status code and its name on the wire. What ran
 //! and failed is an outcome and never comes through here.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ reasons! {
     LeaseNotCurrent = "LEASE_NOT_CURRENT", FailedPrecondition;
     /// The coordinator cannot serve now; try again or elsewhere.
     Unavailable = "UNAVAILABLE", Unavailable;
+    /// Another coordinator leads; nothing was done here. `ErrorInfo.metadata["leader"]` is its address, when it is known.
+    NotLeader = "NOT_LEADER", Unavailable;
     /// This version does not have the method.
     NotImplemented = "NOT_IMPLEMENTED", Unimplemented;
     /// A fault of the coordinator or its machine.
@@ -102,13 +105,19 @@ pub struct Refusal {
     pub problems: Vec<FieldProblem>,
     /// When trying again makes sense.
     pub retry_after: Option<Duration>,
+    /// The address of the coordinator that leads, where the one that refused does not and knows it.
+    pub leader: Option<String>,
 }
+
+/// `ErrorInfo.metadata` keys.
+const MESSAGE: &str = "message";
+const LEADER: &str = "leader";
 
 impl Refusal {
     /// A refusal without fields.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), problems: Vec::new(), retry_after: None }
+        Self { reason, message: message.into(), problems: Vec::new(), retry_after: None, leader: None }
     }
 
     /// A refusal of fields; the message counts them.
@@ -118,13 +127,23 @@ impl Refusal {
             1 => format!("{subject} has a problem"),
             count => format!("{subject} has {count} problems"),
         };
-        Self { reason, message, problems, retry_after: None }
+        Self { reason, message, problems, retry_after: None, leader: None }
     }
 
     /// A refusal of one field of a request.
     #[must_use]
     pub fn of_field(field: &str, description: impl Into<String>) -> Self {
         Self::of_fields(Reason::InvalidArgument, "the request", vec![problem(field, description)])
+    }
+
+    /// Another coordinator leads; its address, when it is known.
+    #[must_use]
+    pub fn not_leader(leader: Option<String>) -> Self {
+        let message = match &leader {
+            Some(leader) => format!("this coordinator does not lead; {leader} does"),
+            None => "no coordinator leads just now".to_owned(),
+        };
+        Self { leader, ..Self::new(Reason::NotLeader, message) }
     }
 
     /// The same, with the time after which trying again makes sense.
@@ -144,9 +163,10 @@ impl Refusal {
             bad.field_violations.iter().map(|v| problem(&v.field, v.description.clone())).collect()
         });
         // The status' text repeats the problems for clients that show nothing else.
-        let message = info.metadata.get("message").cloned().unwrap_or_else(|| status.message().to_owned());
+        let message = info.metadata.get(MESSAGE).cloned().unwrap_or_else(|| status.message().to_owned());
         let retry_after = details.retry_info().and_then(|info| info.retry_delay);
-        Some(Self { reason, message, problems, retry_after })
+        let leader = info.metadata.get(LEADER).cloned();
+        Some(Self { reason, message, problems, retry_after, leader })
     }
 }
 
@@ -207,7 +227,8 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let problems = fitting(&refusal.problems);
         let message = shortened(&refusal.message, STATUS_MESSAGE_BYTES_MAX);
-        let metadata = [("message".to_owned(), message.clone())];
+        let leader = refusal.leader.iter().map(|leader| (LEADER.to_owned(), leader.clone()));
+        let metadata: HashMap<String, String> = leader.chain([(MESSAGE.to_owned(), message.clone())]).collect();
         let mut details = ErrorDetails::with_error_info(refusal.reason.as_str(), DOMAIN, metadata);
         if !problems.is_empty() {
             details.set_bad_request(Vec::new());
@@ -231,6 +252,7 @@ impl From<Refusal> for crate::v1::Refusal {
             reason: refusal.reason.as_str().to_owned(),
             message: refusal.message,
             problems: refusal.problems,
+            leader: refusal.leader.unwrap_or_default(),
         }
     }
 }
@@ -246,6 +268,7 @@ mod tests {
             refusal.problems =
                 vec![problem("execution.priority", "must be 1 to 10, is 11"), problem("kind", "required")];
             refusal.retry_after = Some(Duration::from_secs(2));
+            refusal.leader = Some("http://127.0.0.1:7443".to_owned());
             let status = Status::from(refusal.clone());
             assert_eq!(status.code(), reason.code());
             assert!(status.message().contains("execution.priority: must be 1 to 10, is 11"), "{}", status.message());
