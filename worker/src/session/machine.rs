@@ -58,6 +58,13 @@ pub enum Effect {
         /// At least so long from now.
         after: Duration,
     },
+    /// End the stream and connect to the coordinator that leads.
+    Move {
+        /// Its address; empty when the coordinator that says so does not know.
+        leader: String,
+        /// At least so long from now.
+        after: Duration,
+    },
     /// Leave: nothing is left to do here.
     Leave {
         /// Whether that is what was asked for.
@@ -375,6 +382,9 @@ impl Machine {
                 }
                 self.mode = Mode::Gone;
                 self.effects.push(Effect::Leave { gracefully: false });
+            }
+            v1::GoodbyeReason::NotLeader => {
+                self.effects.push(Effect::Move { leader: goodbye.leader.clone(), after });
             }
             _ => self.effects.push(Effect::Disconnect { why: "the coordinator said goodbye", after }),
         }

@@ -30,6 +30,7 @@ fn shown(effect: &Effect) -> String {
         Effect::Deliver(lease, _) => format!("deliver {lease}"),
         Effect::Forget(lease) => format!("forget {lease}"),
         Effect::Disconnect { after, .. } => format!("disconnect {}s", after.as_secs()),
+        Effect::Move { leader, after } => format!("move to {leader:?} {}s", after.as_secs()),
         Effect::Leave { gracefully } => format!("leave {}", if *gracefully { "gracefully" } else { "ousted" }),
         Effect::Send(words) => match &**words {
             Say::Hello(hello) => {
@@ -358,6 +359,17 @@ fn a_coordinator_that_stops_is_waited_for_as_long_as_it_says() {
     let reconnect_after = wire_duration(2);
     let reason = v1::GoodbyeReason::ShuttingDown.into();
     story.hear(Hear::Goodbye(v1::Goodbye { reason, reconnect_after, ..Default::default() }), "disconnect 2s");
+    story.lost("");
+    story.connect("hello 1:running");
+    story.welcome(&[(1, Keep)], "");
+}
+
+#[test]
+fn a_coordinator_that_does_not_lead_is_left_for_the_one_it_names() {
+    let mut story = Story::connected("not-leader", 2);
+    story.lease(1, "accept 1; start 1");
+    let (reason, leader) = (v1::GoodbyeReason::NotLeader.into(), "http://b:1".to_owned());
+    story.hear(Hear::Goodbye(v1::Goodbye { reason, leader, ..Default::default() }), "move to \"http://b:1\" 0s");
     story.lost("");
     story.connect("hello 1:running");
     story.welcome(&[(1, Keep)], "");

@@ -8,9 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use guestkit_domain::ErrorCode;
-use guestkit_protocol::client::{self, Endpoints, MESSAGE_BYTES_MAX};
+use guestkit_protocol::client::{self, Endpoints, MESSAGE_BYTES_MAX, Route};
 use guestkit_protocol::document::{self, Source};
 use guestkit_protocol::status::{Reason, Refusal};
 use guestkit_protocol::{convert, v1};
@@ -39,14 +38,8 @@ use crate::{trace, wire, worker};
 const OUTBOX: usize = 1024;
 /// Events of attempts that wait for the session.
 const EVENTS: usize = 1024;
-/// How long opening a stream may take once the connection stands.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest wait between two tries to connect.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// The shortest, for the first tries: a coordinator that restarts is back within a second.
-const BACKOFF_QUICK: Duration = Duration::from_millis(200);
-/// Tries that are quick.
-const QUICK_TRIES: u32 = 3;
+/// How long opening a stream may take once the connection stands: a coordinator opens it before it looks at what is said.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a message has besides an outcome's result: ids, digests, and an error's message and details.
 const ENVELOPE_BYTES: usize = 64 << 10;
 
@@ -88,8 +81,8 @@ pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdow
         stops: HashMap::new(),
         uploads: HashMap::new(),
         link: Link::Waiting { until: Instant::now() },
-        failures: 0,
-        coordinators: coordinators.clone(),
+        route: Route::new(coordinators.clone()),
+        streams: 0,
         events,
         drain_timeout: config.drain_timeout,
     };
@@ -101,11 +94,11 @@ enum Event {
     Progress(u64, v1::Progress),
     /// Over; with an outcome unless it was abandoned.
     Finished(u64, Option<Arc<v1::Outcome>>),
-    /// An outcome whose report was uploaded, or cannot be, ready to be said.
-    Uploaded(Box<v1::Outcome>),
+    /// An outcome whose report was uploaded, or cannot be, ready to be said on the stream of that number.
+    Uploaded(u64, Box<v1::Outcome>),
 }
 
-type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Box<Opened>>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Box<Opened>, Loss>> + Send>>;
 
 struct Opened {
     inbound: Streaming<v1::SessionResponse>,
@@ -118,7 +111,7 @@ enum Link {
     Waiting {
         until: Instant,
     },
-    Connecting(Pin<Box<dyn Future<Output = Result<Channel, client::Unreachable>> + Send>>),
+    Connecting(Pin<Box<dyn Future<Output = (Route, Result<Channel, client::Unreachable>)> + Send>>),
     Opening {
         opening: Opening,
         outbox: mpsc::Sender<v1::SessionRequest>,
@@ -132,10 +125,27 @@ enum Link {
 /// What the link came up with.
 enum News {
     Retry,
-    Connected(Channel),
+    Connected(Route, Result<Channel, client::Unreachable>),
     Opened(Box<Opened>),
     Heard(Box<Hear>),
-    Lost(String),
+    Lost(Loss),
+}
+
+/// Why the link is gone.
+enum Loss {
+    /// It broke.
+    Broken(String),
+    /// The coordinator leads no more, or not yet; with the leader that it names.
+    NotLeader(Option<String>),
+}
+
+impl Loss {
+    fn of(status: &tonic::Status) -> Self {
+        match Refusal::from_status(status) {
+            Some(Refusal { reason: Reason::NotLeader, leader, .. }) => Self::NotLeader(leader),
+            _ => Self::Broken(told(status)),
+        }
+    }
 }
 
 struct Session {
@@ -150,8 +160,10 @@ struct Session {
     /// Reports on their way.
     uploads: HashMap<u64, AbortHandle>,
     link: Link,
-    failures: u32,
-    coordinators: Endpoints,
+    /// The way to the coordinator that leads.
+    route: Route,
+    /// Streams opened so far: the number of the one that is open.
+    streams: u64,
     events: mpsc::Sender<Event>,
     drain_timeout: Duration,
 }
@@ -194,10 +206,19 @@ impl Session {
         let now = self.started.elapsed();
         match news {
             News::Retry => {
-                let coordinators = self.coordinators.clone();
-                self.link = Link::Connecting(Box::pin(async move { client::connect(&coordinators).await }));
+                let mut route = self.route.clone();
+                self.link = Link::Connecting(Box::pin(async move {
+                    let connected = route.connect().await;
+                    (route, connected)
+                }));
             }
-            News::Connected(channel) => {
+            News::Connected(route, Err(error)) => {
+                self.route = route;
+                self.on_lost(now, Loss::Broken(error.to_string()));
+            }
+            News::Connected(route, Ok(channel)) => {
+                self.route = route;
+                self.streams += 1;
                 let (outbox, words) = mpsc::channel(OUTBOX);
                 // Hello lies in the outbox before the stream is opened, because the answer may wait for it.
                 self.link = Link::Opening { opening: Box::pin(open(channel, words)), outbox };
@@ -216,19 +237,26 @@ impl Session {
                 }
                 message => self.on_heard(now, message),
             },
-            News::Lost(why) => {
-                tracing::warn!(coordinators = %self.coordinators, why, "the coordinator is not reached");
-                self.reconnect(Duration::ZERO);
-                self.machine.on_lost(now);
-            }
+            News::Lost(why) => self.on_lost(now, why),
         }
+    }
+
+    fn on_lost(&mut self, now: Duration, why: Loss) {
+        match why {
+            Loss::Broken(why) => {
+                tracing::warn!(coordinator = %self.route, why, "the coordinator is not reached");
+                self.reconnect(Duration::ZERO);
+            }
+            Loss::NotLeader(leader) => self.follow(leader.as_deref(), Duration::ZERO),
+        }
+        self.machine.on_lost(now);
     }
 
     fn on_heard(&mut self, now: Duration, message: Hear) {
         match &message {
             Hear::Welcome(welcome) => {
-                self.failures = 0;
-                tracing::info!(session = welcome.session_id, coordinators = %self.coordinators, "connected");
+                self.route.served();
+                tracing::info!(session = welcome.session_id, coordinator = %self.route, "connected");
             }
             Hear::OutcomeAck(ack) if ack.verdict() == v1::OutcomeVerdict::Stale => {
                 tracing::warn!(lease = ack.lease_id, "an outcome came too late and was dropped");
@@ -261,7 +289,9 @@ impl Session {
                 }
                 self.machine.on_finished(now, lease, kept);
             }
-            Event::Uploaded(outcome) => self.send(Say::Outcome(*outcome)),
+            // Another stream may lead to another coordinator, which has not what was uploaded to this one.
+            Event::Uploaded(stream, outcome) if stream == self.streams => self.send(Say::Outcome(*outcome)),
+            Event::Uploaded(..) => {}
         }
     }
 
@@ -291,6 +321,10 @@ impl Session {
                         self.reconnect(after);
                         self.machine.on_lost(self.started.elapsed());
                     }
+                    Effect::Move { leader, after } => {
+                        self.follow(Some(leader.as_str()).filter(|leader| !leader.is_empty()), after);
+                        self.machine.on_lost(self.started.elapsed());
+                    }
                     Effect::Leave { gracefully } => leave = Some(gracefully),
                 }
             }
@@ -313,8 +347,14 @@ impl Session {
     }
 
     fn reconnect(&mut self, after: Duration) {
-        let wait = backoff(self.failures, rand::random()).max(after);
-        self.failures = self.failures.saturating_add(1);
+        let wait = self.route.failed().max(after);
+        self.link = Link::Waiting { until: Instant::now() + wait };
+    }
+
+    /// Goes to the coordinator that leads.
+    fn follow(&mut self, leader: Option<&str>, after: Duration) {
+        tracing::info!(coordinator = %self.route, leader, "the coordinator does not lead");
+        let wait = self.route.turned_away(leader).max(after);
         self.link = Link::Waiting { until: Instant::now() + wait };
     }
 
@@ -375,10 +415,10 @@ impl Session {
         }
         let Link::Up { opened, .. } = &self.link else { return };
         let by_reference = upload::by_reference(opened.channel.clone(), outcome, bytes_max);
-        let events = self.events.clone();
+        let (events, stream) = (self.events.clone(), self.streams);
         let uploading = tokio::spawn(async move {
             // The session may have ended meanwhile; then the next Welcome asks for it again.
-            let _ = events.send(Event::Uploaded(Box::new(by_reference.await))).await;
+            let _ = events.send(Event::Uploaded(stream, Box::new(by_reference.await))).await;
         });
         // One that goes on over an earlier stream's connection would keep this one from the artifact.
         if let Some(earlier) = self.uploads.insert(lease_id, uploading.abort_handle()) {
@@ -407,19 +447,19 @@ impl Link {
                 tokio::time::sleep_until((*until).into()).await;
                 News::Retry
             }
-            Self::Connecting(connecting) => match connecting.await {
-                Ok(channel) => News::Connected(channel),
-                Err(error) => News::Lost(error.to_string()),
-            },
+            Self::Connecting(connecting) => {
+                let (route, connected) = connecting.await;
+                News::Connected(route, connected)
+            }
             Self::Opening { opening, .. } => match opening.await {
                 Ok(opened) => News::Opened(opened),
-                Err(error) => News::Lost(format!("{error:#}")),
+                Err(loss) => News::Lost(loss),
             },
             Self::Up { opened, .. } => match opened.inbound.message().await {
                 Ok(Some(v1::SessionResponse { message: Some(message) })) => News::Heard(Box::new(message)),
-                Ok(Some(_)) => News::Lost("it said something this version does not know".into()),
-                Ok(None) => News::Lost("it ended the stream".into()),
-                Err(status) => News::Lost(told(&status)),
+                Ok(Some(_)) => News::Lost(Loss::Broken("it said something this version does not know".into())),
+                Ok(None) => News::Lost(Loss::Broken("it ended the stream".into())),
+                Err(status) => News::Lost(Loss::of(&status)),
             },
         }
     }
@@ -447,26 +487,14 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-async fn open(channel: Channel, words: mpsc::Receiver<v1::SessionRequest>) -> anyhow::Result<Box<Opened>> {
+async fn open(channel: Channel, words: mpsc::Receiver<v1::SessionRequest>) -> Result<Box<Opened>, Loss> {
     let mut workers = client::workers(channel.clone());
     let opening = workers.session(ReceiverStream::new(words));
     let response = tokio::time::timeout(OPEN_TIMEOUT, opening)
         .await
-        .context("it does not open a session")?
-        .map_err(|status| anyhow::anyhow!(told(&status)))?;
+        .map_err(|_| Loss::Broken("it does not open a session".into()))?
+        .map_err(|status| Loss::of(&status))?;
     Ok(Box::new(Opened { inbound: response.into_inner(), channel }))
-}
-
-/// How long to wait before try number `failures`, from 0; `jitter` is 0 to 1. Full jitter: a thousand workers that lost
-/// one coordinator do not come back as one.
-fn backoff(failures: u32, jitter: f64) -> Duration {
-    let most = if failures < QUICK_TRIES {
-        BACKOFF_QUICK
-    } else {
-        let doublings = (failures - QUICK_TRIES).min(10);
-        (Duration::from_secs(1) * 2_u32.pow(doublings)).min(BACKOFF_MAX)
-    };
-    most.mul_f64(jitter.clamp(0.0, 1.0))
 }
 
 fn of_refusal(refusal: &Refusal) -> Failure {
@@ -543,17 +571,3 @@ pub(super) fn outcome_of(lease_id: u64, result: &v1::JobResult) -> v1::Outcome {
 
 /// The wire's own protocol version must be the machine's.
 const _: () = assert!(super::machine::PROTOCOL_VERSION == convert::worker::PROTOCOL_VERSION);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_tries_are_quick_and_none_waits_more_than_a_minute() {
-        assert_eq!(backoff(0, 1.0), Duration::from_millis(200));
-        assert_eq!(backoff(3, 1.0), Duration::from_secs(1));
-        assert_eq!(backoff(5, 0.5), Duration::from_secs(2));
-        assert_eq!(backoff(u32::MAX, 1.0), Duration::from_secs(60));
-        assert_eq!(backoff(9, 0.0), Duration::ZERO);
-    }
-}
