@@ -245,7 +245,8 @@ mod tests {
             assert_eq!(Failure::of_status("it", "http://a", &status).code(), code, "{status:?}");
         };
         for &reason in Reason::ALL {
-            let code = if reason == Reason::Unavailable { UNREACHABLE } else { REFUSED };
+            let passing = matches!(reason, Reason::Unavailable | Reason::NotLeader);
+            let code = if passing { UNREACHABLE } else { REFUSED };
             check(Refusal::new(reason, "no").into(), code);
         }
         check(Status::unavailable("connection refused"), UNREACHABLE);

@@ -10,7 +10,7 @@ use guestkit_protocol::v1;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Status, Streaming};
 
-use crate::coordinator::{Coordinator, Jobs};
+use crate::coordinator::{Again, Coordinator, Jobs};
 use crate::failure::{Failure, is_passing, text};
 use crate::outcome;
 
@@ -183,7 +183,6 @@ impl Log<'_> {
                 Ok(None) => tries = Tries::new(),
                 Err(Visit::Refused(failure)) => return Err(failure),
                 Err(Visit::Passing(failure)) => {
-                    self.coordinator.forget();
                     if position.sequence != before {
                         tries = Tries::new();
                     }
@@ -198,7 +197,21 @@ impl Log<'_> {
 
     /// Connects, watches for as long as the stream is good, then asks for the job. `None`: it is not over.
     async fn visit(&self, position: &mut Position, seen: &mut impl FnMut(Heard<'_>)) -> Result<Option<Over>, Visit> {
-        let mut jobs = self.coordinator.jobs().await.map_err(Visit::of_failure)?;
+        let reached = self.coordinator.reach().await.map_err(Visit::of_failure)?;
+        let visited = self.visit_at(reached.jobs(), position, seen).await;
+        if matches!(visited, Err(Visit::Passing(_))) {
+            // The next one is asked after a wait of its own.
+            let _ = self.coordinator.leave(&reached, None);
+        }
+        visited
+    }
+
+    async fn visit_at(
+        &self,
+        mut jobs: Jobs,
+        position: &mut Position,
+        seen: &mut impl FnMut(Heard<'_>),
+    ) -> Result<Option<Over>, Visit> {
         let request = v1::WatchRequest { job_id: self.job.to_owned(), after_sequence: position.sequence };
         let mut stream = jobs.watch(request).await.map_err(|status| self.failed(status))?.into_inner();
         loop {
@@ -217,15 +230,19 @@ impl Log<'_> {
                 return Ok(None);
             }
             if matches!(job.state(), v1::JobState::Pending | v1::JobState::Queued) {
-                self.tell_why(&mut jobs, position, seen).await;
+                self.tell_why(position, seen).await;
             }
         }
     }
 
     /// Says why the job waits. A coordinator that cannot tell, or not now, leaves it unsaid.
-    async fn tell_why(&self, jobs: &mut Jobs, position: &mut Position, seen: &mut impl FnMut(Heard<'_>)) {
+    async fn tell_why(&self, position: &mut Position, seen: &mut impl FnMut(Heard<'_>)) {
         let request = v1::ExplainRequest { job_id: self.job.to_owned() };
-        let reason = jobs.explain(request).await.map(|answer| why(answer.into_inner())).unwrap_or_default();
+        let asking = self.coordinator.ask(self.job, Again::Safe, async |at| at.jobs().explain(request.clone()).await);
+        let reason = match timeout(WAITING_MAX, asking).await {
+            Ok(Ok(answer)) => why(answer),
+            _ => String::new(),
+        };
         if !reason.is_empty() && position.reason.as_ref() != Some(&reason) {
             seen(Heard::Waiting(&reason));
         }

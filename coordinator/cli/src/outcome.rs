@@ -6,7 +6,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::args::{Format, Shown};
-use crate::coordinator::{Coordinator, Jobs};
+use crate::coordinator::{Again, Coordinator};
 use crate::failure::Failure;
 use crate::output::{self, Output};
 use crate::table;
@@ -16,13 +16,12 @@ const REPORT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The outcome document of a job that is over, its report in it.
 pub(crate) async fn fetch(coordinator: &Coordinator, job: &str) -> Result<v1::JobResult, Failure> {
-    let mut jobs = coordinator.jobs().await?;
     let request = v1::GetReportRequest { job_id: job.to_owned() };
-    let answer = jobs.get_report(request).await.map_err(|status| coordinator.failed(job, &status))?;
-    let result = answer.into_inner().result.unwrap_or_default();
+    let answer = coordinator.ask(job, Again::Safe, async |at| at.jobs().get_report(request.clone()).await).await?;
+    let result = answer.result.unwrap_or_default();
     match (&result.report, &result.report_artifact) {
         (None, Some(artifact)) => {
-            let whole = read_artifact(coordinator, &mut jobs, job, artifact).await?;
+            let whole = read_artifact(coordinator, job, artifact).await?;
             let whole = v1::JobResult::decode(whole.as_slice()).map_err(|error| unusable(job, &error.to_string()))?;
             Ok(v1::JobResult { report: whole.report, ..result })
         }
@@ -30,12 +29,7 @@ pub(crate) async fn fetch(coordinator: &Coordinator, job: &str) -> Result<v1::Jo
     }
 }
 
-async fn read_artifact(
-    coordinator: &Coordinator,
-    jobs: &mut Jobs,
-    job: &str,
-    artifact: &v1::Artifact,
-) -> Result<Vec<u8>, Failure> {
+async fn read_artifact(coordinator: &Coordinator, job: &str, artifact: &v1::Artifact) -> Result<Vec<u8>, Failure> {
     if artifact.size_bytes > REPORT_BYTES_MAX {
         return Err(unusable(
             job,
@@ -44,7 +38,8 @@ async fn read_artifact(
     }
     let request = v1::ReadArtifactRequest { job_id: job.to_owned(), name: artifact.name.clone(), offset: 0 };
     let failed = |status| coordinator.failed(job, &status);
-    let mut stream = jobs.read_artifact(request).await.map_err(failed)?.into_inner();
+    let mut stream =
+        coordinator.ask(job, Again::Safe, async |at| at.jobs().read_artifact(request.clone()).await).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = stream.message().await.map_err(failed)? {
         if bytes.len() as u64 + piece.data.len() as u64 > artifact.size_bytes {

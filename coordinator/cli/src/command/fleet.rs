@@ -5,7 +5,7 @@ use guestkit_protocol::v1;
 use serde_json::Value;
 
 use crate::args::{Drain, Selected, Workers};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Again, Coordinator};
 use crate::failure::Failure;
 use crate::instant;
 use crate::output::Output;
@@ -24,24 +24,19 @@ pub(crate) async fn workers(coordinator: &Coordinator, output: &Output, args: Wo
 
 async fn one(coordinator: &Coordinator, output: &Output, worker_id: String) -> Result<(), Failure> {
     let request = v1::GetWorkerRequest { worker_id: worker_id.clone() };
-    let answer = coordinator
-        .fleet()
-        .await?
-        .get_worker(request)
-        .await
-        .map_err(|status| coordinator.failed(&worker_id, &status))?;
-    let worker = answer.into_inner().worker.unwrap_or_default();
+    let answer =
+        coordinator.ask(&worker_id, Again::Safe, async |at| at.fleet().get_worker(request.clone()).await).await?;
+    let worker = answer.worker.unwrap_or_default();
     output.document(|| to_json(&worker), || fleet::worker(&worker, instant::now()))
 }
 
 async fn all(coordinator: &Coordinator, output: &Output, pool: String) -> Result<(), Failure> {
-    let mut client = coordinator.fleet().await?;
     let mut workers = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = v1::ListWorkersRequest { pool: pool.clone(), page_size: PAGE_MAX, page_token };
         let page =
-            client.list_workers(request).await.map_err(|status| coordinator.failed("the list", &status))?.into_inner();
+            coordinator.ask("the list", Again::Safe, async |at| at.fleet().list_workers(request.clone()).await).await?;
         workers.extend(page.workers);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -64,18 +59,16 @@ pub(crate) async fn drain(coordinator: &Coordinator, output: &Output, args: Drai
     let deadline = args.deadline.map(|seconds| prost_types::Duration { seconds: i64::from(seconds), nanos: 0 });
     let (subject, worker_id, selector) = named(args.selected);
     let request = v1::DrainRequest { worker_id, selector, deadline };
-    let answer =
-        coordinator.fleet().await?.drain(request).await.map_err(|status| coordinator.failed(&subject, &status))?;
-    print_workers(output, &answer.into_inner().workers)
+    let answer = coordinator.ask(&subject, Again::Safe, async |at| at.fleet().drain(request.clone()).await).await?;
+    print_workers(output, &answer.workers)
 }
 
 /// Gives drained workers work again.
 pub(crate) async fn resume(coordinator: &Coordinator, output: &Output, args: Selected) -> Result<(), Failure> {
     let (subject, worker_id, selector) = named(args);
     let request = v1::ResumeRequest { worker_id, selector };
-    let answer =
-        coordinator.fleet().await?.resume(request).await.map_err(|status| coordinator.failed(&subject, &status))?;
-    print_workers(output, &answer.into_inner().workers)
+    let answer = coordinator.ask(&subject, Again::Unsafe, async |at| at.fleet().resume(request.clone()).await).await?;
+    print_workers(output, &answer.workers)
 }
 
 fn named(selected: Selected) -> (String, String, std::collections::HashMap<String, String>) {
@@ -85,9 +78,7 @@ fn named(selected: Selected) -> (String, String, std::collections::HashMap<Strin
 
 /// Counts jobs, slots and workers.
 pub(crate) async fn summary(coordinator: &Coordinator, output: &Output) -> Result<(), Failure> {
-    let mut client = coordinator.fleet().await?;
-    let answer =
-        client.summary(v1::SummaryRequest {}).await.map_err(|status| coordinator.failed("the summary", &status))?;
-    let counts = answer.into_inner();
+    let counts =
+        coordinator.ask("the summary", Again::Safe, async |at| at.fleet().summary(v1::SummaryRequest {}).await).await?;
     output.document(|| to_json(&counts), || fleet::summary(&counts))
 }

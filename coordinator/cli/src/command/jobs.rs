@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::submit::ended;
 use crate::args::{Cancel, List, OneJob, Report, Watch};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Again, Coordinator};
 use crate::failure::Failure;
 use crate::follow::{self, Heard};
 use crate::instant;
@@ -66,9 +66,8 @@ async fn watch_events(
 /// Shows one job.
 pub(crate) async fn get(coordinator: &Coordinator, output: &Output, args: OneJob) -> Result<(), Failure> {
     let request = v1::GetRequest { job_id: args.job.clone() };
-    let answer =
-        coordinator.jobs().await?.get(request).await.map_err(|status| coordinator.failed(&args.job, &status))?;
-    print_job(output, answer.into_inner().job)
+    let answer = coordinator.ask(&args.job, Again::Safe, async |at| at.jobs().get(request.clone()).await).await?;
+    print_job(output, answer.job)
 }
 
 fn print_job(output: &Output, job: Option<v1::Job>) -> Result<(), Failure> {
@@ -86,7 +85,6 @@ pub(crate) async fn report(coordinator: &Coordinator, output: &Output, args: Rep
 /// Lists jobs, page after page.
 pub(crate) async fn list(coordinator: &Coordinator, output: &Output, args: List) -> Result<(), Failure> {
     let filter = filter(&args)?;
-    let mut jobs = coordinator.jobs().await?;
     let mut left = if args.all { u64::MAX } else { args.limit };
     let mut page_token = String::new();
     let mut pages = output.pages();
@@ -94,7 +92,7 @@ pub(crate) async fn list(coordinator: &Coordinator, output: &Output, args: List)
         // At most PAGE_MAX, which an i32 holds.
         let page_size = i32::try_from(left.min(PAGE_MAX)).unwrap_or(i32::MAX);
         let request = v1::ListRequest { filter: Some(filter.clone()), page_size, page_token };
-        let page = jobs.list(request).await.map_err(|status| coordinator.failed("the list", &status))?.into_inner();
+        let page = coordinator.ask("the list", Again::Safe, async |at| at.jobs().list(request.clone()).await).await?;
         let now = instant::now();
         let values: Vec<Value> = page.jobs.iter().map(to_json).collect();
         pages.page(&values, |first| {
@@ -138,9 +136,8 @@ fn filter(args: &List) -> Result<v1::JobFilter, Failure> {
 /// Asks for a job to end.
 pub(crate) async fn cancel(coordinator: &Coordinator, output: &Output, args: Cancel) -> Result<(), Failure> {
     let request = v1::CancelRequest { job_id: args.job.clone(), reason: args.reason };
-    let answer =
-        coordinator.jobs().await?.cancel(request).await.map_err(|status| coordinator.failed(&args.job, &status))?;
-    let job = answer.into_inner().job;
+    let answer = coordinator.ask(&args.job, Again::Safe, async |at| at.jobs().cancel(request.clone()).await).await?;
+    let job = answer.job;
     if job.as_ref().is_some_and(|job| job.state() == v1::JobState::Cancelling) {
         output.note(&format!("its worker has been asked to end it; see: guestkit watch {}", args.job));
     }
@@ -150,15 +147,14 @@ pub(crate) async fn cancel(coordinator: &Coordinator, output: &Output, args: Can
 /// Gives a job new attempts.
 pub(crate) async fn retry(coordinator: &Coordinator, output: &Output, args: OneJob) -> Result<(), Failure> {
     let request = v1::RetryRequest { job_id: args.job.clone() };
-    let answer =
-        coordinator.jobs().await?.retry(request).await.map_err(|status| coordinator.failed(&args.job, &status))?;
-    print_job(output, answer.into_inner().job)
+    let answer = coordinator.ask(&args.job, Again::Unsafe, async |at| at.jobs().retry(request.clone()).await).await?;
+    print_job(output, answer.job)
 }
 
 /// Forgets a job.
 pub(crate) async fn delete(coordinator: &Coordinator, output: &Output, args: OneJob) -> Result<(), Failure> {
     let request = v1::DeleteRequest { job_id: args.job.clone() };
-    coordinator.jobs().await?.delete(request).await.map_err(|status| coordinator.failed(&args.job, &status))?;
+    coordinator.ask(&args.job, Again::Unsafe, async |at| at.jobs().delete(request.clone()).await).await?;
     let sheet = || Sheet::default().pairs(Pairs::default().put("Deleted", &args.job));
     output.document(|| json!({ "job_id": args.job, "deleted": true }), sheet)
 }
@@ -166,8 +162,6 @@ pub(crate) async fn delete(coordinator: &Coordinator, output: &Output, args: One
 /// Says why a job is not running.
 pub(crate) async fn explain(coordinator: &Coordinator, output: &Output, args: OneJob) -> Result<(), Failure> {
     let request = v1::ExplainRequest { job_id: args.job.clone() };
-    let answer =
-        coordinator.jobs().await?.explain(request).await.map_err(|status| coordinator.failed(&args.job, &status))?;
-    let answer = answer.into_inner();
+    let answer = coordinator.ask(&args.job, Again::Safe, async |at| at.jobs().explain(request.clone()).await).await?;
     output.document(|| to_json(&answer), || table::job::explanation(&args.job, &answer))
 }

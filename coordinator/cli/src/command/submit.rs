@@ -7,13 +7,12 @@ use futures::stream::{self, StreamExt as _};
 use guestkit_protocol::document::to_json;
 use guestkit_protocol::v1;
 use serde_json::Value;
-use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::args::{Follow, Inspect, Submit};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Again, Coordinator};
 use crate::document::{self, Named};
-use crate::failure::{FAILED, Failure, is_passing};
+use crate::failure::{FAILED, Failure};
 use crate::follow::{self, Over};
 use crate::outcome;
 use crate::output::Output;
@@ -22,9 +21,6 @@ use crate::table::{Sheet, Text, job};
 
 /// Documents on their way at once: enough to fill the coordinator's group commit, few enough that a refusal comes early.
 const SUBMISSIONS_MAX: usize = 32;
-/// How often a submission is sent again when its connection breaks. It is safe: the same document under the same name, or
-/// under the same idempotency key, is the same job.
-const RESENDS_MAX: u32 = 3;
 
 /// Submits the documents in files.
 pub(crate) async fn submit(coordinator: &Coordinator, output: &Output, args: Submit) -> Result<(), Failure> {
@@ -113,21 +109,8 @@ async fn send_all(coordinator: &Coordinator, documents: Vec<Named>) -> Result<Ve
 
 async fn send(coordinator: &Coordinator, Named { name, mut document }: Named) -> Sent {
     name_it(&mut document);
-    let mut resends = 0;
-    loop {
-        let mut jobs = coordinator.jobs().await?;
-        let status = match jobs.submit(document.clone()).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) => status,
-        };
-        let refused = status.code() == tonic::Code::ResourceExhausted;
-        if refused || !is_passing(&status) || resends == RESENDS_MAX {
-            return Err(coordinator.failed(&name, &status));
-        }
-        resends += 1;
-        coordinator.forget();
-        sleep(Duration::from_millis(200) * resends).await;
-    }
+    // The same document under the same name, or under the same idempotency key, is the same job.
+    coordinator.ask(&name, Again::Safe, async |at| at.jobs().submit(document.clone()).await).await
 }
 
 /// Gives the job its name here where it has none, so that sending it twice is one job. A document with an idempotency key
