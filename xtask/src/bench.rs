@@ -10,17 +10,45 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::Value;
 
-use crate::shell::{cargo, check, root, say, target_dir};
+use crate::shell::{Need, cargo, check, require, root, say, target_dir};
 
 /// The guest of the README's figures, in a corpus that was laid out.
 const GUEST: &str = "corpus/guests/profile-debian12-vm.qcow2";
 
-pub(crate) fn run(image: Option<PathBuf>, jobs: u32, runs: u32) -> Result<()> {
-    let image = image.unwrap_or_else(|| {
-        let guest = target_dir().join(GUEST);
-        if guest.is_file() { guest } else { root().join("tests/fixtures/debian12-small.qcow2") }
-    });
-    let image = image.canonicalize().with_context(|| format!("failed to find the image {}", image.display()))?;
+/// The others, as they are measured: exact, because figures of another version are other figures.
+const GRAPHILE: &str = "graphile-worker@0.17.3";
+const NATS: &str = "nats-py==2.16.0";
+
+/// What is measured.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Part {
+    /// What an inspection costs.
+    Engine(Engine),
+    /// What the fleet costs: its scenarios one after another, then the aims with their verdicts.
+    Fleet(Fleet),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Engine {
+    /// Guest image to inspect.
+    #[arg(long, value_name = "PATH")]
+    image: Option<PathBuf>,
+    /// Runs of which the median is taken.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+}
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Fleet {
+    /// A tenth of the work: for trying the harness out, not for figures.
+    #[arg(long)]
+    quick: bool,
+    /// Only these scenarios; an unknown name is answered with those there are.
+    #[arg(long, value_name = "SCENARIO", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+pub(crate) fn run(part: Option<Part>) -> Result<()> {
     say("building in release");
     check(
         Command::new(cargo())
@@ -28,14 +56,62 @@ pub(crate) fn run(image: Option<PathBuf>, jobs: u32, runs: u32) -> Result<()> {
             .current_dir(root()),
     )?;
     say(machine());
-    engine(&image, runs)?;
-    check(
-        Command::new(cargo())
-            .args(["bench", "--quiet", "--locked", "--package", "guestkit-system-tests", "--bench", "fleet"])
-            .env("GUESTKIT_BENCH_JOBS", jobs.to_string())
-            .env("GUESTKIT_BENCH_RUNS", runs.to_string())
-            .current_dir(root()),
-    )
+    match part {
+        Some(Part::Engine(what)) => engine(&what),
+        Some(Part::Fleet(what)) => fleet(&what),
+        None => {
+            engine(&Engine { image: None, runs: 5 })?;
+            fleet(&Fleet::default())
+        }
+    }
+}
+
+fn fleet(what: &Fleet) -> Result<()> {
+    let mut command = Command::new(cargo());
+    // The whole workspace, so that dependencies are built as for the programs and not a second time.
+    command.args(["bench", "--quiet", "--locked", "--workspace", "--bench", "fleet", "--"]);
+    if what.only.is_empty() || what.only.iter().any(|name| name == "peers") {
+        command.env("GUESTKIT_BENCH_PEERS", peers()?);
+    }
+    if what.quick {
+        command.arg("--quick");
+    }
+    if !what.only.is_empty() {
+        command.args(["--only", &what.only.join(",")]);
+    }
+    check(command.current_dir(root()))
+}
+
+/// What the others' drivers need, installed into a folder beside the build.
+fn peers() -> Result<PathBuf> {
+    require(&[
+        Need { program: "node", package: "nodejs" },
+        Need { program: "npm", package: "npm" },
+        Need { program: "python3", package: "python3" },
+        Need { program: "nats-server", package: "nats-server" },
+        Need { program: "psql", package: "postgresql" },
+    ])?;
+    let folder = target_dir().join("bench-peers");
+    fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    for driver in ["graphile.mjs", "jetstream.py"] {
+        let from = root().join("tests/bench/peers").join(driver);
+        fs::copy(&from, folder.join(driver)).with_context(|| format!("failed to copy {}", from.display()))?;
+    }
+    if !folder.join("node_modules/graphile-worker").is_dir() {
+        say("installing graphile-worker");
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg(GRAPHILE);
+        check(&mut npm)?;
+    }
+    if !folder.join("python/nats").is_dir() {
+        say("installing nats-py");
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target"])
+            .arg(folder.join("python"))
+            .arg(NATS);
+        check(&mut pip)?;
+    }
+    Ok(folder)
 }
 
 /// Processor, cores, memory and kernel.
@@ -56,10 +132,16 @@ pub(crate) fn machine() -> String {
 }
 
 /// `guestkit local inspect` as a whole process.
-fn engine(image: &Path, runs: u32) -> Result<()> {
+fn engine(what: &Engine) -> Result<()> {
+    let image = what.image.clone().unwrap_or_else(|| {
+        let guest = target_dir().join(GUEST);
+        if guest.is_file() { guest } else { root().join("tests/fixtures/debian12-small.qcow2") }
+    });
+    let image = image.canonicalize().with_context(|| format!("failed to find the image {}", image.display()))?;
+    let image = image.as_path();
     let mut measured = Vec::new();
     measure(image)?; // Warms the page cache: the disk of the measuring machine is not what is measured.
-    for _ in 0..runs.max(1) {
+    for _ in 0..what.runs.max(1) {
         measured.push(measure(image)?);
     }
     let median = |pick: fn(&Run) -> f64| {

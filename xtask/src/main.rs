@@ -38,17 +38,10 @@ enum Chore {
         #[arg(long, value_name = "DIR", env = "GUESTKIT_CORPUS")]
         corpus: Option<PathBuf>,
     },
-    /// Measure what the README states (release build) and print the tables.
+    /// Measure what the README states (release build) and print the tables; without a part, everything.
     Bench {
-        /// Guest image for the engine's figures.
-        #[arg(long, value_name = "PATH")]
-        image: Option<PathBuf>,
-        /// Jobs queued for the throughput figure.
-        #[arg(long, default_value_t = 10_000)]
-        jobs: u32,
-        /// Runs of which the median is taken.
-        #[arg(long, default_value_t = 5)]
-        runs: u32,
+        #[command(subcommand)]
+        part: Option<bench::Part>,
     },
     /// Kill and freeze real processes while jobs go through them, and prove that each job ended exactly once (release build).
     Chaos(chaos::Chaos),
@@ -83,7 +76,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     match chore {
         Chore::Demo { image } => demo::run(image),
         Chore::Test { corpus } => test::run(corpus),
-        Chore::Bench { image, jobs, runs } => bench::run(image, jobs, runs),
+        Chore::Bench { part } => bench::run(part),
         Chore::Chaos(asked) => chaos::run(&asked),
         Chore::Simulate { seeds, steps } => simulate::run(seeds, steps),
         Chore::Fixtures => fixtures::run(),
