@@ -1,6 +1,6 @@
 //! The users of a storm: they submit, cancel and retry, and do not give up.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +74,8 @@ fn reason(status: &tonic::Status) -> Option<Reason> {
     Refusal::from_status(status).map(|refusal| refusal.reason)
 }
 
-/// Gives new attempts to the jobs that are to have them, each when it is over for the first time.
+/// Gives new attempts to the jobs that are to have them, each when it is over for the first time; ends when the follower has
+/// heard of all of them.
 pub(crate) async fn retry(mut door: Door, jobs: Arc<Vec<Planned>>, told: Shared) -> Vec<String> {
     let mut faults = Vec::new();
     let mut waiting: Vec<&str> = jobs.iter().filter(|job| job.retried).map(|job| job.job_id.as_str()).collect();
@@ -83,12 +84,19 @@ pub(crate) async fn retry(mut door: Door, jobs: Arc<Vec<Planned>>, told: Shared)
         let (ready, rest): (Vec<&str>, Vec<&str>) = waiting.into_iter().partition(over);
         waiting = rest;
         for job_id in ready {
+            let known = told.lock().unwrap().jobs[job_id].len();
             let request = v1::RetryRequest { job_id: job_id.to_owned() };
             match door.call(async |mut jobs| jobs.retry(request.clone()).await).await {
                 Ok(_) => {}
                 // An answer that was lost on its way: the job has its new attempts.
                 Err(status) if reason(&status) == Some(Reason::NotOver) => {}
-                Err(status) => faults.push(format!("retry of {job_id} refused: {status}")),
+                Err(status) => {
+                    faults.push(format!("retry of {job_id} refused: {status}"));
+                    continue;
+                }
+            }
+            while told.lock().unwrap().jobs[job_id].len() == known {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -103,22 +111,24 @@ pub(crate) fn is_over(state: JobState) -> bool {
 
 /// Somebody at a terminal: `guestkit submit --watch`, one job after the other, and again where no coordinator was reached.
 /// Gives the jobs that were submitted; tells which commands did not end as they must.
-pub(crate) async fn type_commands(
-    guestkit: PathBuf,
-    endpoints: String,
-    folder: PathBuf,
-    name: String,
-    enough: Arc<AtomicBool>,
-) -> (Vec<String>, Vec<String>) {
+pub(crate) async fn type_commands(typist: Typist, enough: Arc<AtomicBool>) -> (Vec<String>, Vec<String>) {
     let (mut jobs, mut faults) = (Vec::new(), Vec::new());
     while !enough.load(Ordering::Relaxed) {
-        let job_id = format!("typed-{name}-{:04}", jobs.len());
-        let file = folder.join(format!("{job_id}.json"));
-        std::fs::write(&file, typed(&job_id)).unwrap();
+        let job_id = format!("typed-{}-{:04}", typist.name, jobs.len());
+        faults.extend(typist.submit_and_watch(&job_id).await.err());
         jobs.push(job_id);
-        faults.extend(submit_and_watch(&guestkit, &endpoints, &file).await.err());
     }
     (jobs, faults)
+}
+
+/// Somebody at a terminal.
+pub(crate) struct Typist {
+    pub(crate) name: String,
+    pub(crate) guestkit: PathBuf,
+    pub(crate) endpoints: String,
+    pub(crate) folder: PathBuf,
+    /// Tells when a job is over: a command that goes on then hangs.
+    pub(crate) told: Shared,
 }
 
 fn typed(job_id: &str) -> String {
@@ -127,31 +137,44 @@ fn typed(job_id: &str) -> String {
         "job_id": job_id,
         "kind": "VMOperation",
         "operation": "system.echo",
+        // Of their own, so that a long queue of others' jobs does not keep them waiting.
+        "metadata": {"namespace": "typists"},
         "execution": {"max_attempts": 50, "retry_backoff": {"initial_seconds": 0.1, "max_seconds": 1.0}},
         "payload": {"type": "system.echo.v1", "data": {"message": job_id, "duration_seconds": 0.3}},
     })
     .to_string()
 }
 
-async fn submit_and_watch(guestkit: &Path, endpoints: &str, file: &Path) -> Result<(), String> {
-    loop {
-        let output = tokio::process::Command::new(guestkit)
-            .args(["--coordinator", endpoints, "submit", "--watch", "-o", "json"])
-            .arg(file)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        // Longer than any job here can take, three losses included.
-        let Ok(output) = tokio::time::timeout(Duration::from_secs(240), output).await else {
-            return Err(format!("submit --watch {} hangs", file.display()));
-        };
-        let output = output.map_err(|error| error.to_string())?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        match output.status.code() {
-            Some(COMPLETED) => return Ok(()),
-            Some(UNREACHABLE) => {}
-            Some(1) if told.contains("WORKER_LOST") => return Ok(()),
-            code => return Err(format!("submit --watch {} ended with {code:?}: {told}", file.display())),
+impl Typist {
+    async fn submit_and_watch(&self, job_id: &str) -> Result<(), String> {
+        let file = self.folder.join(format!("{job_id}.json"));
+        std::fs::write(&file, typed(job_id)).unwrap();
+        loop {
+            let output = tokio::process::Command::new(&self.guestkit)
+                .args(["--coordinator", &self.endpoints, "submit", "--watch", "-o", "json"])
+                .arg(&file)
+                .stdin(Stdio::null())
+                .kill_on_drop(true)
+                .output();
+            let output = tokio::select! {
+                output = output => output.map_err(|error| error.to_string())?,
+                () = self.long_over(job_id) => return Err(format!("submit --watch of {job_id} hangs")),
+            };
+            let told = String::from_utf8_lossy(&output.stderr);
+            match output.status.code() {
+                Some(COMPLETED) => return Ok(()),
+                Some(UNREACHABLE) => {}
+                Some(1) if told.contains("WORKER_LOST") => return Ok(()),
+                code => return Err(format!("submit --watch of {job_id} ended with {code:?}: {told}")),
+            }
         }
+    }
+
+    /// Ends when a job has been over for longer than any command needs to notice, whatever it has to connect to again.
+    async fn long_over(&self, job_id: &str) {
+        while !self.told.lock().unwrap().state(job_id).is_some_and(is_over) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
     }
 }

@@ -10,7 +10,7 @@ use guestkit_protocol::v1;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::clients;
+use crate::clients::{self, Typist};
 use crate::cluster::{Cluster, Shape};
 use crate::door::Door;
 use crate::faults::{self, Counts};
@@ -27,8 +27,9 @@ const WORKER_ARGS: [&str; 6] = ["--slots", "4", "--drain-timeout", "3", "--log-f
 /// Commands of a user that are typed all the time, side by side.
 const TYPISTS: usize = 2;
 
-/// How long everything may take to end once nothing is broken: far above what it needs, so that only a hang meets it.
-const SETTLE_MAX: Duration = Duration::from_secs(240);
+/// How long nothing may happen while something is waited for once nothing is broken: above a lease's life and a restart's
+/// grace, and far above what any job needs, so that only a hang meets it.
+const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// What is asked for; the defaults are the slice that runs with the other tests.
 #[derive(Debug)]
@@ -107,7 +108,7 @@ fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, Stri
     // The first job is let through in peace: the follower has a revision to resume from then.
     let first = Arc::new(vec![Planned { at: Duration::ZERO, ..jobs[0].clone() }]);
     runtime.block_on(clients::submit(door.clone(), first)).into_iter().try_for_each(Err)?;
-    patiently("the first word to the follower", || told.lock().unwrap().events > 0)?;
+    patiently("the first word to the follower", &told, || told.lock().unwrap().events > 0)?;
 
     let started = Instant::now();
     let enough = Arc::new(AtomicBool::new(false));
@@ -115,9 +116,14 @@ fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, Stri
     let retrying = runtime.spawn(clients::retry(door.clone(), Arc::clone(&jobs), Arc::clone(&told)));
     let typing: Vec<_> = (0..TYPISTS)
         .map(|name| {
-            let (guestkit, endpoints) = (cluster.guestkit().get_program().into(), cluster.endpoints().join(","));
-            let (folder, enough) = (cluster.folder().to_path_buf(), Arc::clone(&enough));
-            runtime.spawn(clients::type_commands(guestkit, endpoints, folder, name.to_string(), enough))
+            let typist = Typist {
+                name: name.to_string(),
+                guestkit: cluster.guestkit().get_program().into(),
+                endpoints: cluster.endpoints().join(","),
+                folder: cluster.folder().to_path_buf(),
+                told: Arc::clone(&told),
+            };
+            runtime.spawn(clients::type_commands(typist, Arc::clone(&enough)))
         })
         .collect();
 
@@ -137,13 +143,14 @@ fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, Stri
         faults.extend(retrying.await.unwrap());
         (typed, faults)
     };
-    let (typed, faults) = runtime
-        .block_on(async { tokio::time::timeout(SETTLE_MAX, settling).await })
-        .map_err(|_| format!("clients hang: {}", verdict::unfinished(&jobs, &told.lock().unwrap())))?;
+    let settling = runtime.spawn(settling);
+    patiently("the end of all clients' work", &told, || settling.is_finished())
+        .map_err(|error| format!("{error}: {}", verdict::unfinished(&jobs, &told.lock().unwrap())))?;
+    let (typed, faults) = runtime.block_on(settling).unwrap();
     if !faults.is_empty() {
         return Err(faults.join("\n"));
     }
-    patiently("the end of all jobs", || {
+    patiently("the end of all jobs", &told, || {
         let told = told.lock().unwrap();
         let ids = jobs.iter().map(|job| job.job_id.as_str()).chain(typed.iter().map(String::as_str));
         ids.map(|job_id| told.state(job_id)).all(|state| state.is_some_and(clients::is_over))
@@ -153,7 +160,7 @@ fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, Stri
     let settled = started.elapsed();
 
     let spools = cluster.folder().join("spools");
-    patiently("empty spools", || verdict::kept_outcomes(&spools).is_empty())
+    patiently("empty spools", &told, || verdict::kept_outcomes(&spools).is_empty())
         .map_err(|error| format!("{error}: {:?}", verdict::kept_outcomes(&spools)))?;
     let asked = verdict::ask(door, Arc::clone(&jobs), typed.clone());
     let answers = runtime.block_on(asked)?;
@@ -163,12 +170,16 @@ fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, Stri
     Ok(Weathered { counts, verdict, storm, settled, reconnects: told.reconnects, typed: typed.len() })
 }
 
-/// Waits for a level.
-fn patiently(what: &str, level: impl Fn() -> bool) -> Result<(), String> {
-    let started = Instant::now();
+/// Waits for a level, for as long as anything happens.
+fn patiently(what: &str, told: &Shared, level: impl Fn() -> bool) -> Result<(), String> {
+    let (mut happened, mut events) = (Instant::now(), 0);
     while !level() {
-        if started.elapsed() > SETTLE_MAX {
-            return Err(format!("{what} did not come in {} s", SETTLE_MAX.as_secs()));
+        let now = told.lock().unwrap().events;
+        if now != events {
+            (happened, events) = (Instant::now(), now);
+        }
+        if happened.elapsed() > SILENCE_MAX {
+            return Err(format!("{what} did not come, and nothing happened for {} s", SILENCE_MAX.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

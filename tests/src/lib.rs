@@ -174,7 +174,14 @@ impl Fleet {
     /// # Errors
     /// When it does not come up; the text ends with its log.
     pub fn start(binaries: &Binaries, coordinator_args: &[&str]) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("guestkit-").tempdir()?;
+        Self::start_in(tempfile::Builder::new().prefix("guestkit-").tempdir()?, binaries, coordinator_args)
+    }
+
+    /// The same in a folder that was prepared: `data` in it is the coordinator's, `workers` holds the workers' spools.
+    ///
+    /// # Errors
+    /// When it does not come up; the text ends with its log.
+    pub fn start_in(folder: tempfile::TempDir, binaries: &Binaries, coordinator_args: &[&str]) -> io::Result<Self> {
         let args: Vec<String> = coordinator_args.iter().map(ToString::to_string).collect();
         let (coordinator, listen) = start_coordinator(binaries, folder.path(), &args, ["127.0.0.1:0", "127.0.0.1:0"])?;
         let [address, http] = listen;
@@ -215,9 +222,18 @@ impl Fleet {
     /// # Errors
     /// When the system will not start it.
     pub fn start_worker(&mut self, id: &str, args: &[&str]) -> io::Result<()> {
+        let url = self.url();
+        self.start_worker_at(&url, id, args)
+    }
+
+    /// The same with a coordinator at another address, such as a link that breaks.
+    ///
+    /// # Errors
+    /// When the system will not start it.
+    pub fn start_worker_at(&mut self, coordinator: &str, id: &str, args: &[&str]) -> io::Result<()> {
         self.workers.remove(id);
         let mut command = self.binaries.command("guestkit-worker");
-        command.args(["--coordinator", &self.url(), "--worker-id", id, "--data"]);
+        command.args(["--coordinator", coordinator, "--worker-id", id, "--data"]);
         command.arg(self.folder.path().join("workers")).args(args);
         let process = Process::start(&mut command, &self.folder.path().join(format!("{id}.log")))?;
         self.workers.insert(id.to_owned(), process);

@@ -6,37 +6,23 @@ use guestkit_processes::until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::house::{COMPLETED, FAILED, House, echo, text};
+use crate::house::{COMPLETED, FAILED, House, echo, lost_attempts, text};
 
 /// Short enough for a story, long enough that a loaded machine does not lose a worker by accident.
 const QUICK: [&str; 4] = ["--heartbeat-seconds", "0.3", "--lease-ttl-seconds", "3"];
-
-#[track_caller]
-fn wait_for_state(house: &House, job_id: &str, wanted: &str) -> Value {
-    until(&format!("state {wanted} of {job_id}"), || {
-        let job = house.job(job_id);
-        Ok((job["state"] == wanted).then_some(job))
-    })
-    .unwrap()
-}
-
-/// A count that is zero is not printed.
-fn lost_attempts(job: &Value) -> u64 {
-    job["lost_attempts"].as_u64().unwrap_or(0)
-}
 
 #[test]
 fn a_worker_killed_in_mid_job_loses_the_job_to_the_other() {
     let mut house = House::with_coordinator(&QUICK, &["first"]);
     let job = house.write("slow.json", &echo("killed-worker-01", 2.0));
     house.guestkit(&["submit", text(&job)]).expect_code(COMPLETED);
-    let running = wait_for_state(&house, "killed-worker-01", "JOB_STATE_RUNNING");
+    let running = house.wait_for_state("killed-worker-01", "JOB_STATE_RUNNING");
     assert_eq!(running["worker_id"], "first");
 
     house.fleet.worker("first").unwrap().kill();
     house.start_worker("second");
 
-    let done = wait_for_state(&house, "killed-worker-01", "JOB_STATE_COMPLETED");
+    let done = house.wait_for_state("killed-worker-01", "JOB_STATE_COMPLETED");
     assert_eq!(done["worker_id"], "second");
     assert_eq!(lost_attempts(&done), 1);
 }
@@ -47,13 +33,13 @@ fn a_worker_that_comes_back_under_its_name_frees_its_jobs_at_once() {
     let mut house = House::new(&["only"]);
     let job = house.write("slow.json", &echo("new-boot-0001", 3.0));
     house.guestkit(&["submit", text(&job)]).expect_code(COMPLETED);
-    wait_for_state(&house, "new-boot-0001", "JOB_STATE_RUNNING");
+    house.wait_for_state("new-boot-0001", "JOB_STATE_RUNNING");
 
     house.fleet.worker("only").unwrap().kill();
     let killed = std::time::Instant::now();
     house.start_worker("only");
 
-    let done = wait_for_state(&house, "new-boot-0001", "JOB_STATE_COMPLETED");
+    let done = house.wait_for_state("new-boot-0001", "JOB_STATE_COMPLETED");
     assert_eq!(lost_attempts(&done), 1);
     assert!(killed.elapsed().as_secs() < 40, "the job waited for its lease to run out");
 }
@@ -79,11 +65,11 @@ fn a_job_that_runs_while_the_coordinator_is_away_keeps_its_lease() {
     let mut house = House::new(&["steady"]);
     let job = house.write("slow.json", &echo("away-000001", 3.0));
     house.guestkit(&["submit", text(&job)]).expect_code(COMPLETED);
-    wait_for_state(&house, "away-000001", "JOB_STATE_RUNNING");
+    house.wait_for_state("away-000001", "JOB_STATE_RUNNING");
     house.fleet.coordinator().kill();
     house.fleet.restart_coordinator().unwrap();
 
-    let done = wait_for_state(&house, "away-000001", "JOB_STATE_COMPLETED");
+    let done = house.wait_for_state("away-000001", "JOB_STATE_COMPLETED");
     assert_eq!(done["attempt"], 1);
     assert_eq!(lost_attempts(&done), 0);
 }
@@ -134,11 +120,11 @@ fn a_cancel_ends_the_attempt_and_nothing_else() {
     for (name, seconds) in [("cancel-this-1", 600.0), ("not-cancelled", 3.0)] {
         let job = house.write("job.json", &echo(name, seconds));
         house.guestkit(&["submit", text(&job)]).expect_code(COMPLETED);
-        wait_for_state(&house, name, "JOB_STATE_RUNNING");
+        house.wait_for_state(name, "JOB_STATE_RUNNING");
     }
     house.guestkit(&["cancel", "cancel-this-1", "--reason", "no longer needed"]).expect_code(COMPLETED);
-    wait_for_state(&house, "cancel-this-1", "JOB_STATE_CANCELLED");
-    wait_for_state(&house, "not-cancelled", "JOB_STATE_COMPLETED");
+    house.wait_for_state("cancel-this-1", "JOB_STATE_CANCELLED");
+    house.wait_for_state("not-cancelled", "JOB_STATE_COMPLETED");
     // Whoever watches it now sees it end as cancelled.
     house.guestkit(&["watch", "cancel-this-1"]).expect_code(FAILED);
 }
@@ -169,10 +155,10 @@ fn a_worker_told_to_stop_finishes_what_it_runs() {
     let mut house = House::new(&["leaving"]);
     let job = house.write("slow.json", &echo("finish-first-1", 2.0));
     house.guestkit(&["submit", text(&job)]).expect_code(COMPLETED);
-    wait_for_state(&house, "finish-first-1", "JOB_STATE_RUNNING");
+    house.wait_for_state("finish-first-1", "JOB_STATE_RUNNING");
     let worker = house.fleet.worker("leaving").unwrap();
     worker.signal(Signal::TERM).unwrap();
     assert!(worker.wait().unwrap().success());
-    let done = wait_for_state(&house, "finish-first-1", "JOB_STATE_COMPLETED");
+    let done = house.wait_for_state("finish-first-1", "JOB_STATE_COMPLETED");
     assert_eq!(lost_attempts(&done), 0);
 }

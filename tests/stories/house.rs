@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use guestkit_processes::{Binaries, Fleet};
+use guestkit_processes::{Binaries, Fleet, until};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
@@ -41,7 +41,15 @@ impl House {
     }
 
     pub(crate) fn with_coordinator(coordinator_args: &[&str], workers: &[&str]) -> Self {
-        let fleet = Fleet::start(&binaries(), coordinator_args).unwrap();
+        Self::of(Fleet::start(&binaries(), coordinator_args).unwrap(), workers)
+    }
+
+    /// In a folder that was prepared.
+    pub(crate) fn in_folder(folder: tempfile::TempDir, coordinator_args: &[&str], workers: &[&str]) -> Self {
+        Self::of(Fleet::start_in(folder, &binaries(), coordinator_args).unwrap(), workers)
+    }
+
+    fn of(fleet: Fleet, workers: &[&str]) -> Self {
         let mut house = Self { fleet };
         fs::create_dir(house.images()).unwrap();
         fs::create_dir(house.reports()).unwrap();
@@ -53,9 +61,43 @@ impl House {
     }
 
     pub(crate) fn start_worker(&mut self, id: &str) {
+        let url = self.fleet.url();
+        self.start_worker_at(&url, id);
+    }
+
+    /// A worker that knows the coordinator by another address.
+    pub(crate) fn start_worker_at(&mut self, coordinator: &str, id: &str) {
         let (images, reports) = (self.images(), self.reports());
         let args = ["--image-root", text(&images), "--output-root", text(&reports), "--slots", "2"];
-        self.fleet.start_worker(id, &args).unwrap();
+        self.fleet.start_worker_at(coordinator, id, &args).unwrap();
+    }
+
+    /// What a worker has printed.
+    pub(crate) fn worker_log(&mut self, id: &str) -> String {
+        self.fleet.worker(id).unwrap().log()
+    }
+
+    /// Outcomes on a worker's disk that nobody has acknowledged.
+    pub(crate) fn kept_outcomes(&self, id: &str) -> usize {
+        let spool = self.fleet.folder().join(format!("workers/worker-{id}"));
+        let names = fs::read_dir(spool).into_iter().flatten().flatten().map(|entry| entry.path());
+        names.filter(|path| path.extension().is_some_and(|end| end == "outcome")).count()
+    }
+
+    /// Submits a document without waiting.
+    pub(crate) fn submit(&self, document: &Value) -> Answer {
+        let path = self.write("submitted.json", document);
+        self.guestkit(&["submit", text(&path)])
+    }
+
+    /// Waits until a job is in a state.
+    #[track_caller]
+    pub(crate) fn wait_for_state(&self, job_id: &str, wanted: &str) -> Value {
+        until(&format!("state {wanted} of {job_id}"), || {
+            let job = self.job(job_id);
+            Ok((job["state"] == wanted).then_some(job))
+        })
+        .unwrap()
     }
 
     pub(crate) fn images(&self) -> PathBuf {
@@ -88,7 +130,7 @@ impl House {
         self.guestkit(&["submit", "--watch", "-o", "json", text(&path)])
     }
 
-    /// The outcome document of a job that is over.
+    /// A job.
     pub(crate) fn job(&self, job_id: &str) -> Value {
         self.guestkit(&["get", "-o", "json", job_id]).expect_code(COMPLETED).json()
     }
@@ -143,6 +185,11 @@ pub(crate) fn sha256_hex(path: &Path) -> String {
         write!(hex, "{byte:02x}").unwrap();
         hex
     })
+}
+
+/// A count that is zero is not printed.
+pub(crate) fn lost_attempts(job: &Value) -> u64 {
+    job["lost_attempts"].as_u64().unwrap_or(0)
 }
 
 /// An echo that takes `seconds`.

@@ -7,6 +7,8 @@ mod bad_input;
 mod deaths;
 mod examples;
 mod folder;
+mod full_disk;
 mod house;
 mod large_results;
+mod network;
 mod truth;
