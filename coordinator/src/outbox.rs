@@ -136,7 +136,10 @@ mod tests {
     use super::*;
 
     fn beat(sequence: u64) -> Outgoing {
-        Outgoing { message: ToWorker::HeartbeatAck { sequence }, document: None }
+        Outgoing {
+            message: ToWorker::HeartbeatAck { sequence, heartbeat_interval: Duration::from_secs(5) },
+            document: None,
+        }
     }
 
     #[tokio::test]

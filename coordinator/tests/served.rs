@@ -432,7 +432,7 @@ async fn the_fleet_is_shown_and_drained() {
     let change = within(changes.message()).await.unwrap().unwrap().worker.unwrap();
     assert_eq!((change.worker_id.as_str(), change.state()), ("w1", v1::WorkerState::Ready));
     worker.say(Said::Heartbeat(v1::Heartbeat { sequence: 1, free_disk_bytes: 42 })).await;
-    assert!(matches!(worker.hear().await, Ok(Some(Say::HeartbeatAck(v1::HeartbeatAck { sequence: 1 })))));
+    assert!(matches!(worker.hear().await, Ok(Some(Say::HeartbeatAck(v1::HeartbeatAck { sequence: 1, .. })))));
     let listed = fleet.list_workers(v1::ListWorkersRequest::default()).await.unwrap().into_inner();
     let description = listed.workers[0].description.as_ref().unwrap();
     assert_eq!((description.hostname.as_str(), description.free_disk_bytes), ("test", 42));
@@ -599,4 +599,58 @@ async fn a_path_outside_every_image_root_is_a_report_not_a_wait() {
     let error = result.error.unwrap();
     assert_eq!((result.status.as_str(), error.code.as_str()), ("failed", "IMAGE_ACCESS_DENIED"));
     assert!(error.message.contains("/elsewhere") && error.message.contains("/srv/images"), "{}", error.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_attempt_learns_how_far_the_last_one_got() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let mut worker = coordinator.worker(hello("w1", "b1")).await;
+    let mut document = echo("job-00001");
+    let execution = document.execution.get_or_insert_default();
+    execution.max_attempts = Some(2);
+    execution.retry_backoff.get_or_insert_default().initial_seconds = Some(0.0);
+    coordinator.submit(document).await;
+    let first = worker.lease().await;
+    assert_eq!(first.last_progress, None);
+    worker.accept(&first).await;
+    worker.progress(&first, 60.0, "inspection").await;
+    let error = v1::JobError { code: "HANDLER_CRASHED".into(), ..v1::JobError::default() };
+    let result = v1::JobResult { job_id: first.job_id.clone(), status: "failed".into(), ..v1::JobResult::default() };
+    let mut crashed = outcome(&first, v1::OutcomeStatus::Failed, &result);
+    crashed.error = Some(error);
+    worker.say(Said::Outcome(crashed)).await;
+    assert_eq!(worker.ack().await.verdict(), v1::OutcomeVerdict::Recorded);
+    let second = worker.lease().await;
+    let last = second.last_progress.unwrap();
+    assert_eq!((second.attempt, last.attempt, last.progress_percent, &*last.phase), (2, 1, 60.0, "inspection"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_and_a_wait_have_the_bounds_their_submitter_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let keyed = |job_id: &str, policy: &str| {
+        let mut document = echo(job_id);
+        let execution = document.execution.get_or_insert_default();
+        execution.idempotency_key = "key".into();
+        execution.idempotency_policy = policy.into();
+        document
+    };
+    coordinator.submit(keyed("job-00001", "")).await;
+    let refused = coordinator.jobs().submit(keyed("job-00002", "fail")).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::AlreadyExists);
+    let existing = coordinator.jobs().submit(keyed("job-00002", "use_existing")).await.unwrap().into_inner();
+    assert!(existing.existing && existing.job.unwrap().job_id == "job-00001");
+    assert_eq!(coordinator.submit(keyed("job-00002", "replace_queued")).await.job_id, "job-00002");
+    let replaced = coordinator.get("job-00001").await;
+    assert_eq!(replaced.state(), JobState::Cancelled);
+    assert!(replaced.error.unwrap().message.contains("job-00002"));
+
+    let mut hurried = echo("job-00003");
+    hurried.execution.get_or_insert_default().queue_timeout_seconds = Some(1);
+    coordinator.submit(hurried).await;
+    let events = coordinator.watch("job-00003", 0).await;
+    assert_eq!(events.last().unwrap().state(), JobState::Timeout);
+    assert_eq!(coordinator.report("job-00003").await.error.unwrap().code, "DEADLINE_EXCEEDED");
 }

@@ -13,8 +13,8 @@ use guestkit_coordinator::store::{
     Candidate, Epoch, JobFilter, Postgres, ReadStore, SqliteReader, SqliteStore, Store, StoreError, state_number,
 };
 use guestkit_domain::{
-    Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, Namespace, OutcomeStatus, Placement,
-    Priority, Progress, RefusalFault, Revision, SessionId, Time, WorkerId, WorkerProfile,
+    Backoff, BootId, Duration, ErrorCode, Failure, IdempotencyPolicy, JobId, JobSpec, JobState, Namespace,
+    OutcomeStatus, Placement, Priority, Progress, RefusalFault, Revision, SessionId, Time, WorkerId, WorkerProfile,
 };
 use guestkit_processes::postgres::Server;
 use guestkit_protocol::v1;
@@ -113,6 +113,8 @@ fn spec(number: u32) -> JobSpec {
         job_id: job_id(number),
         namespace: Namespace::new("tests").unwrap(),
         idempotency_key: Some(format!("key-{number}").into()),
+        idempotency_policy: IdempotencyPolicy::ReplaceQueued,
+        idempotency_ttl: Some(Duration::from_secs(60)),
         fingerprint: [u8::try_from(number % 256).unwrap(); 32],
         placement: Arc::new(Placement {
             operation: "system.echo".into(),
@@ -129,6 +131,7 @@ fn spec(number: u32) -> JobSpec {
         priority: Priority::new(7).unwrap(),
         max_attempts: 2,
         timeout: Duration::from_millis(1500),
+        queue_timeout: Some(Duration::from_secs(86_400)),
         deadline: Some(Time(90_000_000)),
         not_before: (number % 5 == 4).then_some(Time(50_000)),
         backoff: Backoff { multiplier: 1.5, ..Backoff::default() },

@@ -38,7 +38,9 @@ pub fn check(wanted: &Placement, worker: &WorkerProfile) -> Result<(), Unfit> {
     if let Some(missing) = missing(&wanted.features, &worker.features) {
         return lacking(format!("constraints.required_features: this worker's machine has no {missing}"));
     }
-    if let Some(minimum) = wanted.minimum_version.as_ref().filter(|minimum| worker.version < **minimum) {
+    if let Some(minimum) =
+        wanted.minimum_version.as_ref().filter(|minimum| worker.version.cmp_precedence(minimum).is_lt())
+    {
         return lacking(format!(
             "constraints.minimum_worker_version: {minimum} is required, this worker is {}",
             worker.version
@@ -76,7 +78,7 @@ mod tests {
             boot_id: BootId::new("b1").unwrap(),
             capabilities: set(&["system.echo", "disk.qcow2"]),
             features: set(&["gpu"]),
-            version: semver::Version::new(0, 10, 0),
+            version: "0.10.0+build.2".parse().unwrap(),
             pool: "default".into(),
             labels: [("zone".into(), "a".into())].into(),
             slots: 1,
@@ -100,6 +102,12 @@ mod tests {
         check_unfit(any(), None);
         check_unfit(Placement { capabilities: set(&["disk.qcow2"]), features: set(&["gpu"]), ..any() }, None);
         check_unfit(Placement { minimum_version: Some(semver::Version::new(0, 9, 9)), ..any() }, None);
+        // What is built of it does not order versions; what comes before it does (Semantic Versioning 2.0.0, sections 10 and 11).
+        for (minimum, expected) in
+            [("0.10.0+build.9", None), ("0.10.0-rc.1", None), ("0.10.1-rc.1", Some("is required"))]
+        {
+            check_unfit(Placement { minimum_version: Some(minimum.parse().unwrap()), ..any() }, expected);
+        }
         check_unfit(
             Placement { worker: Some(WorkerId::new("w2").unwrap()), ..any() },
             Some("elsewhere: it is for worker w2"),

@@ -8,8 +8,11 @@ use guestkit_domain::{Duration, Namespace};
 /// What an operator decides; [`Config::default`] is what the design says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// How often workers send a heartbeat.
+    /// How often workers send a heartbeat while they are few.
     pub heartbeat_interval: Duration,
+    /// Heartbeats of all workers per second: beyond it they are asked to send them less often, as long as three missed ones
+    /// are noticed within `lease_ttl`.
+    pub heartbeats_per_second: u32,
     /// Heartbeats missed before a worker is given no new work.
     pub heartbeats_missed_max: u32,
     /// How long a lease stands without a word from its worker.
@@ -62,6 +65,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             heartbeat_interval: Duration::from_secs(5),
+            // Some hundredths of a core; 2,500 workers at five seconds.
+            heartbeats_per_second: 500,
             heartbeats_missed_max: 3,
             lease_ttl: Duration::from_secs(60),
             accept_timeout: Duration::from_secs(5),

@@ -181,6 +181,8 @@ pub enum ToWorker {
     Welcome {
         /// How often to send a heartbeat.
         heartbeat_interval: Duration,
+        /// When to send the first.
+        first_heartbeat: Duration,
         /// How long a lease stands without a word.
         lease_ttl: Duration,
         /// How soon a lease must be answered.
@@ -219,6 +221,8 @@ pub enum ToWorker {
     HeartbeatAck {
         /// The heartbeat's.
         sequence: u64,
+        /// How often to send one from now on.
+        heartbeat_interval: Duration,
     },
     /// Asks the worker to leave when its attempts have ended.
     Drain {
@@ -287,7 +291,7 @@ mod tests {
             let change = Change::Resume { target: DrainTarget::Worker(WorkerId::new("w1").unwrap()) };
             let effects = Effects {
                 records: vec![Record { revision: Revision(7), at: Time(0), change }],
-                sends: vec![(SessionId(1), ToWorker::HeartbeatAck { sequence: 1 })],
+                sends: vec![(SessionId(1), ToWorker::Drain { deadline: None })],
                 ..Effects::default()
             };
             assert_eq!(effects.release(Revision(durable)).is_ok(), released, "at revision {durable}");

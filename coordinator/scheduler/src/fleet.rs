@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use guestkit_domain::{JobId, LeaseId, Revision, SessionId, Time, WorkerId, WorkerProfile};
+use guestkit_domain::{Duration, JobId, LeaseId, Revision, SessionId, Time, WorkerId, WorkerProfile};
 
 use crate::config::Config;
 use crate::effects::{Effects, GoodbyeReason, Notice, ToWorker};
@@ -59,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) leaving: bool,
     /// A drain concerns it.
     pub(crate) drained: bool,
+    /// How often it was told to send a heartbeat.
+    pub(crate) heartbeat: Duration,
     /// Given no new work until then.
     pub(crate) paused: Time,
     pub(crate) lost: bool,
@@ -82,6 +84,7 @@ impl Worker {
             grace,
             leaving: false,
             drained: false,
+            heartbeat: Duration::ZERO,
             paused: Time(0),
             lost: false,
             held: BTreeMap::new(),
@@ -116,7 +119,7 @@ impl Worker {
     }
 
     fn unreachable_at(&self, config: &Config) -> Time {
-        self.heard.plus(config.heartbeat_interval.saturating_mul(config.heartbeats_missed_max))
+        self.heard.plus(self.heartbeat.max(config.heartbeat_interval).saturating_mul(config.heartbeats_missed_max))
     }
 
     pub(crate) fn lost_at(&self, config: &Config) -> Time {

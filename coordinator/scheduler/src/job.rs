@@ -245,7 +245,15 @@ impl Scheduler {
                 let since = self.now;
                 self.change(arrival, Event::Due, fx, |row| row.phase = Phase::Queued { since });
             }
-            Phase::Queued { .. } => self.reconsider(arrival, fx),
+            Phase::Queued { since } => match entry.spec.queue_timeout.filter(|most| since.plus(*most) <= self.now) {
+                Some(most) => {
+                    let why = if self.queue.is_served(entry) { "had a free slot" } else { "could run it" };
+                    let message =
+                        format!("queue_timeout_seconds: no connected worker {why} within {} s", most.as_secs());
+                    self.end(arrival, Ending::by_coordinator(ErrorCode::DeadlineExceeded, message), fx);
+                }
+                None => self.reconsider(arrival, fx),
+            },
             Phase::Assigned { lease, .. } => {
                 let worker = lease.worker.clone();
                 void(self, "not accepted in time", fx);

@@ -20,7 +20,10 @@ impl Scheduler {
         let phase = match &entry.row.phase {
             Phase::Ended(_) => return None,
             Phase::Pending { until } => Some(*until),
-            Phase::Queued { .. } => self.asked_again(entry),
+            Phase::Queued { since } => {
+                let given_up = entry.spec.queue_timeout.map(|most| since.plus(most));
+                self.asked_again(entry).into_iter().chain(given_up).min()
+            }
             Phase::Assigned { lease, .. } => Some(graced(lease, lease.offered.plus(config.accept_timeout))),
             Phase::Running { lease, started } => {
                 let allowed = entry.spec.timeout.saturating_add(config.timeout_grace);

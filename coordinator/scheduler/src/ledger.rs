@@ -373,7 +373,9 @@ impl Ledger {
         self.remove(&entry.spec.job_id);
         self.ids.insert(entry.spec.job_id.clone(), entry.arrival);
         if let Some(key) = &entry.spec.idempotency_key {
-            self.keys.insert((entry.spec.namespace.clone(), key.clone()), entry.arrival);
+            // Of jobs that had the key one after the other, the last.
+            let latest = self.keys.entry((entry.spec.namespace.clone(), key.clone())).or_insert(entry.arrival);
+            *latest = entry.arrival.max(*latest);
         }
         self.jobs.insert(entry.arrival, Box::new(entry));
     }

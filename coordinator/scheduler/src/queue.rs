@@ -777,6 +777,15 @@ impl Queue {
         }
     }
 
+    /// Whether a worker that is connected may run the job.
+    pub(crate) fn is_served(&self, entry: &JobEntry) -> bool {
+        let class = self.class_ids.get(&ClassKey::of(&entry.spec, &entry.row)).and_then(|id| self.classes.get(id));
+        let Some(lane) = class.and_then(|class| self.lanes.get(&class.lane)) else { return false };
+        // A worker's own site, for what is pinned to it, is there while it fits.
+        let staffed = |id: &SiteId| self.sites.get(id).is_some_and(|site| site.workers > 0 || site.kind.is_none());
+        lane.key.sites.iter().any(staffed)
+    }
+
     /// Jobs of the same requirements and namespace that go before this one, and all there are; each counted up to `most`.
     pub(crate) fn position(&self, entry: &JobEntry, most: usize) -> (usize, usize) {
         let class = self.class_ids.get(&ClassKey::of(&entry.spec, &entry.row)).and_then(|id| self.classes.get(id));

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use guestkit_domain::{
-    Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, LeaseId, Namespace, OutcomeStatus,
-    Placement, Priority, Progress, RefusalFault, Revision, SessionId, Time, WorkerId, WorkerProfile,
+    Backoff, BootId, Duration, ErrorCode, Failure, IdempotencyPolicy, JobId, JobSpec, JobState, LeaseId, Namespace,
+    OutcomeStatus, Placement, Priority, Progress, RefusalFault, Revision, SessionId, Time, WorkerId, WorkerProfile,
 };
 use guestkit_scheduler::{
     Change, Config, DrainTarget, Effects, Event, Held, HeldDecision, Input, Ledger, Phase, Record, Reply, RequestId,
@@ -500,12 +500,22 @@ impl World {
             job_id: job_id(number),
             namespace: Namespace::new(random.pick(&["a", "b", "c"]).unwrap()).unwrap(),
             idempotency_key: random.percent(20).then(|| format!("key-{}", random.below(20)).into()),
+            idempotency_policy: *random
+                .pick(&[
+                    IdempotencyPolicy::SameDocument,
+                    IdempotencyPolicy::UseExisting,
+                    IdempotencyPolicy::Fail,
+                    IdempotencyPolicy::ReplaceQueued,
+                ])
+                .unwrap(),
+            idempotency_ttl: random.percent(30).then(|| Duration::from_secs(random.below(100))),
             fingerprint: [random.below(2) as u8; 32],
             placement: Arc::new(placement),
             affinity: if random.percent(20) { [("rack".into(), "r1".into())].into() } else { BTreeMap::new() },
             priority: Priority::new(1 + random.below(10) as i64).unwrap(),
             max_attempts: 1 + random.below(3) as u32,
             timeout: Duration::from_secs(20 + random.below(600)),
+            queue_timeout: random.percent(10).then(|| Duration::from_secs(1 + random.below(200))),
             deadline: random.percent(10).then(|| self.now.plus(Duration::from_secs(random.below(400)))),
             not_before: random.percent(10).then(|| self.now.plus(Duration::from_secs(random.below(60)))),
             backoff: Backoff::default(),

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use guestkit_domain::{
-    Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, LeaseId, Namespace, OutcomeStatus,
-    Placement, Priority, Progress, RefusalFault, SessionId, Time, WorkerId, WorkerProfile,
+    Backoff, BootId, Duration, ErrorCode, Failure, IdempotencyPolicy, JobId, JobSpec, JobState, LeaseId, Namespace,
+    OutcomeStatus, Placement, Priority, Progress, RefusalFault, SessionId, Time, WorkerId, WorkerProfile,
 };
 use guestkit_scheduler::{
     Change, Config, DrainTarget, Effects, Event, Held, Input, Ledger, Notice, Phase, Record, Reply, RequestId,
@@ -91,7 +91,7 @@ fn state(state: JobState) -> String {
 }
 
 fn failure(failure: &Failure) -> String {
-    format!("{} ({})", failure.code, failure.message)
+    format!("{} ({})", failure.code, failure.message.trim_end_matches('_'))
 }
 
 fn target(text: &str) -> DrainTarget {
@@ -170,12 +170,16 @@ impl Story {
     fn message(&self, session: SessionId, message: &ToWorker) -> String {
         let to = self.session_name(session);
         let text = match message {
-            ToWorker::Welcome { held, .. } => {
+            ToWorker::Welcome { held, heartbeat_interval, first_heartbeat, .. } => {
                 let held: Vec<String> = held
                     .iter()
                     .map(|(lease, decision)| format!(" {decision:?} lease {}", lease.0).to_lowercase())
                     .collect();
-                format!("welcome{}", held.join(","))
+                let usual = *heartbeat_interval == Config::default().heartbeat_interval;
+                let (first, each) = (first_heartbeat.as_secs_f64(), heartbeat_interval.as_secs_f64());
+                let beats =
+                    if usual { String::new() } else { format!(", a heartbeat in {first:.1} s, then each {each} s") };
+                format!("welcome{}{beats}", held.join(","))
             }
             ToWorker::Lease { lease, job_id, attempt, timeout } => {
                 format!("lease {}: {}, attempt {attempt}, {} s", lease.0, short(job_id), timeout.as_secs())
@@ -185,7 +189,9 @@ impl Story {
             ToWorker::OutcomeAck { lease, verdict } => {
                 format!("outcome of lease {} is {verdict:?}", lease.0).to_lowercase()
             }
-            ToWorker::HeartbeatAck { sequence } => format!("heartbeat {sequence} heard"),
+            ToWorker::HeartbeatAck { sequence, heartbeat_interval } => {
+                format!("heartbeat {sequence} heard, one each {} s", heartbeat_interval.as_secs_f64())
+            }
             ToWorker::Drain { deadline } => format!("drain, deadline {deadline:?}"),
             ToWorker::Goodbye { reason } => format!("goodbye: {reason:?}").to_lowercase(),
         };
@@ -337,12 +343,15 @@ impl Story {
             job_id: job(name),
             namespace: Namespace::new(options.take("namespace").unwrap_or("default")).unwrap(),
             idempotency_key: options.take("key").map(Into::into),
+            idempotency_policy: IdempotencyPolicy::of(options.take("policy").unwrap_or("")).unwrap(),
+            idempotency_ttl: options.seconds("ttl"),
             fingerprint: [options.number("fingerprint").unwrap_or(0) as u8; 32],
             placement: Arc::new(placement),
             affinity: options.map("affinity"),
             priority: Priority::new(options.number("priority").unwrap_or(5) as i64).unwrap(),
             max_attempts: options.number("max_attempts").unwrap_or(1) as u32,
             timeout: options.seconds("timeout").unwrap_or(Duration::from_secs(3600)),
+            queue_timeout: options.seconds("queue_timeout"),
             deadline: options.seconds("deadline").map(|after| self.now.plus(after)),
             not_before: options.seconds("not_before").map(|after| self.now.plus(after)),
             backoff: Backoff::default(),
@@ -475,6 +484,9 @@ fn config(settings: &str) -> Config {
     }
     if let Some(burst) = options.number("progress_burst") {
         config.progress_burst = burst as u32;
+    }
+    if let Some(most) = options.number("heartbeats_per_second") {
+        config.heartbeats_per_second = most as u32;
     }
     if let Some(patience) = options.seconds("image_root_patience") {
         config.image_root_patience = patience;

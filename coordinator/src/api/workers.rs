@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
-use super::{Services, unread};
+use super::{Services, show, unread};
 use crate::outbox::{self, Next, Outgoing, Outgoings, goodbye, outbox};
 
 /// How long a stream may be open without a Hello.
@@ -233,23 +233,28 @@ impl Session<'_> {
     /// offered again when its accept deadline has passed.
     async fn message(&self, outgoing: Outgoing) -> Option<Say> {
         Some(match outgoing.message {
-            ToWorker::Welcome { heartbeat_interval, lease_ttl, accept_timeout, held } => Say::Welcome(v1::Welcome {
-                session_id: self.session.0.to_string(),
-                heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
-                lease_ttl: Some(time::duration_to_wire(lease_ttl)),
-                accept_timeout: Some(time::duration_to_wire(accept_timeout)),
-                inline_bytes_max: self.services.inline_bytes_max as u64,
-                held: held.into_iter().map(verdict).collect(),
-            }),
+            ToWorker::Welcome { heartbeat_interval, first_heartbeat, lease_ttl, accept_timeout, held } => {
+                Say::Welcome(v1::Welcome {
+                    session_id: self.session.0.to_string(),
+                    first_heartbeat: Some(time::duration_to_wire(first_heartbeat)),
+                    heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
+                    lease_ttl: Some(time::duration_to_wire(lease_ttl)),
+                    accept_timeout: Some(time::duration_to_wire(accept_timeout)),
+                    inline_bytes_max: self.services.inline_bytes_max as u64,
+                    held: held.into_iter().map(verdict).collect(),
+                })
+            }
             ToWorker::Lease { lease, job_id, attempt, timeout } => {
                 let document = self.document(&job_id, outgoing.document).await?;
                 self.begin_trace(lease, &document, attempt);
+                let last_progress = if attempt > 1 { self.last_progress(&job_id).await } else { None };
                 Say::Lease(v1::Lease {
                     lease_id: lease.0,
                     job_id: job_id.to_string(),
                     attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
                     document: Some(document),
                     timeout: Some(time::duration_to_wire(timeout)),
+                    last_progress,
                 })
             }
             ToWorker::Cancel { lease, reason, outcome_wanted } => {
@@ -266,10 +271,22 @@ impl Session<'_> {
                 self.end_trace(lease, told);
                 Say::OutcomeAck(v1::OutcomeAck { lease_id: lease.0, verdict: verdict.into() })
             }
-            ToWorker::HeartbeatAck { sequence } => Say::HeartbeatAck(v1::HeartbeatAck { sequence }),
+            ToWorker::HeartbeatAck { sequence, heartbeat_interval } => Say::HeartbeatAck(v1::HeartbeatAck {
+                sequence,
+                heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
+            }),
             ToWorker::Drain { deadline } => Say::Drain(v1::Drain { deadline: deadline.map(time::duration_to_wire) }),
             ToWorker::Goodbye { reason } => Say::Goodbye(outbox::farewell(reason)),
         })
+    }
+
+    /// How far the attempts before got. It helps the next one and is nothing it needs: what cannot be read is left out.
+    async fn last_progress(&self, job_id: &JobId) -> Option<v1::Progress> {
+        let asked = job_id.clone();
+        let stored = self.services.readers.read(move |store| store.job(&asked)).await;
+        let stored =
+            stored.inspect_err(|error| warn!(job = %job_id, refusal = %unread(error), "no last progress")).ok()?;
+        show::stored_job(&stored?).ok()?.progress
     }
 
     async fn document(&self, job_id: &JobId, at_hand: Option<Body>) -> Option<v1::JobDocument> {

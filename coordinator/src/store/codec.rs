@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guestkit_domain::{
-    Backoff, BootId, Duration, ErrorCode, Failure, JobId, JobSpec, JobState, LeaseId, Namespace, Placement, Priority,
-    Revision, Time, WorkerId,
+    Backoff, BootId, Duration, ErrorCode, Failure, IdempotencyPolicy, JobId, JobSpec, JobState, LeaseId, Namespace,
+    Placement, Priority, Revision, Time, WorkerId,
 };
 use guestkit_scheduler::{DrainTarget, Ended, JobEntry, JobRow, Lease, Phase};
 use prost::Message;
@@ -158,6 +158,12 @@ struct Spec {
     concurrency_key: Option<String>,
     #[prost(uint64, tag = "17")]
     created_at: u64,
+    #[prost(string, tag = "18")]
+    idempotency_policy: String,
+    #[prost(uint64, optional, tag = "19")]
+    idempotency_ttl_ms: Option<u64>,
+    #[prost(uint64, optional, tag = "20")]
+    queue_timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -347,6 +353,9 @@ pub(super) fn encode_spec(spec: &JobSpec) -> Vec<u8> {
         cancellable: spec.cancellable,
         concurrency_key: spec.concurrency_key.as_ref().map(ToString::to_string),
         created_at: spec.created_at.0,
+        idempotency_policy: spec.idempotency_policy.word().to_owned(),
+        idempotency_ttl_ms: spec.idempotency_ttl.map(millis),
+        queue_timeout_ms: spec.queue_timeout.map(millis),
     }
     .encode_to_vec()
 }
@@ -362,12 +371,16 @@ pub(super) fn decode_spec(bytes: &[u8]) -> Result<JobSpec, CodecError> {
         job_id: JobId::new(&spec.job_id).map_err(invalid(SPEC, "job_id"))?,
         namespace: Namespace::new(&spec.namespace).map_err(invalid(SPEC, "namespace"))?,
         idempotency_key: spec.idempotency_key.map(Arc::from),
+        idempotency_policy: IdempotencyPolicy::of(&spec.idempotency_policy)
+            .ok_or(CodecError::Field { what: SPEC, field: "idempotency_policy" })?,
+        idempotency_ttl: spec.idempotency_ttl_ms.map(Duration::from_millis),
         fingerprint: spec.fingerprint.try_into().map_err(invalid(SPEC, "fingerprint"))?,
         placement: Arc::new(decode_placement(placement)?),
         affinity: spec.affinity.into_iter().map(|(label, value)| (label.into(), value.into())).collect(),
         priority: Priority::new(spec.priority.into()).ok_or(CodecError::Field { what: SPEC, field: "priority" })?,
         max_attempts: spec.max_attempts,
         timeout: Duration::from_millis(spec.timeout_ms),
+        queue_timeout: spec.queue_timeout_ms.map(Duration::from_millis),
         deadline: spec.deadline.map(Time),
         not_before: spec.not_before.map(Time),
         backoff: Backoff {

@@ -8,6 +8,7 @@ mod time;
 pub use error_code::ErrorCode;
 pub use ids::{BootId, IdError, JobId, LeaseId, Namespace, Revision, SessionId, WorkerId};
 pub use spec::{
-    Backoff, Failure, JobSpec, JobState, OutcomeStatus, Placement, Priority, Progress, RefusalFault, WorkerProfile,
+    Backoff, Failure, IdempotencyPolicy, JobSpec, JobState, OutcomeStatus, Placement, Priority, Progress, RefusalFault,
+    WorkerProfile,
 };
 pub use time::{Duration, Time};

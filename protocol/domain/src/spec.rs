@@ -70,6 +70,39 @@ pub struct Placement {
     pub image_folder: Option<Arc<str>>,
 }
 
+/// What becomes of a submission whose idempotency key leads to a job that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum IdempotencyPolicy {
+    /// The same document is the job that is there; another is refused.
+    #[default]
+    SameDocument,
+    /// It is the job that is there, whatever its document.
+    UseExisting,
+    /// It is refused.
+    Fail,
+    /// Another document takes the place of a job that was not begun; otherwise as [`Self::SameDocument`].
+    ReplaceQueued,
+}
+
+impl IdempotencyPolicy {
+    /// Its word in a job document.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::SameDocument => "",
+            Self::UseExisting => "use_existing",
+            Self::Fail => "fail",
+            Self::ReplaceQueued => "replace_queued",
+        }
+    }
+
+    /// The policy of a word; `None` for one that is not known.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::SameDocument, Self::UseExisting, Self::Fail, Self::ReplaceQueued].into_iter().find(|p| p.word() == word)
+    }
+}
+
 /// A job as the scheduler keeps it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
@@ -79,6 +112,10 @@ pub struct JobSpec {
     pub namespace: Namespace,
     /// Two submissions with one key in one namespace are one job.
     pub idempotency_key: Option<Arc<str>>,
+    /// What becomes of this submission if its key leads to a job that is there.
+    pub idempotency_policy: IdempotencyPolicy,
+    /// For how long after this job's end its key leads to it; as long as it is kept when absent.
+    pub idempotency_ttl: Option<Duration>,
     /// SHA-256 of the canonical document: tells a repeated submission from a different one.
     pub fingerprint: [u8; 32],
     /// What a worker must have.
@@ -91,6 +128,8 @@ pub struct JobSpec {
     pub max_attempts: u32,
     /// Time of one attempt, from its acceptance.
     pub timeout: Duration,
+    /// How long it may wait in the queue at a time.
+    pub queue_timeout: Option<Duration>,
     /// End of the whole job.
     pub deadline: Option<Time>,
     /// Not run before.

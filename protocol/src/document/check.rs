@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use guestkit_domain::{Backoff, Duration, JobId, JobSpec, Namespace, Placement, Priority, Time, WorkerId};
+use guestkit_domain::{
+    Backoff, Duration, IdempotencyPolicy, JobId, JobSpec, Namespace, Placement, Priority, Time, WorkerId,
+};
 use prost_types::{Struct, Value as Wire, value::Kind as WireKind};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -124,6 +126,13 @@ fn execution(document: &v1::JobDocument, problems: &mut Problems) {
     {
         problems.add_at("execution.deadline", "must be later than execution.not_before");
     }
+    if execution.idempotency_key.is_empty() {
+        for (field, given) in only_with_key(execution) {
+            if given {
+                problems.add_at(field, "has no effect without execution.idempotency_key");
+            }
+        }
+    }
     if let Some(backoff) = &execution.retry_backoff {
         let defaults = Backoff::default();
         let initial = backoff.initial_seconds.unwrap_or(defaults.initial.as_secs_f64());
@@ -133,6 +142,14 @@ fn execution(document: &v1::JobDocument, problems: &mut Problems) {
             problems.add_at("execution.retry_backoff.max_seconds", text);
         }
     }
+}
+
+/// What means something only beside an idempotency key, and whether it is given.
+fn only_with_key(execution: &v1::Execution) -> [(&'static str, bool); 2] {
+    [
+        ("execution.idempotency_policy", !execution.idempotency_policy.is_empty()),
+        ("execution.idempotency_ttl_seconds", execution.idempotency_ttl_seconds.is_some()),
+    ]
 }
 
 fn routing(document: &v1::JobDocument, problems: &mut Problems) {
@@ -303,6 +320,14 @@ fn in_context(document: &v1::JobDocument, found: &Found, source: Source, now: Ti
     if source == Source::Folder && document.job_id.is_empty() {
         problems.add_at("job_id", "required in a folder: it names the files of the job");
     }
+    if let (Source::Folder | Source::Local, Some(execution)) = (source, &document.execution) {
+        let queued = ("execution.queue_timeout_seconds", execution.queue_timeout_seconds.is_some());
+        for (field, given) in only_with_key(execution).into_iter().chain([queued]) {
+            if given {
+                problems.add_at(field, "is obeyed by a coordinator only; submit the job to one, or leave it out");
+            }
+        }
+    }
     let deadline = document.execution.as_ref().and_then(|execution| execution.deadline.as_ref());
     if source != Source::Leased && deadline.and_then(time::from_wire).is_some_and(|deadline| deadline <= now) {
         problems.add_at("execution.deadline", "is over");
@@ -408,12 +433,15 @@ fn spec(
         job_id: JobId::new(&document.job_id).map_err(|error| disagreement("job_id", &error))?,
         namespace: Namespace::new(namespace).map_err(|error| disagreement("metadata.namespace", &error))?,
         idempotency_key: given(&execution.idempotency_key),
+        idempotency_policy: IdempotencyPolicy::of(&execution.idempotency_policy).unwrap_or_default(),
+        idempotency_ttl: execution.idempotency_ttl_seconds.map(|value| seconds(Some(value.into()), Duration::ZERO)),
         fingerprint,
         placement: Arc::new(placement(document, operation, image_path)?),
         affinity: affinity.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
         priority: execution.priority.and_then(|value| Priority::new(value.into())).unwrap_or_default(),
         max_attempts: execution.max_attempts.and_then(|value| u32::try_from(value).ok()).unwrap_or(1),
         timeout: seconds(execution.timeout_seconds.map(f64::from), Duration::from_secs(3600)),
+        queue_timeout: execution.queue_timeout_seconds.map(|value| seconds(Some(value.into()), Duration::ZERO)),
         deadline: execution.deadline.as_ref().and_then(time::from_wire),
         not_before: execution.not_before.as_ref().and_then(time::from_wire),
         backoff: backoff(execution.retry_backoff.as_ref()),

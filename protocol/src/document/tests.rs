@@ -1,6 +1,6 @@
 //! Documents as people, scripts and attackers write them.
 
-use guestkit_domain::Time;
+use guestkit_domain::{Duration, IdempotencyPolicy, Time};
 use serde_json::json;
 
 use super::*;
@@ -87,7 +87,8 @@ fn every_setting_reaches_the_spec() {
             json!({
                 "idempotency_key": "k", "attempt": 4, "max_attempts": 3, "timeout_seconds": "60",
                 "deadline": "2026-09-21T16:13:21+02:00", "priority": 10.0, "cancellable": false,
-                "not_before": "2026-09-21T14:13:20.5Z", "concurrency_key": "c",
+                "not_before": "2026-09-21T14:13:20.5Z", "concurrency_key": "c", "queue_timeout_seconds": 90,
+                "idempotency_policy": "replace_queued", "idempotency_ttl_seconds": 0,
                 "retry_backoff": {"initial_seconds": 0.5, "max_seconds": 10, "multiplier": 1.5},
             }),
         ),
@@ -110,6 +111,11 @@ fn every_setting_reaches_the_spec() {
     assert_eq!(spec.namespace.as_str(), "team-a");
     assert_eq!(spec.idempotency_key.as_deref(), Some("k"));
     assert_eq!(spec.concurrency_key.as_deref(), Some("c"));
+    assert_eq!(
+        (spec.idempotency_policy, spec.idempotency_ttl),
+        (IdempotencyPolicy::ReplaceQueued, Some(Duration::ZERO))
+    );
+    assert_eq!(spec.queue_timeout, Some(Duration::from_secs(90)));
     assert_eq!((spec.max_attempts, spec.timeout.as_secs(), spec.priority.get()), (3, 60, 10));
     assert_eq!(spec.deadline, Some(Time(NOW.0 + 1000)));
     assert_eq!(spec.not_before, Some(Time(NOW.0 + 500)));
@@ -159,6 +165,16 @@ fn each_rule_refuses_by_name() {
     check_one("execution.retry_backoff.initial_seconds", json!("NaN"), "must be a number");
     check_one("execution.retry_backoff.initial_seconds", json!("-Infinity"), "must be a number");
     check_one("execution.idempotency_key", json!("k".repeat(257)), "at most 256 bytes");
+    check_one("execution.queue_timeout_seconds", json!(0), "1 to 604800");
+    check_one("execution.idempotency_policy", json!("fail"), "has no effect without execution.idempotency_key");
+    check_one("execution.idempotency_ttl_seconds", json!(5), "has no effect without execution.idempotency_key");
+    let keyed = ("execution.idempotency_key", json!("k"));
+    for (field, value, words) in [
+        ("execution.idempotency_policy", json!("use_existin"), "did you mean use_existing?"),
+        ("execution.idempotency_ttl_seconds", json!(-1), "0 to 31536000"),
+    ] {
+        check_refused(&[keyed.clone(), (field, value)], &[(field, words)]);
+    }
     check_one("constraints.minimum_worker_version", json!("newest"), "semantic version");
     check_one("constraints.maximum_disk_size_gb", json!(0), "must be 1");
     check_one("constraints.require_privileged", json!(1), "must be true or false");
@@ -257,6 +273,22 @@ fn an_empty_document_lists_what_is_required() {
 fn a_folder_needs_a_job_id_and_takes_relative_paths() {
     let refusal = run(&with(inspect(), &[("job_id", Value::Null)]), Source::Folder).expect_err("no job_id");
     check_problems(&refusal, &[("job_id", "required in a folder")]);
+    // What only a coordinator obeys is refused where there is none, by name.
+    let execution = json!({
+        "idempotency_key": "k", "idempotency_policy": "fail", "idempotency_ttl_seconds": 1, "queue_timeout_seconds": 1,
+    });
+    for source in [Source::Folder, Source::Local] {
+        let refusal = run(&with(inspect(), &[("execution", execution.clone())]), source).expect_err("no coordinator");
+        let by_coordinator = |field| (field, "by a coordinator only");
+        check_problems(
+            &refusal,
+            &[
+                by_coordinator("execution.idempotency_policy"),
+                by_coordinator("execution.idempotency_ttl_seconds"),
+                by_coordinator("execution.queue_timeout_seconds"),
+            ],
+        );
+    }
     let relative = with(inspect(), &[("payload.data.image.path", json!("../images/a.qcow2"))]);
     let job = run(&relative, Source::Folder).unwrap();
     assert_eq!(job.spec.placement.image_folder, None);

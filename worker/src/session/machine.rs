@@ -273,8 +273,7 @@ impl Machine {
             Hear::Goodbye(goodbye) => self.on_goodbye(&goodbye),
             // A lease without a verdict: nothing is known against it.
             Hear::Lease(lease) => self.on_lease(now, lease, Ok(())),
-            // That it came is all it says.
-            Hear::HeartbeatAck(_) => {}
+            Hear::HeartbeatAck(ack) => self.on_heartbeat_ack(now, &ack),
         }
         self.leave_if_done(now);
     }
@@ -289,7 +288,8 @@ impl Machine {
         if welcome.inline_bytes_max > 0 {
             self.inline_bytes_max = welcome.inline_bytes_max;
         }
-        self.link = Link::Up { next_heartbeat: now + self.heartbeat_interval };
+        let first = wire::duration(welcome.first_heartbeat.as_ref()).unwrap_or(self.heartbeat_interval);
+        self.link = Link::Up { next_heartbeat: now + first.min(self.heartbeat_interval) };
         let stopped: Vec<u64> = welcome
             .held
             .iter()
@@ -307,6 +307,15 @@ impl Machine {
         self.flush_progress(now);
         if matches!(self.mode, Mode::Draining { .. }) {
             self.say_draining();
+        }
+    }
+
+    /// A fleet that grows is asked for fewer heartbeats, one that shrinks for more.
+    fn on_heartbeat_ack(&mut self, now: Now, ack: &v1::HeartbeatAck) {
+        let Some(interval) = wire::duration(ack.heartbeat_interval.as_ref()) else { return };
+        self.heartbeat_interval = interval.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+        if let Link::Up { next_heartbeat } = &mut self.link {
+            *next_heartbeat = (*next_heartbeat).min(now + self.heartbeat_interval);
         }
     }
 

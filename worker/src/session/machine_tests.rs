@@ -270,7 +270,28 @@ fn an_answer_to_a_heartbeat_keeps_the_stream() {
     let mut story = Story::connected("answered", 1);
     for beat in 1..=20 {
         story.wait(5, &format!("beat {beat}"));
-        story.hear(Hear::HeartbeatAck(v1::HeartbeatAck { sequence: beat }), "");
+        story.hear(Hear::HeartbeatAck(v1::HeartbeatAck { sequence: beat, ..Default::default() }), "");
+    }
+}
+
+#[test]
+fn the_coordinator_says_when_heartbeats_are_due() {
+    let mut story = Story::new("dictated", 1, &[]);
+    story.connect("hello");
+    let welcome =
+        v1::Welcome { heartbeat_interval: wire_duration(5), first_heartbeat: wire_duration(2), ..Default::default() };
+    story.hear(Hear::Welcome(welcome), "");
+    story.wait(1, "");
+    story.wait(1, "beat 1");
+    // More often from now on, then less often: what is due already stays due.
+    for (told, beats) in
+        [(3, &["", "", "beat 2"][..]), (10, &["", "", "beat 3"]), (10, &["", "", "", "", "", "", "", "", "", "beat 4"])]
+    {
+        let ack = v1::HeartbeatAck { sequence: 0, heartbeat_interval: wire_duration(told) };
+        story.hear(Hear::HeartbeatAck(ack), "");
+        for beat in beats {
+            story.wait(1, beat);
+        }
     }
 }
 

@@ -391,7 +391,12 @@ impl Session {
         let lease_id = lease.lease_id;
         let document = lease.document.unwrap_or_default();
         let span = trace::attempt_span(&document, Some(lease_id), &self.settings.worker_id, lease.attempt);
-        span.in_scope(|| tracing::info!("Received job: {} ({})", document.job_id, document.operation));
+        span.in_scope(|| {
+            tracing::info!("Received job: {} ({})", document.job_id, document.operation);
+            if let Some(last) = &lease.last_progress {
+                tracing::info!(phase = last.phase, percent = last.progress_percent, "an attempt before got this far");
+            }
+        });
         let order = Order {
             attempt: lease.attempt,
             // The protocol's own default where the coordinator says nothing that makes sense.

@@ -29,23 +29,25 @@ impl Scheduler {
         let boot = profile.boot_id.clone();
         let overdue = self.overdue_drain(&id, &profile);
         self.open_session(&id, session, profile);
+        let heartbeat_interval = self.heartbeat_interval();
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.heartbeat = heartbeat_interval;
+        }
 
         let decisions: Vec<(LeaseId, HeldDecision)> =
             held.iter().map(|item| (item.lease, self.decide(&id, &boot, overdue, item))).collect();
-        fx.sends.push((session, self.welcome(decisions.clone())));
+        let welcome = ToWorker::Welcome {
+            heartbeat_interval,
+            first_heartbeat: Self::first_heartbeat(session, heartbeat_interval),
+            lease_ttl: self.config.lease_ttl,
+            accept_timeout: self.config.accept_timeout,
+            held: decisions.clone(),
+        };
+        fx.sends.push((session, welcome));
         let claimed: BTreeSet<LeaseId> =
             decisions.iter().filter(|(_, decision)| *decision != HeldDecision::Stop).map(|(lease, _)| *lease).collect();
         self.settle(&id, &claimed, overdue, fx);
         self.worker_changed(&id, fx);
-    }
-
-    fn welcome(&self, held: Vec<(LeaseId, HeldDecision)>) -> ToWorker {
-        ToWorker::Welcome {
-            heartbeat_interval: self.config.heartbeat_interval,
-            lease_ttl: self.config.lease_ttl,
-            accept_timeout: self.config.accept_timeout,
-            held,
-        }
     }
 
     /// Keep, stop or deliver. An outcome in the spool counts whichever process of the worker made it; a running attempt only
