@@ -98,6 +98,7 @@ enum Event {
     Uploaded(u64, Box<v1::Outcome>),
 }
 
+type Connecting = Pin<Box<dyn Future<Output = (Route, Result<Channel, client::Unreachable>)> + Send>>;
 type Opening = Pin<Box<dyn Future<Output = Result<Box<Opened>, Loss>> + Send>>;
 
 struct Opened {
@@ -111,7 +112,7 @@ enum Link {
     Waiting {
         until: Instant,
     },
-    Connecting(Pin<Box<dyn Future<Output = (Route, Result<Channel, client::Unreachable>)> + Send>>),
+    Connecting(Connecting),
     Opening {
         opening: Opening,
         outbox: mpsc::Sender<v1::SessionRequest>,
