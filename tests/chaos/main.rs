@@ -8,9 +8,12 @@
 
 mod clients;
 mod cluster;
+mod detection;
 mod door;
 mod faults;
 mod follower;
 mod plan;
+mod settings;
 mod storm;
+mod submit_watch;
 mod verdict;

@@ -16,6 +16,7 @@ use crate::door::Door;
 use crate::faults::{self, Counts};
 use crate::follower::{self, Shared};
 use crate::plan::{self, Planned};
+use crate::settings::{number, report};
 use crate::verdict::{self, Verdict};
 
 /// Leases that end soon, so that a storm of minutes has many that do; still ten heartbeats long. Reports above 16 KiB go by
@@ -39,11 +40,6 @@ struct Settings {
     workers: usize,
     coordinators: usize,
     seed: u64,
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(format!("GUESTKIT_CHAOS_{name}")).ok()?;
-    Some(text.parse().unwrap_or_else(|error| panic!("GUESTKIT_CHAOS_{name}={text:?}: {error}")))
 }
 
 impl Settings {
@@ -80,9 +76,7 @@ fn run(store: &str, settings: &Settings, coordinator_args: &[&str]) {
     }
     let table = weathered.map(|weathered| table(store, settings, &weathered)).unwrap();
     println!("\n{table}");
-    if let Some(file) = std::env::var_os("GUESTKIT_CHAOS_REPORT") {
-        std::fs::write(file, table).unwrap();
-    }
+    report(&table);
 }
 
 /// What came of a storm.

@@ -1,7 +1,6 @@
 //! The proof with real processes: what `docs/proof.md` states is what this prints.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -31,6 +30,12 @@ pub(crate) struct Chaos {
     /// Names the choice of faults and jobs; another one each time when absent.
     #[arg(long)]
     seed: Option<u64>,
+    /// Instead of a storm: call `guestkit submit --watch` so often, one call after the other.
+    #[arg(long, value_name = "CALLS", conflicts_with_all = ["store", "detection"])]
+    submit_watch: Option<u32>,
+    /// Instead of a storm: measure how soon a dead worker's job runs elsewhere.
+    #[arg(long, conflicts_with = "store")]
+    detection: bool,
     /// Put the table into docs/proof.md.
     #[arg(long)]
     record: bool,
@@ -52,26 +57,72 @@ impl Store {
     }
 }
 
+/// Workers killed, and workers frozen, of which the median and the longest are told.
+const DETECTIONS: u32 = 20;
+
+/// One thing to prove.
+struct Proof {
+    /// The test that proves it.
+    test: String,
+    /// Its section in docs/proof.md.
+    section: &'static str,
+    /// What is typed to prove it again.
+    command: String,
+    /// What the test is told.
+    variables: Vec<(&'static str, String)>,
+}
+
 pub(crate) fn run(asked: &Chaos) -> Result<()> {
+    let proof = proof(asked)?;
+    build()?;
+    let table = prove(&proof)?;
+    if asked.record {
+        record(&proof, &table)?;
+    }
+    Ok(())
+}
+
+fn proof(asked: &Chaos) -> Result<Proof> {
+    if let Some(calls) = asked.submit_watch {
+        return Ok(Proof {
+            test: "submit_watch::no_call_hangs".into(),
+            section: "submit-watch",
+            command: format!("cargo xtask chaos --submit-watch {calls}"),
+            variables: vec![("SUBMIT_WATCH", calls.to_string())],
+        });
+    }
+    if asked.detection {
+        return Ok(Proof {
+            test: "detection::a_dead_workers_job_runs_elsewhere_soon".into(),
+            section: "detection",
+            command: "cargo xtask chaos --detection".into(),
+            variables: vec![("DETECTIONS", DETECTIONS.to_string())],
+        });
+    }
+    storm(asked)
+}
+
+fn storm(asked: &Chaos) -> Result<Proof> {
     let store = asked.store.name();
     if asked.store == Store::Sqlite && asked.coordinators.is_some_and(|count| count != 1) {
         bail!("SQLite has one coordinator; several need --store postgres");
     }
     let seed = asked.seed.unwrap_or_else(|| std::process::id().into());
-    build()?;
+    let Chaos { jobs, minutes, workers, .. } = asked;
     let mut variables = vec![
-        ("JOBS", asked.jobs.to_string()),
-        ("SECONDS", format!("{:.0}", asked.minutes * 60.0)),
-        ("WORKERS", asked.workers.to_string()),
+        ("JOBS", jobs.to_string()),
+        ("SECONDS", format!("{:.0}", minutes * 60.0)),
+        ("WORKERS", workers.to_string()),
         ("SEED", seed.to_string()),
     ];
-    variables.extend(asked.coordinators.map(|count| ("COORDINATORS", count.to_string())));
-    let report = prove(&format!("storm::{store}"), &variables)?;
-    if asked.record {
-        let command = format!("cargo xtask chaos --store {store} --seed {seed}");
-        record(store, &command, &report)?;
+    let mut command =
+        format!("cargo xtask chaos --store {store} --jobs {jobs} --minutes {minutes} --workers {workers}");
+    if let Some(count) = asked.coordinators {
+        variables.push(("COORDINATORS", count.to_string()));
+        command += &format!(" --coordinators {count}");
     }
-    Ok(())
+    command += &format!(" --seed {seed}");
+    Ok(Proof { test: format!("storm::{store}"), section: store, command, variables })
 }
 
 fn build() -> Result<()> {
@@ -84,16 +135,16 @@ fn build() -> Result<()> {
     check(command.current_dir(root()))
 }
 
-/// Runs one test of the chaos tests against the release build; gives the table it made.
-fn prove(test: &str, variables: &[(&str, String)]) -> Result<String> {
+/// Runs a proof's test against the release build; gives the table it made.
+fn prove(proof: &Proof) -> Result<String> {
     let report = target_dir().join("chaos.md");
     // What an earlier run left is not this one's.
     let _ = fs::remove_file(&report);
     let mut command = Command::new(cargo());
     command.args(["test", "--quiet", "--release", "--locked", "--package", "guestkit-system-tests", "--test", "chaos"]);
-    command.args(["--", "--exact", test, "--include-ignored", "--nocapture"]);
+    command.args(["--", "--exact", &proof.test, "--nocapture"]);
     command.env("GUESTKIT_CHAOS_REPORT", &report).current_dir(root());
-    for (name, value) in variables {
+    for (name, value) in &proof.variables {
         command.env(format!("GUESTKIT_CHAOS_{name}"), value);
     }
     check(&mut command)?;
@@ -101,29 +152,17 @@ fn prove(test: &str, variables: &[(&str, String)]) -> Result<String> {
 }
 
 /// Puts a table between the marks of its section, with what made it.
-fn record(section: &str, command: &str, table: &str) -> Result<()> {
-    let path = proof();
+fn record(proof: &Proof, table: &str) -> Result<()> {
+    let path = root().join("docs/proof.md");
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let (begin, end) = (format!("<!-- {section}: begin -->\n"), format!("<!-- {section}: end -->"));
-    let (Some((before, rest)), Some((_, after))) = (text.split_once(&begin), text.split_once(&end)) else {
-        bail!("{} has no section between {:?} and {end:?}", path.display(), begin.trim());
-    };
-    if !rest.contains(&end) {
-        bail!("the marks of {section} stand in the wrong order in {}", path.display());
-    }
-    let made = format!("`{command}`, {}; {}.", today()?, machine());
-    let text = format!("{before}{begin}\n{made}\n\n{table}\n{end}{after}");
-    fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
-    say(format_args!("recorded in {}", shown(&path)));
+    let [begin, end] = ["begin", "end"].map(|mark| format!("<!-- {}: {mark} -->", proof.section));
+    let parts = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    let Some((before, after)) = parts else { bail!("{} has no section between {begin} and {end}", path.display()) };
+    let made = format!("`{}`, {}; {}.", proof.command, today()?, machine());
+    fs::write(&path, format!("{before}{begin}\n\n{made}\n\n{table}\n{end}{after}"))
+        .with_context(|| format!("failed to write {}", path.display()))?;
+    say(format_args!("recorded in {}", path.display()));
     Ok(())
-}
-
-fn proof() -> PathBuf {
-    root().join("docs/proof.md")
-}
-
-fn shown(path: &Path) -> String {
-    path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
 fn today() -> Result<String> {
