@@ -1,13 +1,14 @@
 //! The coordinator as a whole: built from its settings, run until it is told to stop, drained.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use guestkit_domain::{JobId, LeaseId, Revision};
 use guestkit_scheduler as scheduler;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -16,14 +17,15 @@ use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{error, info};
 
-use crate::api::{self, ArtifactDesk, Services};
+use crate::api::{self, ArtifactDesk, Readiness, Services};
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, StoreLocation};
 use crate::data_folder::{DataFolder, DataFolderError};
-use crate::driver::{self, Driver, Outlets, Start};
+use crate::driver::{self, Outlets, Start};
+use crate::lead::{self, Contest, DecideError, Decider, Lead, Role};
 use crate::metrics::Metrics;
-use crate::store::{Readers, SqliteStore, Store as _, StoreError};
+use crate::store::{Candidate, Postgres, ReadError, ReadStore, Readers, SqliteStore, Store as _, StoreError};
 use crate::summary::Summary;
 use crate::watch::WatchHub;
 use crate::web::{self, WebState};
@@ -45,6 +47,9 @@ pub enum BuildError {
     /// The store cannot be used.
     #[error("open the store")]
     Store(#[from] StoreError),
+    /// The store cannot be read.
+    #[error("read the store")]
+    Read(#[from] ReadError),
     /// The folder of artifacts cannot be used.
     #[error("open the folder of artifacts")]
     Artifacts(#[source] std::io::Error),
@@ -92,44 +97,36 @@ pub struct App {
     http: TcpListener,
     routes: Routes,
     cors: CorsLayer,
-    health: HealthReporter,
     web: WebState,
-    driver: Driver,
-    driver_ended: oneshot::Receiver<Result<(), StoreError>>,
-    writable: watch::Receiver<bool>,
-    ready: watch::Sender<bool>,
+    decider: Decider,
+    readiness: Tell,
     stopping: watch::Sender<bool>,
 }
 
 impl App {
-    /// Locks the data folder, opens the store, restores the scheduler and takes the addresses.
+    /// Locks the data folder, takes the addresses and opens the store; on one of its own it restores the scheduler.
     ///
     /// # Errors
     /// When one of these cannot be had.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let cors = cors(&config.cors_origins)?;
         let folder = DataFolder::open(&config.data)?;
-        let (store, epoch) = SqliteStore::open(&folder.store())?;
-        let readers = Readers::new(Arc::new(store.reader()));
-        let ledger = store.load()?;
-        info!(
-            store = %folder.store().display(),
-            epoch = epoch.0,
-            revision = ledger.revision.0,
-            jobs = ledger.jobs().count(),
-            "store opened"
-        );
+        let grpc = listen("gRPC", config.listen).await?;
+        let http = listen("HTTP", config.http).await?;
+        let Opened { readers, outlets, inlets, roles, decider } = match &config.store {
+            Some(StoreLocation::Postgres(url)) => share(&config, url, address(&config, &grpc)?).await?,
+            Some(StoreLocation::Sqlite(path)) => own(&config, path)?,
+            None => own(&config, &folder.store())?,
+        };
         let artifacts =
             Artifacts::open(folder.artifacts(), config.artifact_bytes_max).map_err(BuildError::Artifacts)?;
-        artifacts.sweep(|job_id| leases_that_count(&store, job_id))?;
-        let clock = Clock::start(ledger.newest);
-        let (outlets, inlets) = outlets(ledger.revision);
-        let start = Start { store, epoch, ledger, clock, config: scheduler_config(&config) };
-        let (driver, driver_ended) = driver::start(start, outlets.clone()).map_err(BuildError::Thread)?;
+        let swept = artifacts.clone();
+        readers.read(move |store| swept.sweep(|job_id| leases_that_count(store, job_id))).await?;
         let (stopping, stops) = watch::channel(false);
-        let (ready, readiness) = watch::channel(false);
+        let (ready, readiness) = watch::channel(Readiness::Nothing);
+        let lead = Lead::new(roles);
         let services = Services {
-            driver: driver.clone(),
+            lead: lead.clone(),
             readers,
             artifacts: ArtifactDesk::new(artifacts),
             inline_bytes_max: config.inline_bytes_max,
@@ -138,28 +135,17 @@ impl App {
             fleet: inlets.fleet,
             stopping: stops,
             metrics: Arc::clone(&outlets.metrics),
-            clock,
         };
         let (routes, health) = api::routes(services).map_err(BuildError::Reflection)?;
-        let web = WebState { summary: inlets.summary, metrics: outlets.metrics, hub: outlets.hub, ready: readiness };
-        let grpc = listen("gRPC", config.listen).await?;
-        let http = listen("HTTP", config.http).await?;
-        let writable = inlets.writable;
-        Ok(Self {
-            config,
-            folder,
-            grpc,
-            http,
-            routes,
-            cors,
-            health,
-            web,
-            driver,
-            driver_ended,
-            writable,
-            ready,
-            stopping,
-        })
+        let web = WebState {
+            summary: inlets.summary,
+            metrics: outlets.metrics,
+            hub: outlets.hub,
+            ready: readiness,
+            lead: lead.clone(),
+        };
+        let readiness = Tell { health, ready, lead, writable: inlets.writable };
+        Ok(Self { config, folder, grpc, http, routes, cors, web, decider, readiness, stopping })
     }
 
     /// Where gRPC is served.
@@ -183,21 +169,7 @@ impl App {
         if let Err(error) = self.announce() {
             return Ended::Broken(error);
         }
-        let Self {
-            config,
-            grpc,
-            http,
-            routes,
-            cors,
-            health,
-            web,
-            driver,
-            mut driver_ended,
-            writable,
-            ready,
-            stopping,
-            ..
-        } = self;
+        let Self { config, grpc, http, routes, cors, web, decider, readiness, stopping, .. } = self;
         let until = |stopping: &watch::Sender<bool>| {
             let mut stopping = stopping.subscribe();
             async move {
@@ -218,25 +190,28 @@ impl App {
         let pages = axum::serve(http, web::router(web)).with_graceful_shutdown(until(&stopping));
         let mut server = tokio::spawn(server);
         let mut pages = tokio::spawn(pages.into_future());
-        let telling = tokio::spawn(tell_readiness(health, ready, writable, stopping.subscribe()));
+        let mut deciding = tokio::spawn(decider.run(stopping.subscribe()));
+        let telling = tokio::spawn(readiness.run(stopping.subscribe()));
 
         let broken = tokio::select! {
             () = stop => None,
-            ended = &mut driver_ended => Some(driver_text(ended)),
+            ended = &mut deciding => Some(decided_text(ended)),
             ended = &mut server => Some(format!("the gRPC server ended: {ended:?}")),
             ended = &mut pages => Some(format!("the HTTP server ended: {ended:?}")),
         };
         stopping.send_replace(true);
         let drained = tokio::time::timeout(config.drain(), async {
-            driver.stop().await;
-            if broken.is_none() {
+            if !deciding.is_finished() {
                 // Its end is only waited for; what it says on the way it has logged.
-                let _ = driver_ended.await;
+                let _ = (&mut deciding).await;
+            }
+            if broken.is_none() {
                 let _ = (&mut server).await;
                 let _ = (&mut pages).await;
             }
         });
         let drained = drained.await.is_ok();
+        deciding.abort();
         server.abort();
         pages.abort();
         telling.abort();
@@ -257,25 +232,96 @@ impl App {
     }
 }
 
-/// Keeps health checks and `/readyz` at the truth: serving while changes can be made durable and nothing is stopping.
-async fn tell_readiness(
+/// Keeps health checks and `/readyz` at the truth.
+#[derive(Debug)]
+struct Tell {
     health: HealthReporter,
-    ready: watch::Sender<bool>,
-    mut writable: watch::Receiver<bool>,
-    mut stopping: watch::Receiver<bool>,
-) {
-    loop {
-        let serving = *writable.borrow_and_update() && !*stopping.borrow_and_update();
-        ready.send_replace(serving);
-        api::report_health(&health, serving).await;
-        let changed = tokio::select! {
-            changed = writable.changed() => changed,
-            changed = stopping.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
+    ready: watch::Sender<Readiness>,
+    lead: Lead,
+    writable: watch::Receiver<bool>,
+}
+
+impl Tell {
+    async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let readiness = match self.lead.role() {
+                _ if *stopping.borrow_and_update() => Readiness::Nothing,
+                Role::Standby { .. } => Readiness::Reading,
+                Role::Leader(_) if *self.writable.borrow_and_update() => Readiness::Everything,
+                Role::Leader(_) => Readiness::Nothing,
+            };
+            self.ready.send_replace(readiness);
+            api::report_health(&self.health, readiness).await;
+            let changed = tokio::select! {
+                changed = self.lead.changed() => changed,
+                changed = self.writable.changed() => changed.is_ok(),
+                changed = stopping.changed() => changed.is_ok(),
+            };
+            if !changed {
+                return;
+            }
         }
     }
+}
+
+/// The store, and whoever decides on it.
+struct Opened {
+    readers: Readers,
+    outlets: Outlets,
+    inlets: Inlets,
+    roles: watch::Receiver<Role>,
+    decider: Decider,
+}
+
+/// A store of our own, of which this coordinator is always the leader.
+fn own(config: &Config, path: &Path) -> Result<Opened, BuildError> {
+    let (store, epoch) = SqliteStore::open(path)?;
+    let readers = Readers::new(Arc::new(store.reader()));
+    let ledger = store.load()?;
+    info!(
+        store = %path.display(),
+        epoch = epoch.0,
+        revision = ledger.revision.0,
+        jobs = ledger.jobs().count(),
+        "store opened"
+    );
+    let clock = Clock::start(ledger.newest);
+    let (outlets, inlets) = outlets(ledger.revision);
+    let start = Start { store, epoch, ledger, clock, config: scheduler_config(config) };
+    let (driver, ended) = driver::start(start, outlets.clone()).map_err(BuildError::Thread)?;
+    let (role, roles) = watch::channel(Role::Leader(driver.clone()));
+    let decider = Decider::Alone { driver, ended, roles: role };
+    Ok(Opened { readers, outlets, inlets, roles, decider })
+}
+
+/// A store that several coordinators share, of which one is elected.
+async fn share(config: &Config, url: &str, address: String) -> Result<Opened, BuildError> {
+    let postgres = Postgres::open(url).await?;
+    let readers = Readers::new(Arc::new(postgres.reader()));
+    let follower = postgres.follow();
+    let revision = postgres.revision().await?;
+    info!(store = %postgres, revision = revision.0, address, "store opened");
+    let (outlets, inlets) = outlets(revision);
+    let (role, roles) = watch::channel(Role::Standby { leader: None });
+    let heard = follower.revision.clone();
+    tokio::spawn(lead::tell_watchers(heard, Lead::new(roles.clone()), outlets.hub.clone(), readers.clone()));
+    let contest = Contest {
+        postgres,
+        follower,
+        candidate: Candidate { id: format!("{address} (process {})", std::process::id()), address },
+        ttl: config.leader_ttl(),
+        config: scheduler_config(config),
+        outlets: outlets.clone(),
+        roles: role,
+    };
+    Ok(Opened { readers, outlets, inlets, roles, decider: Decider::Elected(Box::new(contest)) })
+}
+
+/// Where other coordinators send clients and workers.
+fn address(config: &Config, grpc: &TcpListener) -> Result<String, BuildError> {
+    let own = || grpc.local_addr().map(|address| format!("http://{address}"));
+    let failed = |source| BuildError::Listen { what: "gRPC", address: config.listen, source };
+    config.advertise.clone().map_or_else(own, Ok).map_err(failed)
 }
 
 struct Inlets {
@@ -294,9 +340,9 @@ fn outlets(revision: Revision) -> (Outlets, Inlets) {
 }
 
 /// The lease that is a job's current one, or whose outcome ended it; none of a job that is not there.
-fn leases_that_count(store: &SqliteStore, job_id: &JobId) -> Result<Vec<LeaseId>, StoreError> {
-    let Some(entry) = store.entry(&scheduler::Want::Job(job_id.clone()))? else { return Ok(Vec::new()) };
-    let lease = match &entry.row.phase {
+fn leases_that_count(store: &dyn ReadStore, job_id: &JobId) -> Result<Vec<LeaseId>, StoreError> {
+    let Some(job) = store.job(job_id)? else { return Ok(Vec::new()) };
+    let lease = match &job.row.phase {
         scheduler::Phase::Ended(ended) => ended.outcome_of,
         phase => phase.lease().map(|lease| lease.id),
     };
@@ -344,13 +390,16 @@ fn cors(origins: &[String]) -> Result<CorsLayer, BuildError> {
         .expose_headers(exposed.map(axum::http::HeaderName::from_static)))
 }
 
-fn driver_text(ended: Result<Result<(), StoreError>, oneshot::error::RecvError>) -> String {
+fn decided_text(ended: Result<Result<(), DecideError>, tokio::task::JoinError>) -> String {
     match ended {
         Ok(Ok(())) => "the driver stopped by itself".into(),
         Ok(Err(error)) => {
-            error!(%error, "the driver cannot go on");
-            format!("the driver cannot go on: {error}")
+            error!(error = &error as &dyn std::error::Error, "nobody can decide here any more");
+            match std::error::Error::source(&error) {
+                Some(source) => format!("failed to {error}: {source}"),
+                None => format!("failed to {error}"),
+            }
         }
-        Err(_) => "the driver panicked".into(),
+        Err(error) => format!("failed to decide: {error}"),
     }
 }

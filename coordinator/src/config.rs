@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use guestkit_domain::Namespace;
+use guestkit_protocol::client;
 use serde::{Deserialize, Deserializer};
 
 /// How the coordinator runs.
@@ -18,8 +19,17 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where health, metrics and JSON are served over HTTP. Port 0 as above.
     pub http: SocketAddr,
-    /// Folder of the store; made when absent, held by one coordinator at a time.
+    /// Folder of the store and of artifacts; made when absent, held by one coordinator at a time.
     pub data: PathBuf,
+    /// What must survive: `sqlite:PATH`, or `postgres://…`, which several coordinators share; `coordinator.sqlite` in the data
+    /// folder when absent.
+    #[serde(deserialize_with = "location")]
+    pub store: Option<StoreLocation>,
+    /// Where other coordinators send clients and workers while this one leads: `http://host:port`; the address of gRPC when
+    /// absent.
+    pub advertise: Option<String>,
+    /// Seconds after which the lead of a coordinator that says nothing is over.
+    pub leader_ttl_seconds: f64,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// OTLP over gRPC, such as `http://127.0.0.1:4317`; traces are not exported when absent.
@@ -54,6 +64,45 @@ pub struct Config {
     pub artifact_bytes_max: u64,
 }
 
+/// Where the store is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// A file of this coordinator's own.
+    Sqlite(PathBuf),
+    /// A database that coordinators share. The URL may hold a password.
+    Postgres(String),
+}
+
+impl std::str::FromStr for StoreLocation {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("sqlite:") {
+            Some("") => Err("name the file: sqlite:PATH"),
+            Some(path) => Ok(Self::Sqlite(path.into())),
+            None if ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) => {
+                Ok(Self::Postgres(text.into()))
+            }
+            None => Err("write sqlite:PATH or postgres://user:password@host:port/database"),
+        }
+    }
+}
+
+/// Without the URL, which may hold a password.
+impl std::fmt::Debug for StoreLocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.write_str("Postgres"),
+        }
+    }
+}
+
+fn location<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StoreLocation>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|why| serde::de::Error::custom(format!("store: {why}")))
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +128,9 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7443)),
             http: SocketAddr::from(([127, 0, 0, 1], 7480)),
             data: PathBuf::from("./data"),
+            store: None,
+            advertise: None,
+            leader_ttl_seconds: 3.0,
             log_format: LogFormat::Text,
             otlp_endpoint: None,
             cors_origins: Vec::new(),
@@ -114,9 +166,20 @@ pub struct Flags {
     /// Where health, metrics and JSON are served [default: 127.0.0.1:7480].
     #[arg(long, env = "GUESTKIT_COORDINATOR_HTTP", value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
-    /// Folder of the store [default: ./data].
+    /// Folder of the store and of artifacts [default: ./data].
     #[arg(long, env = "GUESTKIT_COORDINATOR_DATA", value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+    /// What must survive: sqlite:PATH, or postgres://user:password@host:port/database for several coordinators of which one
+    /// leads; given in the environment, a password is in no list of processes [default: sqlite:DATA/coordinator.sqlite].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<StoreLocation>,
+    /// With PostgreSQL: where the other coordinators send clients and workers while this one leads, as http://host:port
+    /// [default: the address of --listen].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_ADVERTISE", value_name = "URL")]
+    pub advertise: Option<String>,
+    /// With PostgreSQL: seconds after which the lead of a coordinator that says nothing is over [default: 3].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_LEADER_TTL_SECONDS", value_name = "SECONDS")]
+    pub leader_ttl_seconds: Option<f64>,
     /// How log lines look [default: text].
     #[arg(long, env = "GUESTKIT_COORDINATOR_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -267,6 +330,9 @@ impl Config {
         set(&mut self.listen, flags.listen);
         set(&mut self.http, flags.http);
         set(&mut self.data, flags.data);
+        set(&mut self.store, flags.store.map(Some));
+        set(&mut self.advertise, flags.advertise.map(Some));
+        set(&mut self.leader_ttl_seconds, flags.leader_ttl_seconds);
         set(&mut self.log_format, flags.log_format);
         set(&mut self.otlp_endpoint, flags.otlp_endpoint.map(Some));
         if !flags.cors_origins.is_empty() {
@@ -319,9 +385,30 @@ impl Config {
                 return Err(ConfigError::OutOfBounds { setting, bounds: "at least 1", found: found.to_string() });
             }
         }
+        self.check_lead()?;
         self.check_maps()?;
         self.check_bytes()?;
         Ok(self)
+    }
+
+    fn check_lead(&self) -> Result<(), ConfigError> {
+        // Below, a busy database would depose a leader that lives; above, nobody would wait for the next.
+        if !(0.5..=60.0).contains(&self.leader_ttl_seconds) {
+            let found = self.leader_ttl_seconds.to_string();
+            return Err(ConfigError::OutOfBounds { setting: "leader_ttl_seconds", bounds: "0.5 to 60 seconds", found });
+        }
+        let setting = "advertise";
+        match &self.advertise {
+            Some(address) if !client::is_endpoint(address) => {
+                let bounds = "an address that clients can reach, http://host:port";
+                Err(ConfigError::OutOfBounds { setting, bounds, found: format!("{address:?}") })
+            }
+            None if matches!(self.store, Some(StoreLocation::Postgres(_))) && self.listen.ip().is_unspecified() => {
+                let bounds = "given where --listen is every address of the machine";
+                Err(ConfigError::OutOfBounds { setting, bounds, found: "absent".into() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_maps(&self) -> Result<(), ConfigError> {
@@ -388,6 +475,12 @@ impl Config {
         Duration::from_secs_f64(self.image_root_patience_seconds)
     }
 
+    /// A leader's life without a word.
+    #[must_use]
+    pub fn leader_ttl(&self) -> Duration {
+        Duration::from_secs_f64(self.leader_ttl_seconds)
+    }
+
     /// For stopping gracefully.
     #[must_use]
     pub fn drain(&self) -> Duration {
@@ -410,6 +503,19 @@ mod tests {
         assert_eq!(config.accept(), Duration::from_millis(2500));
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.http, Config::default().http);
+    }
+
+    #[test]
+    fn the_store_is_a_file_or_a_database_and_its_password_is_not_told() {
+        let line = ["serve", "--store", "postgres://me:secret@db/jobs", "--advertise", "http://a.example:7443"];
+        let config = Config::from_flags(<Line as clap::Parser>::parse_from(line).flags).unwrap();
+        assert_eq!(config.store, Some(StoreLocation::Postgres("postgres://me:secret@db/jobs".into())));
+        assert!(!format!("{config:?}").contains("secret"));
+        let line = <Line as clap::Parser>::parse_from(["serve", "--store", "sqlite:/var/lib/jobs"]);
+        assert_eq!(line.flags.store, Some(StoreLocation::Sqlite("/var/lib/jobs".into())));
+        for wrong in ["", "sqlite:", "/var/lib/jobs", "https://db/jobs"] {
+            assert!(<Line as clap::Parser>::try_parse_from(["serve", "--store", wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[derive(Debug, clap::Parser)]
@@ -460,6 +566,10 @@ mod tests {
             ("jobs_active_max = 0", "jobs_active_max"),
             ("image_root_patience_seconds = -1", "image_root_patience_seconds"),
             ("drain_seconds = nan", "drain_seconds"),
+            ("store = \"mysql://db/jobs\"", "sqlite:PATH or postgres://"),
+            ("leader_ttl_seconds = 0.1", "leader_ttl_seconds"),
+            ("advertise = \"db:7443\"", "http://host:port"),
+            ("store = \"postgres://db/jobs\"\nlisten = \"0.0.0.0:7443\"", "advertise"),
             ("concurrency_limit_default = 0", "concurrency_limit_default"),
             ("[concurrency_limits]\nstore = 0", "store=0"),
             ("[concurrency_limits]\n\"\" = 1", "keys that a job can have"),

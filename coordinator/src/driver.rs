@@ -106,6 +106,9 @@ pub enum Unserved {
     /// The store does not take writes.
     #[error("the coordinator's store cannot be written")]
     Broken,
+    /// Another coordinator leads since this was asked.
+    #[error("another coordinator leads now; whether this was done before is not known here")]
+    Deposed,
 }
 
 type Answer = Result<Reply, Unserved>;
@@ -164,28 +167,72 @@ impl Command {
 /// How the rest of the coordinator reaches the driver.
 #[derive(Debug, Clone)]
 pub struct Driver {
+    epoch: Epoch,
+    clock: Clock,
     commands: mpsc::Sender<Weighed>,
     shares: Arc<Semaphore>,
     sessions: Arc<AtomicU64>,
+    deposed: Arc<watch::Sender<bool>>,
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub struct Answering {
+    answer: oneshot::Receiver<Answer>,
+    deposed: watch::Receiver<bool>,
+}
+
+impl Answering {
+    /// Waits until the answer is durable.
+    ///
+    /// # Errors
+    /// When the coordinator stops or leads no more, or could not make the answer durable.
+    pub async fn wait(self) -> Answer {
+        tokio::select! {
+            biased;
+            answer = self.answer => answer.unwrap_or(Err(Unserved::Stopping)),
+            () = deposed(self.deposed) => Err(Unserved::Deposed),
+        }
+    }
+}
+
+/// Ends when the driver is deposed.
+async fn deposed(mut deposed: watch::Receiver<bool>) {
+    // Nobody can depose it any more when the sender is gone: it has stopped, which its channels tell.
+    if deposed.wait_for(|deposed| *deposed).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 impl Driver {
+    /// Under which this driver writes.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The clock it decides by.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Asks, and waits until the answer is durable.
     ///
     /// # Errors
     /// When the coordinator stops, or could not make the answer durable.
     pub async fn ask(&self, ask: Ask) -> Answer {
-        self.begin(ask).await?.await.unwrap_or(Err(Unserved::Stopping))
+        self.begin(ask).await?.wait().await
     }
 
     /// Asks; the answer comes when it is durable. Waits only for room.
     ///
     /// # Errors
     /// When the coordinator stops.
-    pub async fn begin(&self, ask: Ask) -> Result<oneshot::Receiver<Answer>, Unserved> {
+    pub async fn begin(&self, ask: Ask) -> Result<Answering, Unserved> {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Ask { ask, answer }).await?;
-        Ok(answered)
+        Ok(Answering { answer: answered, deposed: self.deposed.subscribe() })
     }
 
     /// Opens a worker's session.
@@ -239,7 +286,11 @@ impl Driver {
         // A caller that went away does not want the answer.
         let reading: Reading = Box::new(move |view| drop(answer.send(look(view))));
         self.send(Command::Read(reading)).await?;
-        answered.await.map_err(|_| Unserved::Stopping)
+        tokio::select! {
+            biased;
+            answer = answered => answer.map_err(|_| Unserved::Stopping),
+            () = deposed(self.deposed.subscribe()) => Err(Unserved::Deposed),
+        }
     }
 
     /// Ends every session with a word, answers what was asked before, and stops.
@@ -248,10 +299,23 @@ impl Driver {
         let _ = self.send(Command::Stop).await;
     }
 
+    /// Ends everything at once: another may lead. Whoever waits for an answer is told so, also where the thread itself is
+    /// held up by its store; what that still makes durable is not let go any more.
+    pub fn depose(&self) {
+        self.deposed.send_replace(true);
+    }
+
     async fn send(&self, command: Command) -> Result<(), Unserved> {
-        let shares = Arc::clone(&self.shares);
-        let share = shares.acquire_many_owned(command.kib()).await.map_err(|_| Unserved::Stopping)?;
-        self.commands.send(Weighed { command, share }).await.map_err(|_| Unserved::Stopping)
+        let sending = async {
+            let shares = Arc::clone(&self.shares);
+            let share = shares.acquire_many_owned(command.kib()).await.map_err(|_| Unserved::Stopping)?;
+            self.commands.send(Weighed { command, share }).await.map_err(|_| Unserved::Stopping)
+        };
+        tokio::select! {
+            biased;
+            () = deposed(self.deposed.subscribe()) => Err(Unserved::Deposed),
+            sent = sending => sent,
+        }
     }
 }
 
@@ -296,7 +360,9 @@ pub fn start<S: Store>(
 ) -> std::io::Result<(Driver, oneshot::Receiver<Result<(), StoreError>>)> {
     let Start { store, epoch, ledger, clock, config } = start;
     let (commands, taken) = mpsc::channel(COMMANDS_MAX);
+    let (depose, deposed) = watch::channel(false);
     let machine = Machine {
+        deposed,
         revision: ledger.revision,
         scheduler: Scheduler::restore(config.clone(), ledger, clock.now()),
         config,
@@ -319,10 +385,12 @@ pub fn start<S: Store>(
     thread::Builder::new().name("driver".into()).spawn(run)?;
     // Session ids are told in logs: 0 would look like none.
     let shares = Arc::new(Semaphore::new(COMMANDS_KIB_MAX as usize));
-    Ok((Driver { commands, shares, sessions: Arc::new(AtomicU64::new(1)) }, ending))
+    let (sessions, deposed) = (Arc::new(AtomicU64::new(1)), Arc::new(depose));
+    Ok((Driver { epoch, clock, commands, shares, sessions, deposed }, ending))
 }
 
 struct Machine<S> {
+    deposed: watch::Receiver<bool>,
     config: Config,
     clock: Clock,
     store: S,
@@ -350,6 +418,10 @@ impl<S: Store> Machine<S> {
         let mut gathered = Vec::with_capacity(GATHER_MAX);
         loop {
             let open = runtime.block_on(self.gather(&mut commands, &mut gathered));
+            if self.is_deposed() {
+                self.tell_everybody(Unserved::Deposed);
+                return Err(StoreError::Deposed { ours: self.epoch.0 });
+            }
             let (flow, result) = self.round(&mut gathered);
             if let Err(error) = result {
                 self.restart(error, runtime, &mut commands)?;
@@ -375,9 +447,14 @@ impl<S: Store> Machine<S> {
         };
         tokio::select! {
             biased;
+            () = deposed(self.deposed.clone()) => true,
             count = commands.recv_many(gathered, GATHER_MAX) => count > 0,
             () = due => true,
         }
+    }
+
+    fn is_deposed(&self) -> bool {
+        *self.deposed.borrow()
     }
 
     /// Handles what was gathered, commits it, and lets go what followed.
@@ -466,6 +543,10 @@ impl<S: Store> Machine<S> {
             self.outlets.metrics.committed(effects.records().len(), started.elapsed());
             self.revision = revision;
         }
+        if self.is_deposed() {
+            // The next leader goes on from what was committed just now; callers and workers hear of it there.
+            return Err(StoreError::Deposed { ours: self.epoch.0 });
+        }
         match effects.release(self.revision) {
             Ok(released) => self.release(released),
             // The revision is the one that was just committed; a scheduler that counts otherwise must not speak.
@@ -538,9 +619,8 @@ impl<S: Store> Machine<S> {
         commands: &mut mpsc::Receiver<Weighed>,
     ) -> Result<(), StoreError> {
         self.outlets.metrics.commits_failed.fetch_add(1, Ordering::Relaxed);
-        if matches!(error, StoreError::Deposed { .. } | StoreError::NoSuchJob { .. } | StoreError::Damaged { .. }) {
-            error!(error = %chain(&error), "stopping: the store and this process contradict each other");
-            return Err(error);
+        if is_final(&error) {
+            return Err(self.give_up(error));
         }
         let unserved = if error.is_full() { Unserved::DiskFull } else { Unserved::Broken };
         error!(error = %chain(&error), "a commit failed; starting over from what is durable");
@@ -549,17 +629,25 @@ impl<S: Store> Machine<S> {
         loop {
             match self.reload() {
                 Ok(()) => break,
+                Err(error) if is_final(&error) => return Err(self.give_up(error)),
                 Err(error) => warn!(error = %chain(&error), "the store does not take writes yet"),
             }
             let until = Instant::now() + PROBE_INTERVAL;
+            let ended = self.deposed.clone();
             let next = async |commands: &mut mpsc::Receiver<Weighed>| {
-                tokio::time::timeout_at(until.into(), commands.recv()).await
+                tokio::select! {
+                    () = deposed(ended.clone()) => None,
+                    command = tokio::time::timeout_at(until.into(), commands.recv()) => command.ok().flatten(),
+                }
             };
-            while let Ok(Some(Weighed { command, .. })) = runtime.block_on(next(commands)) {
+            while let Some(Weighed { command, .. }) = runtime.block_on(next(commands)) {
                 match command {
                     Command::Stop => return Err(error),
                     command => turn_away(command, unserved),
                 }
+            }
+            if self.is_deposed() {
+                return Err(StoreError::Deposed { ours: self.epoch.0 });
             }
         }
         info!(revision = self.revision.0, "the store takes writes again");
@@ -568,9 +656,25 @@ impl<S: Store> Machine<S> {
         Ok(())
     }
 
+    /// Ends what cannot go on.
+    fn give_up(&mut self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Deposed { .. } => {
+                warn!(error = %chain(&error), "deposed");
+                self.tell_everybody(Unserved::Deposed);
+            }
+            _ => error!(error = %chain(&error), "stopping: the store and this process contradict each other"),
+        }
+        error
+    }
+
     fn tell_everybody(&mut self, unserved: Unserved) {
         for (_, caller) in self.callers.drain() {
             drop(caller.send(Err(unserved)));
+        }
+        if unserved == Unserved::Deposed {
+            // Sessions learn from who leads instead, and where to go.
+            self.outboxes.clear();
         }
         for (_, outbox) in self.outboxes.drain() {
             let text = format!("{unserved}; leases stand");
@@ -592,14 +696,18 @@ impl<S: Store> Machine<S> {
         while let Ok(Weighed { command, .. }) = commands.try_recv() {
             turn_away(command, Unserved::Stopping);
         }
-        for (_, outbox) in self.outboxes.drain() {
-            outbox.end(outbox::stopping());
-        }
+        // Sessions say so by themselves.
+        self.outboxes.clear();
         for (_, caller) in self.callers.drain() {
             drop(caller.send(Err(Unserved::Stopping)));
         }
         info!(revision = self.revision.0, "the driver stopped");
     }
+}
+
+/// Whether there is no going on with this store in this epoch.
+fn is_final(error: &StoreError) -> bool {
+    matches!(error, StoreError::Deposed { .. } | StoreError::NoSuchJob { .. } | StoreError::Damaged { .. })
 }
 
 /// Answers a command that will not be handled. A reading's caller learns it from its channel.

@@ -70,10 +70,12 @@ pub enum Next {
     Send(Outgoing),
     /// Send what [`Outgoings::rest`] still has, then this, and end.
     End(v1::Goodbye),
+    /// The same without a last word: nobody decides here any more.
+    Abandoned,
 }
 
 impl Outgoings {
-    /// Waits for something to send. The driver's end going away without a word means that the coordinator stops.
+    /// Waits for something to send.
     pub async fn next(&mut self) -> Next {
         let message = tokio::select! {
             _ = self.ending.wait_for(Option::is_some) => None,
@@ -81,7 +83,7 @@ impl Outgoings {
         };
         match message {
             Some(message) => Next::Send(message),
-            None => Next::End(self.ending.borrow().clone().unwrap_or_else(stopping)),
+            None => self.ending.borrow().clone().map_or(Next::Abandoned, Next::End),
         }
     }
 
@@ -95,6 +97,13 @@ impl Outgoings {
 #[must_use]
 pub fn stopping() -> v1::Goodbye {
     goodbye(v1::GoodbyeReason::ShuttingDown, "the coordinator is stopping; leases stand", RECONNECT_AFTER_RESTART)
+}
+
+/// Another coordinator leads, or is about to; leases stand.
+#[must_use]
+pub fn not_leader(leader: Option<String>) -> v1::Goodbye {
+    let text = "this coordinator does not lead; leases stand";
+    v1::Goodbye { leader: leader.unwrap_or_default(), ..goodbye(v1::GoodbyeReason::NotLeader, text, Duration::ZERO) }
 }
 
 /// Long enough for a restart not to be met by everybody's first try, short against a lease's life.
@@ -155,6 +164,7 @@ mod tests {
             match outgoings.next().await {
                 Next::Send(_) => rest += 1,
                 Next::End(goodbye) => break goodbye,
+                Next::Abandoned => panic!("a reason was given"),
             }
         };
         while outgoings.rest().is_some() {
@@ -165,10 +175,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_driver_that_is_gone_is_a_coordinator_that_stops() {
+    async fn a_driver_that_is_gone_leaves_its_sessions_alone() {
         let (outbox, mut outgoings) = outbox();
         drop(outbox);
-        let Next::End(goodbye) = outgoings.next().await else { panic!("nothing was sent") };
-        assert_eq!(goodbye.reason(), v1::GoodbyeReason::ShuttingDown);
+        assert!(matches!(outgoings.next().await, Next::Abandoned));
     }
 }

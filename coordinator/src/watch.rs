@@ -72,6 +72,19 @@ impl WatchHub {
         }
     }
 
+    /// Wakes every watcher of a job: something may have happened that nobody tells.
+    pub fn wake_all(&self) {
+        for job in self.shared.lock().jobs.values() {
+            job.changed.send_replace(());
+        }
+    }
+
+    /// Whether single jobs are followed.
+    #[must_use]
+    pub fn watches_jobs(&self) -> bool {
+        !self.shared.lock().jobs.is_empty()
+    }
+
     /// A place among the watchers, until it is dropped.
     ///
     /// # Errors

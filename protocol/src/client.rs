@@ -78,6 +78,12 @@ impl Endpoints {
     }
 }
 
+/// Whether a text is the address of one coordinator, as clients take it.
+#[must_use]
+pub fn is_endpoint(text: &str) -> bool {
+    parse(text).is_ok()
+}
+
 impl FromStr for Endpoints {
     type Err = EndpointError;
 

@@ -139,11 +139,11 @@ impl Refusal {
     /// Another coordinator leads; its address, when it is known.
     #[must_use]
     pub fn not_leader(leader: Option<String>) -> Self {
-        let message = match &leader {
-            Some(leader) => format!("this coordinator does not lead; {leader} does"),
-            None => "no coordinator leads just now".to_owned(),
+        let (message, delay) = match &leader {
+            Some(leader) => (format!("this coordinator does not lead; {leader} does"), Duration::ZERO),
+            None => ("no coordinator leads just now".to_owned(), Duration::from_secs(1)),
         };
-        Self { leader, ..Self::new(Reason::NotLeader, message) }
+        Self { leader, ..Self::new(Reason::NotLeader, message) }.retry_after(delay)
     }
 
     /// The same, with the time after which trying again makes sense.

@@ -134,7 +134,8 @@ impl Services {
 
     /// The job that a lease is current for.
     async fn held_by(&self, lease: LeaseId) -> Result<JobId, Refusal> {
-        let holder = self.driver.read(move |view| view.scheduler.holder(lease).map(|entry| entry.spec.job_id.clone()));
+        let driver = self.driver().await?;
+        let holder = driver.read(move |view| view.scheduler.holder(lease).map(|entry| entry.spec.job_id.clone()));
         holder.await.map_err(unserved)?.ok_or_else(|| {
             Refusal::new(
                 Reason::LeaseNotCurrent,
@@ -145,7 +146,7 @@ impl Services {
 
     /// The lease that was minted last: whatever a job that is over left is of it or of one before.
     pub(super) async fn last_lease(&self) -> Result<LeaseId, Refusal> {
-        self.driver.read(|view| view.scheduler.ledger().last_lease).await.map_err(unserved)
+        self.driver().await?.read(|view| view.scheduler.ledger().last_lease).await.map_err(unserved)
     }
 
     /// The pieces of an artifact of a job that is over, from an offset.

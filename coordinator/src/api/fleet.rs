@@ -14,7 +14,8 @@ use guestkit_scheduler::{DrainTarget, Reply};
 use tonic::{Request, Response, Status};
 
 use super::{Services, mismatched, refusal, show, too_many_watchers, unserved};
-use crate::driver::{Ask, View};
+use crate::driver::{Ask, Driver, View};
+use crate::lead::{Lead, NotLeader};
 use crate::watch::Seat;
 
 /// Workers of a page, at most and when nothing is said.
@@ -43,8 +44,8 @@ impl Fleet for Services {
             "" => None,
             token => Some(WorkerId::new(token).map_err(|_| bad_token())?),
         };
-        let workers = self
-            .driver
+        let driver = self.driver().await?;
+        let workers = driver
             .read(move |view| {
                 let mut workers: Vec<v1::Worker> = view
                     .scheduler
@@ -100,6 +101,7 @@ impl Fleet for Services {
     }
 
     async fn summary(&self, _request: Request<v1::SummaryRequest>) -> Result<Response<v1::SummaryResponse>, Status> {
+        self.driver().await?;
         let counts = *self.summary.borrow();
         Ok(Response::new(v1::SummaryResponse {
             pending: counts.pending,
@@ -118,11 +120,12 @@ impl Fleet for Services {
     }
 
     async fn watch(&self, _request: Request<v1::FleetWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let driver = self.driver().await?;
         let seat = self.hub.seat().map_err(too_many_watchers)?;
-        let (services, changes) = (self.clone(), self.fleet.clone());
-        let following = Following { services, changes, told: BTreeMap::new(), _seat: seat };
+        let (lead, changes) = (self.lead.clone(), self.fleet.clone());
+        let following = Following { driver, lead, changes, told: BTreeMap::new(), _seat: seat };
         let changes = futures::stream::try_unfold((following, true), async |(mut following, first)| {
-            if !first && following.changes.changed().await.is_err() {
+            if !first && !following.wait().await? {
                 return Ok(None);
             }
             let changed = following.changed().await?;
@@ -141,19 +144,31 @@ impl Fleet for Services {
 
 /// What a watcher of the fleet was told, to tell it only what changed. Heartbeats alone are no change.
 struct Following {
-    services: Services,
+    driver: Driver,
+    lead: Lead,
     changes: tokio::sync::watch::Receiver<u64>,
     told: BTreeMap<String, v1::Worker>,
     _seat: Seat,
 }
 
 impl Following {
+    /// Waits for a change; false when there will be none. Another coordinator knows the workers once it leads.
+    async fn wait(&mut self) -> Result<bool, Status> {
+        tokio::select! {
+            changed = self.changes.changed() => Ok(changed.is_ok()),
+            () = self.lead.left(self.driver.epoch()) => {
+                let Err(NotLeader { leader }) = self.lead.driver().await else { return Ok(true) };
+                Err(Refusal::not_leader(leader).into())
+            }
+        }
+    }
+
     async fn changed(&mut self) -> Result<Vec<v1::Worker>, Status> {
         self.changes.mark_unchanged();
         let look = |view: &View<'_>| -> Vec<v1::Worker> {
             view.scheduler.workers().iter().map(|worker| described(view, worker)).collect()
         };
-        let workers = self.services.driver.read(look).await.map_err(unserved)?;
+        let workers = self.driver.read(look).await.map_err(unserved)?;
         let mut known = BTreeMap::new();
         let mut changed = Vec::new();
         for worker in workers {
@@ -170,7 +185,7 @@ impl Following {
 
 impl Services {
     async fn concerned(&self, ask: Ask) -> Result<Vec<v1::Worker>, Refusal> {
-        match self.driver.ask(ask).await.map_err(unserved)? {
+        match self.driver().await?.ask(ask).await.map_err(unserved)? {
             Reply::Workers(names) => self.workers(names).await,
             Reply::Refused(refused) => Err(refusal(refused)),
             reply => Err(mismatched(&reply)),
@@ -182,7 +197,7 @@ impl Services {
             let views = names.iter().filter_map(|name| view.scheduler.worker(name));
             views.map(|worker| described(view, &worker)).collect()
         };
-        self.driver.read(look).await.map_err(unserved)
+        self.driver().await?.read(look).await.map_err(unserved)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use guestkit_domain::{JobId, Time};
@@ -12,12 +13,12 @@ use guestkit_protocol::v1;
 use guestkit_protocol::v1::jobs_server::Jobs;
 use guestkit_scheduler::{JobRow, Reply};
 use prost::Message;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Services, mismatched, not_found, refusal, show, stopping, too_many_watchers, unread, unserved, watching};
-use crate::driver::{Ask, Unserved};
+use crate::driver::{Answering, Ask};
 use crate::store::{JobFilter, PageToken, PageTokenError, StoredJob};
 
 /// Submissions of one stream that are on their way: enough to fill a commit, few enough to hold one client back.
@@ -31,6 +32,10 @@ const SUBMITS_KIB_MAX: u32 = 8 * 1024;
 const PAGE_SIZE_MAX: usize = 1000;
 const PAGE_SIZE_DEFAULT: usize = 100;
 
+/// How long a standby may take to hear of a revision that its leader has told: notifications come at once, and are looked for
+/// every two seconds where they got lost.
+const HEARSAY_MAX: Duration = Duration::from_secs(3);
+
 /// Bytes of a cancel's reason: it goes into the job's log and to the worker.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -40,7 +45,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 struct Submitting {
     document: v1::JobDocument,
     created_at: Time,
-    answer: oneshot::Receiver<Result<Reply, Unserved>>,
+    answer: Answering,
 }
 
 #[tonic::async_trait]
@@ -62,6 +67,8 @@ impl Jobs for Services {
         &self,
         request: Request<Streaming<v1::SubmitStreamRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        // Not document by document, where none would be taken.
+        self.driver().await?;
         let mut requests = request.into_inner();
         let (under_way, submitted) = mpsc::channel(SUBMITS_UNDER_WAY_MAX);
         let services = self.clone();
@@ -140,7 +147,7 @@ impl Jobs for Services {
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
         let job_id = job_id(&request.get_ref().job_id)?;
         let last = self.last_lease().await?;
-        match self.driver.ask(Ask::Delete { job_id: job_id.clone() }).await.map_err(unserved)? {
+        match self.driver().await?.ask(Ask::Delete { job_id: job_id.clone() }).await.map_err(unserved)? {
             Reply::Deleted => {
                 self.artifacts.forget(job_id, last).await;
                 Ok(Response::new(v1::DeleteResponse {}))
@@ -153,7 +160,7 @@ impl Jobs for Services {
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         let job_id = job_id(&request.get_ref().job_id)?;
         let asked = job_id.clone();
-        let live = self.driver.read(move |view| view.scheduler.explain(&asked)).await.map_err(unserved)?;
+        let live = self.driver().await?.read(move |view| view.scheduler.explain(&asked)).await.map_err(unserved)?;
         let Some(why) = live else {
             // Over for so long that the scheduler has forgotten it.
             let job = self.stored(&job_id).await?;
@@ -185,9 +192,13 @@ impl Jobs for Services {
     async fn watch_all(&self, request: Request<v1::WatchAllRequest>) -> Result<Response<Self::WatchAllStream>, Status> {
         let request = request.into_inner();
         let filter = filter(request.filter.unwrap_or_default())?;
-        let revisions = self.hub.revisions();
+        let mut revisions = self.hub.revisions();
+        let after = request.after_revision;
+        // A standby hears of revisions a moment after the leader told them.
+        let reached = revisions.wait_for(|known| known.0 >= after);
+        let heard = tokio::time::timeout(HEARSAY_MAX, reached).await.is_ok();
         let known = revisions.borrow().0;
-        if request.after_revision > known {
+        if !heard && after > known {
             let text = format!("the store is at revision {known}, not yet at {}", request.after_revision);
             return Err(Refusal::of_field("after_revision", text).into());
         }
@@ -227,16 +238,17 @@ impl Jobs for Services {
 
 impl Services {
     async fn begin_submit(&self, document: v1::JobDocument) -> Result<Submitting, Refusal> {
-        let CheckedJob { document, spec, .. } = check(document, Source::Network, self.clock.now())?;
+        let driver = self.driver().await?;
+        let CheckedJob { document, spec, .. } = check(document, Source::Network, driver.clock().now())?;
         let created_at = spec.created_at;
         let encoded = document.encode_to_vec().into();
         let ask = Ask::Submit { spec: Box::new(spec), document: encoded };
-        let answer = self.driver.begin(ask).await.map_err(unserved)?;
+        let answer = driver.begin(ask).await.map_err(unserved)?;
         Ok(Submitting { document, created_at, answer })
     }
 
     async fn end_submit(&self, submitting: Submitting) -> Result<v1::SubmitResponse, Refusal> {
-        let reply = submitting.answer.await.unwrap_or(Err(Unserved::Stopping)).map_err(unserved)?;
+        let reply = submitting.answer.wait().await.map_err(unserved)?;
         match reply {
             Reply::Submitted { row, existing: false, .. } => {
                 let job = show::job(submitting.document, submitting.created_at, &row);
@@ -267,7 +279,7 @@ impl Services {
 
     /// Asks for a change of a job, and shows the job after it.
     async fn changed(&self, ask: Ask) -> Result<v1::Job, Refusal> {
-        match self.driver.ask(ask).await.map_err(unserved)? {
+        match self.driver().await?.ask(ask).await.map_err(unserved)? {
             Reply::Job { job_id, row } => self.as_it_is(&job_id, &row).await,
             Reply::Refused(refused) => Err(refusal(refused)),
             reply => Err(mismatched(&reply)),

@@ -26,8 +26,8 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 pub use artifacts::ArtifactDesk;
 
-use crate::clock::Clock;
 use crate::driver::{Driver, Unserved};
+use crate::lead::{Lead, NotLeader};
 use crate::metrics::Metrics;
 use crate::store::{ReadError, Readers};
 use crate::summary::Summary;
@@ -36,8 +36,8 @@ use crate::watch::{TooManyWatchers, WatchHub};
 /// What the services work with.
 #[derive(Debug, Clone)]
 pub struct Services {
-    /// Decides.
-    pub driver: Driver,
+    /// Who decides.
+    pub lead: Lead,
     /// Remembers.
     pub readers: Readers,
     /// Keeps what is too large for a message.
@@ -54,8 +54,6 @@ pub struct Services {
     pub stopping: watch::Receiver<bool>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// The one clock.
-    pub clock: Clock,
 }
 
 /// Every service, with health and reflection, and the reporter that says whether they serve.
@@ -93,15 +91,39 @@ pub fn routes(services: Services) -> Result<(Routes, HealthReporter), tonic_refl
     Ok((routes.routes(), health))
 }
 
-/// Says to health checks whether calls are served: for the whole server and for each service.
-pub async fn report_health(health: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in ["", "guestkit.v1.Jobs", "guestkit.v1.Fleet", "guestkit.v1.Workers"] {
-        health.set_service_status(service, status).await;
+/// How much is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Nothing that can be relied on: starting, stopping, or the store does not take writes.
+    Nothing,
+    /// What a standby serves: reading.
+    Reading,
+    /// Everything.
+    Everything,
+}
+
+/// Says to health checks what is served. The server and `Jobs` serve where jobs can be read; `Fleet` and `Workers` only at
+/// the coordinator that leads, so that a load balancer can tell the two apart.
+pub async fn report_health(health: &HealthReporter, readiness: Readiness) {
+    let status = |serves: bool| if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in ["", "guestkit.v1.Jobs"] {
+        health.set_service_status(service, status(readiness != Readiness::Nothing)).await;
+    }
+    for service in ["guestkit.v1.Fleet", "guestkit.v1.Workers"] {
+        health.set_service_status(service, status(readiness == Readiness::Everything)).await;
     }
 }
 
 impl Services {
+    /// The driver, where this coordinator leads.
+    async fn driver(&self) -> Result<Driver, Refusal> {
+        tokio::select! {
+            biased;
+            found = self.lead.driver() => found.map_err(|NotLeader { leader }| Refusal::not_leader(leader)),
+            () = self.until_stopping() => Err(Refusal::new(Reason::Unavailable, "the coordinator is stopping")),
+        }
+    }
+
     /// Counts a refused submission.
     fn refused(&self, refusal: Refusal) -> Refusal {
         self.metrics.submits_refused.fetch_add(1, Ordering::Relaxed);

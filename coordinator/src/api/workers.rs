@@ -23,6 +23,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 use super::{Services, show, unread};
+use crate::driver::Driver;
+use crate::lead::Role;
 use crate::outbox::{self, Next, Outgoing, Outgoings, goodbye, outbox};
 
 /// How long a stream may be open without a Hello.
@@ -90,27 +92,26 @@ async fn serve(
         Err(refusal) => return turn_away(&services, &wire, refusal).await,
     };
     let (worker_id, boot_id) = (profile.worker_id.clone(), profile.boot_id.clone());
+    let Ok(driver) = services.driver().await else { return say_goodbye(&wire, services.farewell()).await };
     let (outbox, outgoings) = outbox();
-    let session = match services.driver.open(profile, held, hello.description.unwrap_or_default(), outbox).await {
-        Ok(session) => session,
-        Err(error) => {
-            let last = goodbye(v1::GoodbyeReason::ShuttingDown, error.to_string(), outbox::RECONNECT_AFTER_RESTART);
-            say_goodbye(&wire, last).await;
-            return;
-        }
+    let description = hello.description.unwrap_or_default();
+    let Ok(session) = driver.open(profile, held, description, outbox).await else {
+        services.until_abandoned(&driver).await;
+        return say_goodbye(&wire, services.farewell()).await;
     };
     services.metrics.sessions_opened.fetch_add(1, Ordering::Relaxed);
     let span = info_span!("session", session = session.0, worker = %worker_id);
     async {
         info!(boot = %boot_id, from = from.map(tracing::field::display), "worker connected");
-        let talk = Session { services: &services, session, worker_id, wire: &wire, traces: Mutex::default() };
+        let talk =
+            Session { services: &services, driver: &driver, session, worker_id, wire: &wire, traces: Mutex::default() };
         match talk.run(&mut requests, outgoings).await {
             End::Gone => info!("worker disconnected"),
             End::Said => info!("session ended by the coordinator"),
             End::Nonsense(refusal) => turn_away(&services, &wire, refusal).await,
         }
         // A driver that has stopped knows that every session is over.
-        let _ = services.driver.say(Input::Disconnect { session }).await;
+        let _ = driver.say(Input::Disconnect { session }).await;
     }
     .instrument(span)
     .await;
@@ -161,6 +162,7 @@ async fn say_goodbye(wire: &Wire, last: v1::Goodbye) {
 
 struct Session<'a> {
     services: &'a Services,
+    driver: &'a Driver,
     session: SessionId,
     worker_id: WorkerId,
     wire: &'a Wire,
@@ -174,7 +176,14 @@ impl Session<'_> {
         tokio::select! {
             end = self.listen(requests) => end,
             end = self.talk(outgoings) => end,
+            // Also where the driver is held up by its store and says nothing.
+            () = self.services.lead.left(self.driver.epoch()) => self.leave().await,
         }
+    }
+
+    async fn leave(&self) -> End {
+        say_goodbye(self.wire, self.services.farewell()).await;
+        End::Said
     }
 
     async fn listen(&self, requests: &mut Streaming<v1::SessionRequest>) -> End {
@@ -183,15 +192,15 @@ impl Session<'_> {
             let result = match request.message {
                 Some(Said::Heartbeat(beat)) => {
                     let (session, free) = (self.session, beat.free_disk_bytes);
-                    self.services.driver.beat(session, self.worker_id.clone(), beat.sequence, free).await
+                    self.driver.beat(session, self.worker_id.clone(), beat.sequence, free).await
                 }
                 message => match self.input(message).await {
-                    Ok(input) => self.services.driver.say(input).await,
+                    Ok(input) => self.driver.say(input).await,
                     Err(refusal) => return End::Nonsense(refusal),
                 },
             };
             if result.is_err() {
-                // The driver is stopping, and says so through the outbox.
+                // The driver has stopped, and the outbox tells.
                 return std::future::pending().await;
             }
         }
@@ -207,20 +216,29 @@ impl Session<'_> {
                     }
                 }
                 Next::End(last) => {
-                    let rest = async {
-                        while let Some(outgoing) = outgoings.rest() {
-                            if self.send(outgoing).await.is_err() {
-                                break;
-                            }
-                        }
-                    };
-                    // What a slow worker does not take is lost to it; its leases find their own way.
-                    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, rest).await;
+                    self.send_rest(outgoings).await;
                     say_goodbye(self.wire, last).await;
                     return End::Said;
                 }
+                Next::Abandoned => {
+                    self.send_rest(outgoings).await;
+                    self.services.until_abandoned(self.driver).await;
+                    return self.leave().await;
+                }
             }
         }
+    }
+
+    async fn send_rest(&self, mut outgoings: Outgoings) {
+        let rest = async {
+            while let Some(outgoing) = outgoings.rest() {
+                if self.send(outgoing).await.is_err() {
+                    break;
+                }
+            }
+        };
+        // What a slow worker does not take is lost to it; its leases find their own way.
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, rest).await;
     }
 
     async fn send(&self, outgoing: Outgoing) -> Result<(), Gone> {
@@ -392,6 +410,28 @@ impl Session<'_> {
         let span = self.traces.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
         if let Some(span) = span {
             span.in_scope(|| debug!(outcome = how, "ended"));
+        }
+    }
+}
+
+impl Services {
+    /// Waits until it is known why a driver is gone: another leads, or the coordinator stops.
+    async fn until_abandoned(&self, driver: &Driver) {
+        let known = async {
+            tokio::select! {
+                () = self.lead.left(driver.epoch()) => {}
+                () = self.until_stopping() => {}
+            }
+        };
+        // One whose store broke for good ends without either.
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, known).await;
+    }
+
+    /// The last word of a session that nobody serves any more, or yet.
+    fn farewell(&self) -> v1::Goodbye {
+        match self.lead.role() {
+            Role::Leader(_) => outbox::stopping(),
+            Role::Standby { leader } => outbox::not_leader(leader),
         }
     }
 }

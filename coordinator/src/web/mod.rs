@@ -11,6 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
 
+use crate::api::Readiness;
+use crate::lead::{Lead, Role};
 use crate::metrics::{Metrics, PrometheusText};
 use crate::summary::Summary;
 use crate::watch::WatchHub;
@@ -24,8 +26,10 @@ pub struct WebState {
     pub metrics: Arc<Metrics>,
     /// Who watches.
     pub hub: WatchHub,
-    /// Whether calls are being served: false while starting and while stopping.
-    pub ready: watch::Receiver<bool>,
+    /// How much is being served.
+    pub ready: watch::Receiver<Readiness>,
+    /// Who leads.
+    pub lead: Lead,
 }
 
 /// The pages.
@@ -39,27 +43,47 @@ pub fn router(state: WebState) -> Router {
 }
 
 async fn readyz(State(state): State<WebState>) -> Response {
-    if *state.ready.borrow() {
-        return "ready\n".into_response();
+    match *state.ready.borrow() {
+        Readiness::Everything => "ready\n".into_response(),
+        Readiness::Reading => "standby\n".into_response(),
+        Readiness::Nothing => (StatusCode::SERVICE_UNAVAILABLE, "not serving\n").into_response(),
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "not serving\n").into_response()
+}
+
+/// What this coordinator is; the counts of one that leads.
+#[derive(Debug, serde::Serialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+enum Shown {
+    Leader {
+        epoch: u64,
+        #[serde(flatten)]
+        counts: Summary,
+    },
+    Standby {
+        leader: Option<String>,
+    },
 }
 
 async fn summary(State(state): State<WebState>) -> Response {
-    axum::Json(*state.summary.borrow()).into_response()
+    let shown = match state.lead.role() {
+        Role::Leader(driver) => Shown::Leader { epoch: driver.epoch().0, counts: *state.summary.borrow() },
+        Role::Standby { leader } => Shown::Standby { leader },
+    };
+    axum::Json(shown).into_response()
 }
 
 async fn metrics(State(state): State<WebState>) -> Response {
     let mut text = PrometheusText::default();
-    let summary = *state.summary.borrow();
-    text.family("guestkit_jobs", "gauge", "Jobs by state; those that are over count since the store began.");
-    for (name, count) in summary.states() {
-        text.sample("guestkit_jobs", &format!("{{state=\"{name}\"}}"), count);
+    let epoch = match state.lead.role() {
+        Role::Leader(driver) => Some(driver.epoch().0),
+        Role::Standby { .. } => None,
+    };
+    text.family("guestkit_leader", "gauge", "1 at the coordinator that leads, 0 at a standby.");
+    text.sample("guestkit_leader", "", u64::from(epoch.is_some()));
+    if let Some(epoch) = epoch {
+        led(&mut text, epoch, *state.summary.borrow());
     }
     for (name, help, value) in [
-        ("guestkit_workers", "Workers connected.", summary.workers),
-        ("guestkit_slots", "Slots of the workers connected.", summary.slots),
-        ("guestkit_slots_in_use", "Slots that hold a lease.", summary.slots_in_use),
         ("guestkit_watchers", "Streams that follow jobs or the fleet.", state.hub.watchers() as u64),
         ("guestkit_revision", "Revision of the store.", state.hub.revisions().borrow().0),
     ] {
@@ -68,4 +92,21 @@ async fn metrics(State(state): State<WebState>) -> Response {
     }
     state.metrics.write(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.into_string()).into_response()
+}
+
+/// What only the coordinator that leads knows.
+fn led(text: &mut PrometheusText, epoch: u64, summary: Summary) {
+    text.family("guestkit_jobs", "gauge", "Jobs by state; those that are over count since the store began.");
+    for (name, count) in summary.states() {
+        text.sample("guestkit_jobs", &format!("{{state=\"{name}\"}}"), count);
+    }
+    for (name, help, value) in [
+        ("guestkit_epoch", "Epoch in which this coordinator leads; each election raises it.", epoch),
+        ("guestkit_workers", "Workers connected.", summary.workers),
+        ("guestkit_slots", "Slots of the workers connected.", summary.slots),
+        ("guestkit_slots_in_use", "Slots that hold a lease.", summary.slots_in_use),
+    ] {
+        text.family(name, "gauge", help);
+        text.sample(name, "", value);
+    }
 }

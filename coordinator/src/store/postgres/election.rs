@@ -105,6 +105,16 @@ impl Postgres {
         Ok(standing.and_then(|(_, leader)| leader))
     }
 
+    /// What is durable.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revision(&self) -> Result<Revision> {
+        let row = self.ask("ask what is durable", STANDING, &[]).await?;
+        let standing = row.as_ref().map(standing).transpose().map_err(failed("ask what is durable"))?;
+        Ok(standing.map_or(Revision::default(), |(revision, _)| revision))
+    }
+
     /// Follows the leader: for standbys, whose watchers wake by it.
     #[must_use]
     pub fn follow(&self) -> Follower {
