@@ -200,7 +200,7 @@ impl Answering {
 async fn deposed(mut deposed: watch::Receiver<bool>) {
     // Nobody can depose it any more when the sender is gone: it has stopped, which its channels tell.
     if deposed.wait_for(|deposed| *deposed).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -155,15 +155,23 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> io::Result<Option<T>>) ->
     }
 }
 
-/// One coordinator on its own data folder, and the workers that a story starts, all in a temporary folder.
+/// A coordinator, started again and again on the same data and the same ports.
+#[derive(Debug)]
+struct Coordinator {
+    name: String,
+    process: Process,
+    address: String,
+    http: String,
+}
+
+/// One coordinator on its own data folder, or several on one store, and the workers that a story starts, all in a temporary
+/// folder.
 #[derive(Debug)]
 pub struct Fleet {
     binaries: Binaries,
     coordinator_args: Vec<String>,
-    coordinator: Process,
+    coordinators: Vec<Coordinator>,
     workers: BTreeMap<String, Process>,
-    address: String,
-    http: String,
     // Last, so that the processes are gone before their folder.
     folder: tempfile::TempDir,
 }
@@ -182,11 +190,34 @@ impl Fleet {
     /// # Errors
     /// When it does not come up; the text ends with its log.
     pub fn start_in(folder: tempfile::TempDir, binaries: &Binaries, coordinator_args: &[&str]) -> io::Result<Self> {
+        Self::start_named(folder, binaries, &["data".to_owned()], coordinator_args)
+    }
+
+    /// Starts `count` coordinators that share a store, each with a data folder of its own.
+    ///
+    /// # Errors
+    /// When one does not come up; the text ends with its log.
+    pub fn start_several(binaries: &Binaries, count: usize, coordinator_args: &[&str]) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("guestkit-").tempdir()?;
+        let names: Vec<String> = (0..count).map(|index| format!("data-{index}")).collect();
+        Self::start_named(folder, binaries, &names, coordinator_args)
+    }
+
+    fn start_named(
+        folder: tempfile::TempDir,
+        binaries: &Binaries,
+        names: &[String],
+        coordinator_args: &[&str],
+    ) -> io::Result<Self> {
         let args: Vec<String> = coordinator_args.iter().map(ToString::to_string).collect();
-        let (coordinator, listen) = start_coordinator(binaries, folder.path(), &args, ["127.0.0.1:0", "127.0.0.1:0"])?;
-        let [address, http] = listen;
+        let start = |name: &String| {
+            let free = ["127.0.0.1:0", "127.0.0.1:0"];
+            let (process, [address, http]) = start_coordinator(binaries, folder.path(), name, &args, free)?;
+            Ok(Coordinator { name: name.clone(), process, address, http })
+        };
+        let coordinators = names.iter().map(start).collect::<io::Result<Vec<_>>>()?;
         let workers = BTreeMap::new();
-        Ok(Self { binaries: binaries.clone(), coordinator_args: args, coordinator, workers, address, http, folder })
+        Ok(Self { binaries: binaries.clone(), coordinator_args: args, coordinators, workers, folder })
     }
 
     /// The folder that everything of this fleet lies in.
@@ -198,18 +229,42 @@ impl Fleet {
     /// Where the coordinator serves gRPC.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url_of(0)
+    }
+
+    /// The same of one of several.
+    #[must_use]
+    pub fn url_of(&self, index: usize) -> String {
+        format!("http://{}", self.coordinators[index].address)
+    }
+
+    /// Where each coordinator serves gRPC, separated by commas.
+    #[must_use]
+    pub fn urls(&self) -> String {
+        let urls: Vec<String> = (0..self.coordinators.len()).map(|index| self.url_of(index)).collect();
+        urls.join(",")
     }
 
     /// Where the coordinator serves HTTP: `127.0.0.1:PORT`.
     #[must_use]
     pub fn http(&self) -> &str {
-        &self.http
+        self.http_of(0)
+    }
+
+    /// The same of one of several.
+    #[must_use]
+    pub fn http_of(&self, index: usize) -> &str {
+        &self.coordinators[index].http
     }
 
     /// The coordinator's process.
     pub fn coordinator(&mut self) -> &mut Process {
-        &mut self.coordinator
+        self.coordinator_at(0)
+    }
+
+    /// The same of one of several.
+    pub fn coordinator_at(&mut self, index: usize) -> &mut Process {
+        &mut self.coordinators[index].process
     }
 
     /// A worker's process.
@@ -222,8 +277,8 @@ impl Fleet {
     /// # Errors
     /// When the system will not start it.
     pub fn start_worker(&mut self, id: &str, args: &[&str]) -> io::Result<()> {
-        let url = self.url();
-        self.start_worker_at(&url, id, args)
+        let urls = self.urls();
+        self.start_worker_at(&urls, id, args)
     }
 
     /// The same with a coordinator at another address, such as a link that breaks.
@@ -245,20 +300,30 @@ impl Fleet {
     /// # Errors
     /// When it does not come up; the text ends with its log.
     pub fn restart_coordinator(&mut self) -> io::Result<()> {
-        let listen = [self.address.as_str(), self.http.as_str()];
-        (self.coordinator, _) = start_coordinator(&self.binaries, self.folder.path(), &self.coordinator_args, listen)?;
+        self.restart_coordinator_at(0)
+    }
+
+    /// The same with one of several.
+    ///
+    /// # Errors
+    /// When it does not come up; the text ends with its log.
+    pub fn restart_coordinator_at(&mut self, index: usize) -> io::Result<()> {
+        let (folder, args) = (self.folder.path(), &self.coordinator_args);
+        let coordinator = &mut self.coordinators[index];
+        let listen = [coordinator.address.as_str(), coordinator.http.as_str()];
+        (coordinator.process, _) = start_coordinator(&self.binaries, folder, &coordinator.name, args, listen)?;
         Ok(())
     }
 
-    /// The `guestkit` command, speaking to this coordinator.
+    /// The `guestkit` command, speaking to these coordinators.
     #[must_use]
     pub fn guestkit(&self) -> Command {
         let mut command = self.binaries.command("guestkit");
-        command.env("GUESTKIT_COORDINATOR", self.url());
+        command.env("GUESTKIT_COORDINATOR", self.urls());
         command
     }
 
-    /// Ends the workers, then the coordinator, all politely.
+    /// Ends the workers, then the coordinators, all politely.
     ///
     /// # Errors
     /// When one does not end in time, or not with success.
@@ -267,8 +332,11 @@ impl Fleet {
             let status = worker.terminate()?;
             ended_well(id, status, worker)?;
         }
-        let status = self.coordinator.terminate()?;
-        ended_well("the coordinator", status, &self.coordinator)
+        for Coordinator { name, process, .. } in &mut self.coordinators {
+            let status = process.terminate()?;
+            ended_well(&format!("the coordinator of {name}"), status, process)?;
+        }
+        Ok(())
     }
 }
 
@@ -282,14 +350,16 @@ fn ended_well(name: &str, status: ExitStatus, process: &Process) -> io::Result<(
 fn start_coordinator(
     binaries: &Binaries,
     folder: &Path,
+    name: &str,
     args: &[String],
     [listen, http]: [&str; 2],
 ) -> io::Result<(Process, [String; 2])> {
-    let data = folder.join("data");
+    let data = folder.join(name);
     let told = data.join("listen.json");
     let mut command = binaries.command("guestkit-coordinator");
     command.args(["serve", "--listen", listen, "--http", http, "--data"]).arg(&data).args(args);
-    let mut process = Process::start(&mut command, &folder.join("coordinator.log"))?;
+    let log = if name == "data" { "coordinator.log".to_owned() } else { format!("{name}.log") };
+    let mut process = Process::start(&mut command, &folder.join(log))?;
     let addresses = until("the coordinator's address", || match process.child.try_wait()? {
         Some(status) => Err(io::Error::other(format!("the coordinator ended with {status}:\n{}", process.log()))),
         None => Ok(addresses(&told, process.id())),

@@ -187,6 +187,22 @@ impl Server {
         Ok(kill_process(self.pid()?, signal)?)
     }
 
+    /// Kills everything but the server's first process, which then starts the rest again: a crash and its recovery, on the
+    /// same port.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn crash(&self) -> io::Result<()> {
+        let pid = self.pid()?.as_raw_nonzero();
+        for child in fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace() {
+            if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
+                // One that has ended meanwhile is gone already.
+                let _ = kill_process(child, Signal::KILL);
+            }
+        }
+        Ok(())
+    }
+
     /// What it has written to its log.
     #[must_use]
     pub fn log(&self) -> String {

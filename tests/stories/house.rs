@@ -49,6 +49,11 @@ impl House {
         Self::of(Fleet::start_in(folder, &binaries(), coordinator_args).unwrap(), workers)
     }
 
+    /// With several coordinators on one store.
+    pub(crate) fn with_several(coordinators: usize, coordinator_args: &[&str], workers: &[&str]) -> Self {
+        Self::of(Fleet::start_several(&binaries(), coordinators, coordinator_args).unwrap(), workers)
+    }
+
     fn of(fleet: Fleet, workers: &[&str]) -> Self {
         let mut house = Self { fleet };
         fs::create_dir(house.images()).unwrap();
@@ -61,8 +66,8 @@ impl House {
     }
 
     pub(crate) fn start_worker(&mut self, id: &str) {
-        let url = self.fleet.url();
-        self.start_worker_at(&url, id);
+        let urls = self.fleet.urls();
+        self.start_worker_at(&urls, id);
     }
 
     /// A worker that knows the coordinator by another address.

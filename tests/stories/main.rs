@@ -6,6 +6,7 @@
 mod bad_input;
 mod deaths;
 mod examples;
+mod failover;
 mod folder;
 mod full_disk;
 mod house;

@@ -29,7 +29,7 @@ pub use artifacts::ArtifactDesk;
 use crate::driver::{Driver, Unserved};
 use crate::lead::{Lead, NotLeader};
 use crate::metrics::Metrics;
-use crate::store::{ReadError, Readers};
+use crate::store::{ReadError, Readers, StoreError};
 use crate::summary::Summary;
 use crate::watch::{TooManyWatchers, WatchHub};
 
@@ -150,7 +150,14 @@ fn unread(error: &ReadError) -> Refusal {
         ReadError::Stopping => Refusal::new(Reason::Unavailable, error.to_string()),
         ReadError::Store(error) => {
             tracing::error!(%error, cause = std::error::Error::source(error).map(ToString::to_string), "a read failed");
-            Refusal::new(Reason::Internal, format!("failed to {error}"))
+            let text = format!("failed to {error}");
+            match error {
+                // A database elsewhere may be back in a moment; a file that cannot be read stays so.
+                StoreError::Postgres { .. } => {
+                    Refusal::new(Reason::Unavailable, text).retry_after(Duration::from_secs(1))
+                }
+                _ => Refusal::new(Reason::Internal, text),
+            }
         }
     }
 }
