@@ -15,3 +15,4 @@ pub mod store;
 pub mod summary;
 pub mod watch;
 pub mod web;
+pub mod words;

@@ -7,16 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use guestkit_domain::{ErrorCode, Failure, JobId, LeaseId, OutcomeStatus, Progress, SessionId, WorkerId};
-use guestkit_protocol::convert::{failure, job_id, lease_id, state, time, worker};
+use guestkit_domain::{ErrorCode, Failure, JobId, LeaseId, WorkerId};
 use guestkit_protocol::status::{Reason, Refusal};
 use guestkit_protocol::v1;
 use guestkit_protocol::v1::session_request::Message as Said;
 use guestkit_protocol::v1::session_response::Message as Say;
 use guestkit_protocol::v1::workers_server::Workers;
-use guestkit_scheduler::{Body, Held, HeldDecision, Input, OutcomeVerdict, ToWorker};
-use prost::Message;
-use sha2::{Digest as _, Sha256};
+use guestkit_scheduler::{Body, Input, OutcomeVerdict, ToWorker};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,15 +24,13 @@ use super::{Services, show, unread};
 use crate::driver::Driver;
 use crate::lead::Role;
 use crate::outbox::{self, Next, Outgoing, Outgoings, goodbye, outbox};
+use crate::words::{self, Heard, Offer, Words};
 
 /// How long a stream may be open without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last words may take to be taken.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Bytes of one progress entry: a line, and what an operation adds; it is kept for the life of the job.
-const PROGRESS_BYTES_MAX: usize = 64 * 1024;
 
 /// Messages between a session and its connection. Small: what waits longer waits in the outbox, which is what is watched.
 const WIRE_MESSAGES_MAX: usize = 16;
@@ -87,7 +83,7 @@ async fn serve(
         Ok(hello) => hello,
         Err(refusal) => return turn_away(&services, &wire, refusal).await,
     };
-    let (profile, held) = match checked(&hello) {
+    let (profile, held) = match words::hello(&hello) {
         Ok(checked) => checked,
         Err(refusal) => return turn_away(&services, &wire, refusal).await,
     };
@@ -103,8 +99,9 @@ async fn serve(
     let span = info_span!("session", session = session.0, worker = %worker_id);
     async {
         info!(boot = %boot_id, from = from.map(tracing::field::display), "worker connected");
+        let words = Words { session, inline_bytes_max: services.inline_bytes_max };
         let talk =
-            Session { services: &services, driver: &driver, session, worker_id, wire: &wire, traces: Mutex::default() };
+            Session { services: &services, driver: &driver, words, worker_id, wire: &wire, traces: Mutex::default() };
         match talk.run(&mut requests, outgoings).await {
             End::Gone => info!("worker disconnected"),
             End::Said => info!("session ended by the coordinator"),
@@ -130,19 +127,6 @@ async fn hello(requests: &mut Streaming<v1::SessionRequest>) -> Result<v1::Hello
     }
 }
 
-fn checked(hello: &v1::Hello) -> Result<(guestkit_domain::WorkerProfile, Vec<Held>), Refusal> {
-    let profile = worker::profile(hello)?;
-    let held = hello.held.iter().map(|held| {
-        let finished = match held.state() {
-            v1::HeldState::Running => false,
-            v1::HeldState::Finished => true,
-            v1::HeldState::Unspecified => return Err(Refusal::of_field("hello.held.state", "required")),
-        };
-        Ok(Held { lease: lease_id(held.lease_id)?, job_id: job_id(&held.job_id)?, finished })
-    });
-    Ok((profile, held.collect::<Result<_, Refusal>>()?))
-}
-
 /// Says what made no sense, both ways a peer may look for it, and ends the stream.
 async fn turn_away(services: &Services, wire: &Wire, refusal: Refusal) {
     warn!(%refusal, "session ends: the worker said something that makes no sense");
@@ -163,7 +147,7 @@ async fn say_goodbye(wire: &Wire, last: v1::Goodbye) {
 struct Session<'a> {
     services: &'a Services,
     driver: &'a Driver,
-    session: SessionId,
+    words: Words,
     worker_id: WorkerId,
     wire: &'a Wire,
     /// The trace of each attempt under way, from its offer to its outcome.
@@ -191,7 +175,7 @@ impl Session<'_> {
             let Ok(request) = request else { return End::Gone };
             let result = match request.message {
                 Some(Said::Heartbeat(beat)) => {
-                    let (session, free) = (self.session, beat.free_disk_bytes);
+                    let (session, free) = (self.words.session, beat.free_disk_bytes);
                     self.driver.beat(session, self.worker_id.clone(), beat.sequence, free).await
                 }
                 message => match self.input(message).await {
@@ -250,52 +234,20 @@ impl Session<'_> {
     /// The message as the wire has it; `None` for an offer whose document cannot be read: not sent, it is not accepted, and
     /// offered again when its accept deadline has passed.
     async fn message(&self, outgoing: Outgoing) -> Option<Say> {
-        Some(match outgoing.message {
-            ToWorker::Welcome { heartbeat_interval, first_heartbeat, lease_ttl, accept_timeout, held } => {
-                Say::Welcome(v1::Welcome {
-                    session_id: self.session.0.to_string(),
-                    first_heartbeat: Some(time::duration_to_wire(first_heartbeat)),
-                    heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
-                    lease_ttl: Some(time::duration_to_wire(lease_ttl)),
-                    accept_timeout: Some(time::duration_to_wire(accept_timeout)),
-                    inline_bytes_max: self.services.inline_bytes_max as u64,
-                    held: held.into_iter().map(verdict).collect(),
-                })
+        let mut offer = Offer::default();
+        match &outgoing.message {
+            ToWorker::Lease { lease, job_id, attempt, .. } => {
+                let document = self.document(job_id, outgoing.document).await?;
+                self.begin_trace(*lease, &document, *attempt);
+                offer.last_progress = if *attempt > 1 { self.last_progress(job_id).await } else { None };
+                offer.document = Some(document);
             }
-            ToWorker::Lease { lease, job_id, attempt, timeout } => {
-                let document = self.document(&job_id, outgoing.document).await?;
-                self.begin_trace(lease, &document, attempt);
-                let last_progress = if attempt > 1 { self.last_progress(&job_id).await } else { None };
-                Say::Lease(v1::Lease {
-                    lease_id: lease.0,
-                    job_id: job_id.to_string(),
-                    attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
-                    document: Some(document),
-                    timeout: Some(time::duration_to_wire(timeout)),
-                    last_progress,
-                })
-            }
-            ToWorker::Cancel { lease, reason, outcome_wanted } => {
-                if !outcome_wanted {
-                    self.end_trace(lease, "void");
-                }
-                Say::Cancel(v1::CancelLease { lease_id: lease.0, reason: reason.to_string(), outcome_wanted })
-            }
-            ToWorker::OutcomeAck { lease, verdict } => {
-                let (verdict, told) = match verdict {
-                    OutcomeVerdict::Recorded => (v1::OutcomeVerdict::Recorded, "recorded"),
-                    OutcomeVerdict::Stale => (v1::OutcomeVerdict::Stale, "stale"),
-                };
-                self.end_trace(lease, told);
-                Say::OutcomeAck(v1::OutcomeAck { lease_id: lease.0, verdict: verdict.into() })
-            }
-            ToWorker::HeartbeatAck { sequence, heartbeat_interval } => Say::HeartbeatAck(v1::HeartbeatAck {
-                sequence,
-                heartbeat_interval: Some(time::duration_to_wire(heartbeat_interval)),
-            }),
-            ToWorker::Drain { deadline } => Say::Drain(v1::Drain { deadline: deadline.map(time::duration_to_wire) }),
-            ToWorker::Goodbye { reason } => Say::Goodbye(outbox::farewell(reason)),
-        })
+            ToWorker::Cancel { lease, outcome_wanted: false, .. } => self.end_trace(*lease, "void"),
+            ToWorker::OutcomeAck { lease, verdict: OutcomeVerdict::Recorded } => self.end_trace(*lease, "recorded"),
+            ToWorker::OutcomeAck { lease, verdict: OutcomeVerdict::Stale } => self.end_trace(*lease, "stale"),
+            _ => {}
+        }
+        Some(self.words.say(outgoing.message, offer))
     }
 
     /// How far the attempts before got. It helps the next one and is nothing it needs: what cannot be read is left out.
@@ -326,57 +278,15 @@ impl Session<'_> {
 
     /// What the worker said, checked.
     async fn input(&self, message: Option<Said>) -> Result<Input, Refusal> {
-        let session = self.session;
-        Ok(match message {
-            None => return Err(Refusal::of_field("message", "required")),
-            Some(Said::Hello(_)) => return Err(Refusal::of_field("hello", "only the first message may be one")),
-            Some(Said::Accept(accept)) => Input::Accept { session, lease: lease_id(accept.lease_id)? },
-            Some(Said::Refuse(refuse)) => Input::Refuse {
-                session,
-                lease: lease_id(refuse.lease_id)?,
-                fault: state::fault_from_wire(refuse.fault)?,
-                failure: failure::from_wire(&refuse.error.unwrap_or_default()),
-            },
-            Some(Said::Progress(told)) => {
-                let lease = lease_id(told.lease_id)?;
-                Input::Progress { session, lease, progress: progress(told.progress.unwrap_or_default())? }
+        match self.words.hear(message)? {
+            Heard::Input(input) => Ok(input),
+            Heard::ByReference { job_id, lease, artifact, input } => {
+                match self.uploaded(&job_id, lease, &artifact).await? {
+                    Ok(()) => Ok(input),
+                    Err(why) => Ok(self.words.unsound(lease, job_id, why)),
+                }
             }
-            Some(Said::Outcome(outcome)) => self.outcome(outcome).await?,
-            Some(Said::Heartbeat(beat)) => Input::Heartbeat { session, sequence: beat.sequence },
-            Some(Said::Draining(draining)) => {
-                info!(reason = draining.reason, "the worker asks for no more work");
-                Input::Draining { session }
-            }
-        })
-    }
-
-    async fn outcome(&self, outcome: v1::Outcome) -> Result<Input, Refusal> {
-        let lease = lease_id(outcome.lease_id)?;
-        let job_id = job_id(&outcome.job_id)?;
-        let status = state::outcome_from_wire(outcome.status)?;
-        let session = self.session;
-        let checked = match sound(&outcome, status, self.services.inline_bytes_max) {
-            Ok(Some(artifact)) => self.uploaded(&job_id, lease, &artifact).await?,
-            checked => checked.map(drop),
-        };
-        if let Err(why) = checked {
-            // Refusing the message would have the worker send it again for ever; the attempt ends with what is wrong instead.
-            warn!(job = %job_id, lease = lease.0, why = &*why.message, "an outcome cannot be taken; its attempt failed");
-            let status = OutcomeStatus::Failed;
-            return Ok(Input::Outcome {
-                session,
-                lease,
-                job_id,
-                status,
-                failure: Some(why),
-                result: Vec::new().into(),
-            });
         }
-        let failure = match status {
-            OutcomeStatus::Completed => None,
-            _ => Some(outcome.error.as_ref().map_or_else(|| unexplained(status), failure::from_wire)),
-        };
-        Ok(Input::Outcome { session, lease, job_id, status, failure, result: outcome.result.into() })
     }
 
     /// Whether what an outcome refers to is there: one without its report must not count as complete. A disk that does not
@@ -438,84 +348,3 @@ impl Services {
 
 /// The worker's side of the stream is gone.
 struct Gone;
-
-fn verdict((lease, decision): (LeaseId, HeldDecision)) -> v1::HeldVerdict {
-    let decision = match decision {
-        HeldDecision::Keep => v1::HeldDecision::Keep,
-        HeldDecision::Stop => v1::HeldDecision::Stop,
-        HeldDecision::Deliver => v1::HeldDecision::Deliver,
-    };
-    v1::HeldVerdict { lease_id: lease.0, decision: decision.into() }
-}
-
-fn progress(told: v1::Progress) -> Result<Progress, Refusal> {
-    let percent = told.progress_percent;
-    if !(0.0..=100.0).contains(&percent) {
-        return Err(Refusal::of_field("progress.progress_percent", format!("must be 0 to 100, is {percent}")));
-    }
-    // Sequence, attempt and timestamp are the coordinator's.
-    let body = v1::Progress { phase: told.phase, message: told.message, details: told.details, ..Default::default() };
-    let bytes = body.encoded_len();
-    if bytes > PROGRESS_BYTES_MAX {
-        return Err(Refusal::of_field("progress", format!("at most {PROGRESS_BYTES_MAX} bytes, has {bytes}")));
-    }
-    Ok(Progress { percent, body: body.encode_to_vec().into() })
-}
-
-/// The part of an outcome document that must agree with its message. Protobuf skips the rest: the report stays unopened.
-#[derive(Clone, PartialEq, Message)]
-struct ResultHead {
-    #[prost(string, tag = "1")]
-    job_id: String,
-    #[prost(string, tag = "2")]
-    status: String,
-    #[prost(message, optional, tag = "40")]
-    report_artifact: Option<v1::Artifact>,
-}
-
-/// Whether an outcome's document can be taken, and the artifact it refers to, where it does.
-fn sound(
-    outcome: &v1::Outcome,
-    status: OutcomeStatus,
-    inline_bytes_max: usize,
-) -> Result<Option<v1::Artifact>, Failure> {
-    let failed = |code, message: String| Err(Failure { code, message: message.into() });
-    if outcome.result.len() > inline_bytes_max {
-        let bytes = outcome.result.len();
-        let text = format!(
-            "the outcome document has {bytes} bytes, at most {inline_bytes_max} are taken in a session: upload it"
-        );
-        return failed(ErrorCode::LimitExceeded, text);
-    }
-    if outcome.result.is_empty() {
-        return match status {
-            OutcomeStatus::Completed => failed(ErrorCode::Internal, "the worker sent no outcome document".into()),
-            _ => Ok(None),
-        };
-    }
-    let actual: [u8; 32] = Sha256::digest(&outcome.result).into();
-    if actual[..] != outcome.result_sha256[..] {
-        return failed(
-            ErrorCode::Internal,
-            "the outcome document does not have the SHA-256 that was sent with it".into(),
-        );
-    }
-    match ResultHead::decode(&outcome.result[..]) {
-        Err(error) => failed(ErrorCode::Internal, format!("the outcome document cannot be decoded: {error}")),
-        Ok(head) if head.job_id != outcome.job_id || head.status != state::outcome_word(status) => {
-            let text =
-                format!("the outcome document is of job {:?}, {:?}, not of this outcome", head.job_id, head.status);
-            failed(ErrorCode::Internal, text)
-        }
-        Ok(head) => Ok(head.report_artifact),
-    }
-}
-
-fn unexplained(status: OutcomeStatus) -> Failure {
-    let code = match status {
-        OutcomeStatus::Cancelled => ErrorCode::Cancelled,
-        OutcomeStatus::Timeout => ErrorCode::Timeout,
-        OutcomeStatus::Completed | OutcomeStatus::Failed => ErrorCode::Internal,
-    };
-    Failure { code, message: "the worker gave no reason".into() }
-}
