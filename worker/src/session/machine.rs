@@ -6,7 +6,7 @@
 //! lease ─► Running ─► Finished ─(acknowledged)─► forgotten
 //!             │ │        ▲
 //!             │ └─ cancel: Stopping, an outcome follows
-//!             └─── void or fenced: Stopping, nothing follows ─► forgotten
+//!             └─── void or fenced: Stopping, nothing follows ─► forgotten; an outcome that was there already is told
 //! ```
 
 use std::collections::BTreeMap;
@@ -129,6 +129,11 @@ impl Held {
             Self::Running { job_id, .. } | Self::Stopping { job_id, .. } | Self::Finished { job_id } => job_id,
         }
     }
+
+    /// Whether the coordinator will hear how it ended: not if it was given up.
+    fn is_told(&self) -> bool {
+        !matches!(self, Self::Stopping { outcome_wanted: false, .. })
+    }
 }
 
 /// Lets bursts through and thins floods: the latest progress waits where there is no token for it.
@@ -235,10 +240,9 @@ impl Machine {
         self.heartbeat_sequence = 0;
         let held = self.leases.iter().filter_map(|(&lease_id, held)| {
             let state = match held {
-                Held::Running { .. } | Held::Stopping { outcome_wanted: true, .. } => v1::HeldState::Running,
                 Held::Finished { .. } => v1::HeldState::Finished,
-                // Given up already.
-                Held::Stopping { outcome_wanted: false, .. } => return None,
+                held if held.is_told() => v1::HeldState::Running,
+                _ => return None,
             };
             Some(v1::HeldLease { lease_id, job_id: held.job_id().into(), state: state.into() })
         });
@@ -298,6 +302,12 @@ impl Machine {
             .collect();
         for lease in stopped {
             self.give_up(lease);
+        }
+        for verdict in welcome.held.iter().filter(|verdict| verdict.decision() == v1::HeldDecision::Keep) {
+            // Hello said that it runs; since then it was given up.
+            if !self.leases.get(&verdict.lease_id).is_some_and(Held::is_told) {
+                self.give_back(verdict.lease_id, "it was given up while the coordinator was not heard");
+            }
         }
         let finished: Vec<u64> =
             self.leases.iter().filter(|(_, held)| matches!(held, Held::Finished { .. })).map(|(id, _)| *id).collect();
@@ -410,17 +420,14 @@ impl Machine {
     /// An attempt is over: `kept` tells whether it left an outcome, which is durable by now.
     pub fn on_finished(&mut self, now: Now, lease_id: u64, kept: bool) {
         match self.leases.remove(&lease_id) {
-            Some(Held::Stopping { outcome_wanted: false, .. }) | None => {
-                if kept {
-                    self.effects.push(Effect::Forget(lease_id));
-                }
-            }
+            // Also when it was given up meanwhile: what is on disk is dropped on the coordinator's word alone.
             Some(held) if kept => {
                 self.say_last_progress(&held, lease_id);
                 self.leases.insert(lease_id, Held::Finished { job_id: held.job_id().into() });
                 self.deliver(lease_id);
             }
-            Some(_) => {}
+            None if kept => self.effects.push(Effect::Forget(lease_id)),
+            Some(_) | None => {}
         }
         self.leave_if_done(now);
     }
@@ -492,12 +499,16 @@ impl Machine {
         for lease in running {
             tracing::warn!(lease, why, "attempt given up");
             if self.is_up() {
-                // Refusing what was accepted gives it back: it counts as lost, not as failed, and is queued again at once.
-                let fault = v1::RefusalFault::Busy.into();
-                self.say(Say::Refuse(v1::Refuse { lease_id: lease, fault, error: Some(busy(why)) }));
+                self.give_back(lease, why);
             }
             self.give_up(lease);
         }
+    }
+
+    /// Refusing what was accepted gives it back: it counts as lost, not as failed, and is queued again at once.
+    fn give_back(&mut self, lease_id: u64, why: &str) {
+        let fault = v1::RefusalFault::Busy.into();
+        self.say(Say::Refuse(v1::Refuse { lease_id, fault, error: Some(busy(why)) }));
     }
 
     /// When to call [`Machine::on_tick`] next, at the latest.

@@ -203,19 +203,20 @@ fn a_cancelled_attempt_tells_its_end_and_a_void_one_does_not() {
     story.cancel(1, true, "");
     story.finished(1, true, "deliver 1");
     story.cancel(2, false, "abandon 2");
-    // It had finished before the stop reached it.
-    story.finished(2, true, "forget 2");
+    // It had finished before the stop reached it: only the coordinator's word drops its outcome.
+    story.finished(2, true, "deliver 2");
     story.cancel(99, true, "");
     story.ack(1, "forget 1");
 }
 
 #[test]
-fn a_cancel_that_turns_void_drops_the_outcome() {
+fn a_cancel_that_turns_void_tells_an_outcome_that_is_there() {
     let mut story = Story::connected("cancel, then void", 1);
     story.lease(1, "accept 1; start 1");
     story.cancel(1, true, "cancel 1 (asked)");
     story.cancel(1, false, "abandon 1");
-    story.finished(1, true, "forget 1");
+    story.finished(1, true, "deliver 1");
+    story.ack(1, "forget 1");
 }
 
 #[test]
@@ -307,6 +308,21 @@ fn a_worker_cut_off_stops_its_attempts_once_their_lease_has_run_out() {
     story.wait(5, "abandon 1");
     story.finished(1, false, "");
     story.connect("hello 2:finished");
+}
+
+#[test]
+fn an_attempt_given_up_while_the_coordinator_was_asked_is_given_back() {
+    let mut story = Story::connected("fenced while greeting", 2);
+    story.lease(1, "accept 1; start 1");
+    story.lease(2, "accept 2; start 2");
+    story.lost("");
+    story.wait(115, "");
+    story.connect("hello 1:running 2:running");
+    story.wait(5, "abandon 1; abandon 2");
+    story.finished(1, false, "");
+    // What the coordinator believes to be running would otherwise be waited for until its time runs out.
+    story.welcome(&[(1, Keep), (2, Keep)], "refuse 1 Busy; refuse 2 Busy");
+    story.finished(2, false, "");
 }
 
 #[test]
