@@ -153,6 +153,7 @@ fn document(number: u32) -> Arc<[u8]> {
 
 fn profile(boot: &str) -> WorkerProfile {
     WorkerProfile {
+        stream: 0,
         worker_id: WorkerId::new("w1").unwrap(),
         boot_id: BootId::new(boot).unwrap(),
         capabilities: [Arc::from("system.echo")].into(),

@@ -74,6 +74,7 @@ mod tests {
     #[track_caller]
     fn check_unfit(wanted: Placement, expected: Option<&str>) {
         let worker = WorkerProfile {
+            stream: 0,
             worker_id: WorkerId::new("w1").unwrap(),
             boot_id: BootId::new("b1").unwrap(),
             capabilities: set(&["system.echo", "disk.qcow2"]),

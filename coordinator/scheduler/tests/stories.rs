@@ -310,6 +310,7 @@ impl Story {
         let mut capabilities: BTreeSet<Arc<str>> = options.list("capabilities").into_iter().map(Into::into).collect();
         capabilities.insert("system.echo".into());
         let profile = WorkerProfile {
+            stream: options.number("stream").unwrap_or(0),
             worker_id: worker(name),
             boot_id: BootId::new(options.take("boot").unwrap_or("b1")).unwrap(),
             capabilities,

@@ -126,6 +126,7 @@ pub(crate) fn hello(worker_id: &str, boot_id: &str) -> v1::Hello {
         }),
         held: Vec::new(),
         message_bytes_max: 4 * 1024 * 1024,
+        stream: 0,
     }
 }
 

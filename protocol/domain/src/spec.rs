@@ -151,6 +151,8 @@ pub struct WorkerProfile {
     pub worker_id: WorkerId,
     /// This start of its process.
     pub boot_id: BootId,
+    /// Which of that process's streams says so: the higher is the newer; 0 where it does not count them.
+    pub stream: u64,
     /// Operations and things read.
     pub capabilities: BTreeSet<Arc<str>>,
     /// Features its operator declared.

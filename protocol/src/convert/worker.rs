@@ -50,6 +50,7 @@ pub fn profile(hello: &v1::Hello) -> Result<WorkerProfile, Refusal> {
         (Some(worker_id), Some(boot_id), Some(version)) if problems.is_empty() => Ok(WorkerProfile {
             worker_id,
             boot_id,
+            stream: hello.stream,
             capabilities: texts(description.operations.iter().chain(&description.capabilities)),
             features: texts(description.features.iter()),
             version,

@@ -112,6 +112,7 @@ fn at_depth(depth: usize) -> Result<f64, Failure> {
 
 fn worker() -> Result<WorkerProfile, Failure> {
     Ok(WorkerProfile {
+        stream: 1,
         worker_id: guestkit_domain::WorkerId::new("worker-1")?,
         boot_id: guestkit_domain::BootId::new("boot-0001")?,
         capabilities: ["system.echo".into()].into(),

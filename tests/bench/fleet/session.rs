@@ -49,6 +49,7 @@ impl Line {
             description: Some(description),
             held: Vec::new(),
             message_bytes_max: 4 << 20,
+            stream: 1,
         };
         say.send(v1::SessionRequest { message: Some(Said::Hello(hello)) }).await?;
         let mut client = v1::workers_client::WorkersClient::new(channel);

@@ -192,6 +192,8 @@ pub struct Machine {
     lease_ttl: Duration,
     inline_bytes_max: u64,
     heartbeat_sequence: u64,
+    /// Streams opened.
+    streams: u64,
     /// When the coordinator was last heard.
     heard: Now,
     free_disk_bytes: u64,
@@ -213,6 +215,7 @@ impl Machine {
             lease_ttl: DEFAULT_TTL,
             inline_bytes_max: DEFAULT_INLINE_BYTES_MAX,
             heartbeat_sequence: 0,
+            streams: 0,
             heard: Duration::ZERO,
             effects: Vec::new(),
         }
@@ -238,6 +241,7 @@ impl Machine {
     pub fn on_connecting(&mut self, now: Now) {
         self.link = Link::Greeting { since: now };
         self.heartbeat_sequence = 0;
+        self.streams = self.streams.saturating_add(1);
         let held = self.leases.iter().filter_map(|(&lease_id, held)| {
             let state = match held {
                 Held::Finished { .. } => v1::HeldState::Finished,
@@ -256,6 +260,7 @@ impl Machine {
             }),
             held: held.collect(),
             message_bytes_max: self.identity.message_bytes_max,
+            stream: self.streams,
         };
         self.say(Say::Hello(hello));
     }

@@ -23,6 +23,9 @@ impl Scheduler {
         if !self.workers.contains_key(&id) && !self.room_for_worker() {
             return fx.sends.push((session, ToWorker::Goodbye { reason: GoodbyeReason::TooManyWorkers }));
         }
+        if self.has_newer(&profile) {
+            return fx.sends.push((session, ToWorker::Goodbye { reason: GoodbyeReason::Superseded }));
+        }
         if let Some(old) = self.close_session(&id) {
             fx.sends.push((old, ToWorker::Goodbye { reason: GoodbyeReason::Superseded }));
         }
@@ -97,6 +100,15 @@ impl Scheduler {
         self.ledger
             .job(job_id)
             .is_some_and(|entry| matches!(&entry.row.phase, Phase::Ended(ended) if ended.outcome_of == Some(lease)))
+    }
+
+    /// Whether the worker's process has opened another stream since this one, whose Hello was faster. What this one's says is
+    /// out of date, and nobody listens to it any more.
+    fn has_newer(&self, profile: &WorkerProfile) -> bool {
+        let known = self.workers.get(&profile.worker_id).and_then(|worker| worker.profile.as_ref());
+        known.is_some_and(|known| {
+            profile.stream > 0 && known.boot_id == profile.boot_id && known.stream > profile.stream
+        })
     }
 
     /// Whether a drain that concerns the worker is past its deadline.
