@@ -194,6 +194,8 @@ pub struct Machine {
     heartbeat_sequence: u64,
     /// Streams opened.
     streams: u64,
+    /// The highest lease offered on this stream: leases rise.
+    newest_offer: u64,
     /// When the coordinator was last heard.
     heard: Now,
     free_disk_bytes: u64,
@@ -216,6 +218,7 @@ impl Machine {
             inline_bytes_max: DEFAULT_INLINE_BYTES_MAX,
             heartbeat_sequence: 0,
             streams: 0,
+            newest_offer: 0,
             heard: Duration::ZERO,
             effects: Vec::new(),
         }
@@ -242,6 +245,7 @@ impl Machine {
         self.link = Link::Greeting { since: now };
         self.heartbeat_sequence = 0;
         self.streams = self.streams.saturating_add(1);
+        self.newest_offer = 0;
         let held = self.leases.iter().filter_map(|(&lease_id, held)| {
             let state = match held {
                 Held::Finished { .. } => v1::HeldState::Finished,
@@ -344,8 +348,13 @@ impl Machine {
             Some(_) => return self.say(Say::Accept(v1::Accept { lease_id })),
             None => {}
         }
+        let again = lease_id <= self.newest_offer;
+        self.newest_offer = self.newest_offer.max(lease_id);
         let slots = usize::try_from(self.identity.description.slots).unwrap_or(usize::MAX);
-        let refusal = if self.mode != Mode::Working {
+        let refusal = if again {
+            // It has been offered before and its attempt is over: a lease names one attempt.
+            Some((v1::RefusalFault::Busy, busy("the offer is not new")))
+        } else if self.mode != Mode::Working {
             Some((v1::RefusalFault::Busy, busy("the worker is leaving")))
         } else if self.busy() >= slots {
             Some((v1::RefusalFault::Busy, busy("every slot is taken")))

@@ -184,6 +184,13 @@ fn a_lease_that_is_offered_twice_is_run_once() {
     story.lease(7, "accept 7");
     story.finished(7, true, "deliver 7");
     story.lease(7, "deliver 7");
+    story.ack(7, "forget 7");
+    story.lease(7, "refuse 7 Busy");
+    story.lease(8, "accept 8; start 8");
+    story.cancel(8, false, "abandon 8");
+    story.finished(8, false, "");
+    story.lease(8, "refuse 8 Busy");
+    story.lease(9, "accept 9; start 9");
 }
 
 #[test]
