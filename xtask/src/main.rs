@@ -45,8 +45,11 @@ enum Chore {
     },
     /// Kill and freeze real processes while jobs go through them, and prove that each job ended exactly once (release build).
     Chaos(chaos::Chaos),
-    /// Run the scheduler's simulation over many seeds.
+    /// Run the simulation of scheduler, workers and their streams over many seeds.
     Simulate {
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
         /// How many seeds.
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
@@ -78,7 +81,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test { corpus } => test::run(corpus),
         Chore::Bench { part } => bench::run(part),
         Chore::Chaos(asked) => chaos::run(&asked),
-        Chore::Simulate { seeds, steps } => simulate::run(seeds, steps),
+        Chore::Simulate { first, seeds, steps } => simulate::run(first, seeds, steps),
         Chore::Fixtures => fixtures::run(),
         Chore::Schema => schema::run(),
         Chore::Tidy => tidy::run(),

@@ -1,4 +1,5 @@
-//! The scheduler's simulation over many seeds: the long form of the slice that the tests run.
+//! The simulation over many seeds: the long form of the slice that the tests run. It is built as the tests are, optimised,
+//! with the checks of a development build.
 
 use std::process::Command;
 
@@ -6,10 +7,12 @@ use anyhow::Result;
 
 use crate::shell::{cargo, check, root};
 
-pub(crate) fn run(seeds: u64, steps: u64) -> Result<()> {
+pub(crate) fn run(first: u64, seeds: u64, steps: u64) -> Result<()> {
     check(
         Command::new(cargo())
-            .args(["test", "--release", "--package", "guestkit-scheduler", "--test", "simulation", "--", "--nocapture"])
+            .args(["test", "--quiet", "--locked", "--package", "guestkit-system-tests", "--test", "simulation"])
+            .args(["--", "--exact", "every_job_ends_exactly_once", "--nocapture"])
+            .env("GUESTKIT_SIMULATION_FIRST", first.to_string())
             .env("GUESTKIT_SIMULATION_SEEDS", seeds.to_string())
             .env("GUESTKIT_SIMULATION_STEPS", steps.to_string())
             .current_dir(root()),

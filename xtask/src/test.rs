@@ -54,6 +54,8 @@ pub(crate) fn run(corpus: Option<PathBuf>) -> Result<()> {
     shell(&cargo(), ["build", "--workspace", "--bins", "--locked"])?;
     step("tests: unit, story, simulation slice, real disks, system, examples");
     tests(&buf, corpus.as_deref())?;
+    step("simulation");
+    crate::simulate::run(0, 2_000, 1_000)?;
     step("demo");
     crate::demo::run(None)?;
     say(format_args!("everything passed in {} s", started.elapsed().as_secs()));

@@ -173,8 +173,9 @@ impl Scheduler {
                 broken.push(format!("{id} has no deadline"));
             }
             let free = worker.free(self.now, &self.config);
-            // Time alone takes credits away at the next wake-up, never before an input is dealt with.
-            if free > 0 && self.queue.offered(id) != free {
+            // Time alone gives and takes credits at the next wake-up, not before.
+            let overdue = worker.due.is_some_and(|at| at <= self.now);
+            if free > 0 && !overdue && self.queue.offered(id) != free {
                 broken.push(format!("{id} has {free} slots free, offered are {}", self.queue.offered(id)));
             }
         }
