@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -23,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Config, StoreLocation};
 use crate::data_folder::{DataFolder, DataFolderError};
 use crate::driver::{self, Outlets, Start};
+use crate::edge::{Calls, Gate, Limits};
 use crate::lead::{self, Contest, DecideError, Decider, Lead, Role};
 use crate::metrics::Metrics;
 use crate::store::{Candidate, Postgres, ReadError, ReadStore, Readers, SqliteStore, Store as _, StoreError};
@@ -34,6 +34,14 @@ use crate::web::{self, WebState};
 /// the time of six heartbeats even if it never wrote anything.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of a stream, and of a connection, that may arrive before they are read: with it no peer makes us keep more.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Pages are asked for by a scraper or two and some probes.
+const PAGE_CONNECTIONS_MAX: usize = 256;
+const PAGE_CONNECTIONS_PER_PEER_MAX: usize = 128;
 
 /// Bytes of a call's headers: ours are a few hundred.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
@@ -177,19 +185,36 @@ impl App {
                 let _ = stopping.wait_for(|stopping| *stopping).await;
             }
         };
+        let limits = Limits {
+            connections: config.connections_max,
+            connections_per_peer: config.connections_per_peer_max,
+            patience: config.peer_patience(),
+        };
+        let gate = Gate::new(limits, Arc::clone(&web.metrics));
+        let page_limits =
+            Limits { connections: PAGE_CONNECTIONS_MAX, connections_per_peer: PAGE_CONNECTIONS_PER_PEER_MAX, ..limits };
+        let page_gate = Gate::new(page_limits, Arc::clone(&web.metrics));
+        let calls = Calls {
+            per_peer_max: config.calls_per_peer_max,
+            patience: config.peer_patience(),
+            metrics: Arc::clone(&web.metrics),
+        };
         let server = Server::builder()
             .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(config.streams_per_connection_max)
             .layer(cors)
             .layer(GrpcWebLayer::new())
+            .layer(calls)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(&stopping));
-        let pages = axum::serve(http, web::router(web)).with_graceful_shutdown(until(&stopping));
+            .serve_with_incoming_shutdown(gate.incoming(grpc), until(&stopping));
+        let pages = web::serve(http, page_gate, config.peer_patience(), web, until(&stopping));
         let mut server = tokio::spawn(server);
-        let mut pages = tokio::spawn(pages.into_future());
+        let mut pages = tokio::spawn(pages);
         let mut deciding = tokio::spawn(decider.run(stopping.subscribe()));
         let telling = tokio::spawn(readiness.run(stopping.subscribe()));
 

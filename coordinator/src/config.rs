@@ -51,6 +51,14 @@ pub struct Config {
     pub drain_seconds: f64,
     /// Calls and streams that one connection may have open at once.
     pub streams_per_connection_max: u32,
+    /// Connections at once; those above it are closed.
+    pub connections_max: usize,
+    /// Of them, of one address (of one /64 network of IPv6).
+    pub connections_per_peer_max: usize,
+    /// Calls and streams that one address may have open at once, over all its connections; refused with RESOURCE_EXHAUSTED above.
+    pub calls_per_peer_max: usize,
+    /// Seconds a peer has for the greeting of its connection, for the head of a request, and for each message it has begun.
+    pub peer_patience_seconds: f64,
     /// Jobs of one `execution.concurrency_key` that may run at once, by key.
     pub concurrency_limits: BTreeMap<String, u32>,
     /// The same for keys that are not named.
@@ -143,6 +151,12 @@ impl Default for Config {
             drain_seconds: 10.0,
             // More than a dashboard or a bulk client needs; a connection that wants more opens a second one.
             streams_per_connection_max: 1024,
+            // Three times the largest fleet it was measured with; two fleets behind one address translation.
+            connections_max: 16_384,
+            connections_per_peer_max: 8_192,
+            calls_per_peer_max: 16_384,
+            // A message of 4 MiB over a line of 2 Mbit/s.
+            peer_patience_seconds: 20.0,
             concurrency_limits: BTreeMap::new(),
             // A key that nobody named is a mutual exclusion, never ignored.
             concurrency_limit_default: 1,
@@ -215,6 +229,18 @@ pub struct Flags {
     /// Calls one connection may have open at once [default: 1024].
     #[arg(long, env = "GUESTKIT_COORDINATOR_STREAMS_PER_CONNECTION_MAX", value_name = "N")]
     pub streams_per_connection_max: Option<u32>,
+    /// Connections at once [default: 16384].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Connections of one address at once; a /64 network of IPv6 is one address [default: 8192].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_CONNECTIONS_PER_PEER_MAX", value_name = "N")]
+    pub connections_per_peer_max: Option<usize>,
+    /// Calls one address may have open at once, over all its connections [default: 16384].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_CALLS_PER_PEER_MAX", value_name = "N")]
+    pub calls_per_peer_max: Option<usize>,
+    /// Seconds a peer has for its greeting, for a request's head, and for each message it has begun [default: 20].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_PEER_PATIENCE_SECONDS", value_name = "SECONDS")]
+    pub peer_patience_seconds: Option<f64>,
     /// How many jobs of one execution.concurrency_key run at once; may be given more than once. Keys with a comma are set in
     /// the file, in the table concurrency_limits.
     #[arg(
@@ -345,6 +371,10 @@ impl Config {
         set(&mut self.image_root_patience_seconds, flags.image_root_patience_seconds);
         set(&mut self.drain_seconds, flags.drain_seconds);
         set(&mut self.streams_per_connection_max, flags.streams_per_connection_max);
+        set(&mut self.connections_max, flags.connections_max);
+        set(&mut self.connections_per_peer_max, flags.connections_per_peer_max);
+        set(&mut self.calls_per_peer_max, flags.calls_per_peer_max);
+        set(&mut self.peer_patience_seconds, flags.peer_patience_seconds);
         self.concurrency_limits.extend(flags.concurrency_limits);
         set(&mut self.concurrency_limit_default, flags.concurrency_limit_default);
         self.namespace_weights.extend(flags.namespace_weights);
@@ -369,6 +399,7 @@ impl Config {
         interval("accept_seconds", self.accept_seconds)?;
         interval("image_root_patience_seconds", self.image_root_patience_seconds)?;
         interval("drain_seconds", self.drain_seconds)?;
+        interval("peer_patience_seconds", self.peer_patience_seconds)?;
         if self.lease_ttl_seconds < 3.0 * self.heartbeat_seconds {
             return Err(ConfigError::OutOfBounds {
                 setting: "lease_ttl_seconds",
@@ -379,6 +410,9 @@ impl Config {
         for (setting, found) in [
             ("jobs_active_max", self.jobs_active_max),
             ("streams_per_connection_max", self.streams_per_connection_max as usize),
+            ("connections_max", self.connections_max),
+            ("connections_per_peer_max", self.connections_per_peer_max),
+            ("calls_per_peer_max", self.calls_per_peer_max),
             ("concurrency_limit_default", self.concurrency_limit_default as usize),
         ] {
             if found == 0 {
@@ -481,6 +515,12 @@ impl Config {
         Duration::from_secs_f64(self.leader_ttl_seconds)
     }
 
+    /// For what a peer has begun.
+    #[must_use]
+    pub fn peer_patience(&self) -> Duration {
+        Duration::from_secs_f64(self.peer_patience_seconds)
+    }
+
     /// For stopping gracefully.
     #[must_use]
     pub fn drain(&self) -> Duration {
@@ -570,6 +610,8 @@ mod tests {
             ("leader_ttl_seconds = 0.1", "leader_ttl_seconds"),
             ("advertise = \"db:7443\"", "http://host:port"),
             ("store = \"postgres://db/jobs\"\nlisten = \"0.0.0.0:7443\"", "advertise"),
+            ("connections_per_peer_max = 0", "connections_per_peer_max"),
+            ("peer_patience_seconds = 0", "peer_patience_seconds"),
             ("concurrency_limit_default = 0", "concurrency_limit_default"),
             ("[concurrency_limits]\nstore = 0", "store=0"),
             ("[concurrency_limits]\n\"\" = 1", "keys that a job can have"),

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod data_folder;
 pub mod driver;
+pub mod edge;
 pub mod lead;
 pub mod metrics;
 pub mod outbox;

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use guestkit_coordinator::app::{App, Ended};
 use guestkit_coordinator::config::{Config, Flags, LogFormat};
 use guestkit_telemetry as telemetry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Takes jobs, leases them to workers, keeps what happened.
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
 
 fn start(flags: Flags) -> anyhow::Result<ExitCode> {
     let config = Config::from_flags(flags).context("failed to read the settings")?;
+    // Each connection is an open file, and the usual limit of 1,024 is that of programs which use `select`.
+    let files = getrlimit(Resource::Nofile);
+    // One that is not to be had is noticed, and told, when it is reached.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("coordinator")

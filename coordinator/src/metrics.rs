@@ -25,6 +25,10 @@ pub struct Metrics {
     pub sessions_nonsense: AtomicU64,
     /// Submissions refused, for whatever reason.
     pub submits_refused: AtomicU64,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: AtomicU64,
+    /// Calls refused because their address had too many or did not take its answers.
+    pub calls_refused: AtomicU64,
 }
 
 impl Metrics {
@@ -61,6 +65,8 @@ impl Metrics {
             ("guestkit_sessions_slow_total", "Sessions ended because the worker was slow.", &self.sessions_slow),
             ("guestkit_sessions_nonsense_total", "Sessions ended for a protocol error.", &self.sessions_nonsense),
             ("guestkit_submits_refused_total", "Submissions refused.", &self.submits_refused),
+            ("guestkit_connections_refused_total", "Connections above the limits.", &self.connections_refused),
+            ("guestkit_calls_refused_total", "Calls above the limits of an address.", &self.calls_refused),
         ] {
             text.family(name, "counter", help);
             text.sample(name, "", counter.load(Ordering::Relaxed));

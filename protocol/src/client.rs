@@ -317,6 +317,11 @@ mod tests {
         assert!(Endpoints::new(vec!["http://h:1"; 17]).is_err());
     }
 
+    #[test]
+    fn small_messages_do_not_wait_for_large_ones() {
+        assert!(endpoint(&Uri::from_static("http://127.0.0.1:1")).get_tcp_nodelay());
+    }
+
     #[tokio::test]
     async fn the_next_endpoint_is_tried_and_each_failure_told() {
         // Bound and dropped: nothing listens there.

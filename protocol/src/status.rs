@@ -70,6 +70,10 @@ reasons! {
     QueueFull = "QUEUE_FULL", ResourceExhausted;
     /// The reader did not keep up, or too many read at once.
     WatcherLimit = "WATCHER_LIMIT", ResourceExhausted;
+    /// As many calls of this address are under way, or as much of what it asked for waits for it, as may.
+    RequestLimit = "REQUEST_LIMIT", ResourceExhausted;
+    /// What was begun was not finished in time.
+    TooSlow = "TOO_SLOW", DeadlineExceeded;
     /// The document says `cancellable: false`.
     NotCancellable = "NOT_CANCELLABLE", FailedPrecondition;
     /// The job is over.

@@ -22,6 +22,7 @@ use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 use super::{Services, show, unread};
 use crate::driver::Driver;
+use crate::edge::Peer;
 use crate::lead::Role;
 use crate::outbox::{self, Next, Outgoing, Outgoings, goodbye, outbox};
 use crate::words::{self, Heard, Offer, Words};
@@ -49,7 +50,7 @@ impl Workers for Services {
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (wire, responses) = mpsc::channel(WIRE_MESSAGES_MAX);
-        let from = request.remote_addr();
+        let from = request.extensions().get::<Peer>().map(|peer| peer.address);
         tokio::spawn(serve(self.clone(), request.into_inner(), wire, from));
         Ok(Response::new(ReceiverStream::new(responses)))
     }

@@ -2,16 +2,25 @@
 //!
 //! Everything answered here is kept as it changes; nothing asks the store or the scheduler, so a scraper costs nothing.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::api::Readiness;
+use crate::edge::Gate;
 use crate::lead::{Lead, Role};
 use crate::metrics::{Metrics, PrometheusText};
 use crate::summary::Summary;
@@ -32,8 +41,39 @@ pub struct WebState {
     pub lead: Lead,
 }
 
+/// Serves the pages until `stop` ends, and then what was asked before. A request's head must be whole, and the next one begun,
+/// within `patience`.
+pub async fn serve(
+    listener: TcpListener,
+    gate: Gate,
+    patience: Duration,
+    state: WebState,
+    stop: impl Future<Output = ()>,
+) {
+    let pages = TowerToHyperService::new(router(state));
+    let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
+    server.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+    let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let connection = tokio::select! {
+            () = &mut stop => break,
+            connection = gate.accept(&listener) => connection,
+        };
+        let connection = server.serve_connection(TokioIo::new(connection), pages.clone()).into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection for pages ended");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
 /// The pages.
-pub fn router(state: WebState) -> Router {
+fn router(state: WebState) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
