@@ -275,6 +275,9 @@ impl Contest {
             }
         };
         self.outlets.writable.send_replace(true);
+        // What the leader before committed last may not have been heard of yet, and is not told again once we lead.
+        self.outlets.hub.publish(std::iter::empty(), start.ledger.revision);
+        self.outlets.hub.wake_all();
         let (driver, mut ended) = driver::start(start, self.outlets.clone()).map_err(DecideError::Thread)?;
         self.roles.send_replace(Role::Leader(driver.clone()));
         info!(epoch = epoch.0, "leading");
@@ -396,4 +399,24 @@ async fn changed_jobs(
         after = reached;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standby(leader: Option<&str>) -> Role {
+        Role::Standby { leader: leader.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_during_an_election_waits_for_its_end() {
+        let (roles, told) = watch::channel(standby(None));
+        let lead = Lead::new(told);
+        let asking = tokio::spawn(async move { lead.driver().await.unwrap_err() });
+        tokio::task::yield_now().await;
+        assert!(!asking.is_finished());
+        roles.send_replace(standby(Some("http://b:1")));
+        assert_eq!(asking.await.unwrap(), NotLeader { leader: Some("http://b:1".into()) });
+    }
 }

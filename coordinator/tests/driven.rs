@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guestkit_coordinator::clock::Clock;
@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Switched {
     store: SqliteStore,
     full: Arc<AtomicBool>,
+    /// Commits wait while it is held.
+    busy: Arc<Mutex<()>>,
 }
 
 impl Switched {
@@ -45,6 +47,7 @@ impl Switched {
 impl Store for Switched {
     fn commit(&mut self, epoch: Epoch, records: &[Record]) -> Result<(), StoreError> {
         self.check()?;
+        let _free = self.busy.lock().unwrap();
         self.store.commit(epoch, records)
     }
 
@@ -66,13 +69,14 @@ struct Running {
     driver: Driver,
     ended: oneshot::Receiver<Result<(), StoreError>>,
     full: Arc<AtomicBool>,
+    busy: Arc<Mutex<()>>,
     outlets: Outlets,
     clock: Clock,
 }
 
 fn start(folder: &Path) -> Running {
     let (store, epoch) = SqliteStore::open(&folder.join("store")).unwrap();
-    let full = Arc::new(AtomicBool::new(false));
+    let (full, busy) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let ledger = store.load().unwrap();
     let clock = Clock::start(ledger.newest);
     let outlets = Outlets {
@@ -82,10 +86,10 @@ fn start(folder: &Path) -> Running {
         fleet: watch::Sender::new(0),
         metrics: Arc::new(Metrics::default()),
     };
-    let store = Switched { store, full: Arc::clone(&full) };
+    let store = Switched { store, full: Arc::clone(&full), busy: Arc::clone(&busy) };
     let from = Start { store, epoch, ledger, clock, config: Config::default() };
     let (driver, ended) = driver::start(from, outlets.clone()).unwrap();
-    Running { driver, ended, full, outlets, clock }
+    Running { driver, ended, full, busy, outlets, clock }
 }
 
 impl Running {
@@ -163,4 +167,37 @@ async fn a_deposed_driver_stops_and_says_so() {
     assert!(running.submit("job-unkept").await.is_err());
     assert!(matches!((&mut running.ended).await.unwrap(), Err(StoreError::Deposed { .. })));
     assert_eq!(running.submit("job-unkept").await, Err(Unserved::Stopping));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_held_up_by_its_store_is_deposed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = start(folder.path());
+    let profile = guestkit_protocol::convert::worker::profile(&hello()).unwrap();
+    let (inbox, mut outgoings) = outbox();
+    running.driver.open(profile, Vec::new(), v1::WorkerDescription::default(), inbox).await.unwrap();
+    assert!(matches!(outgoings.next().await, Next::Send(_)), "no welcome");
+
+    // Held by a thread, because a guard must not be kept while a task waits.
+    let busy = Arc::clone(&running.busy);
+    let (held, holding) = oneshot::channel();
+    let (free, freed) = std::sync::mpsc::channel::<()>();
+    let holder = std::thread::spawn(move || {
+        let _busy = busy.lock().unwrap();
+        held.send(()).unwrap();
+        // Until the other end says so.
+        let _ = freed.recv();
+    });
+    holding.await.unwrap();
+    let driver = running.driver.clone();
+    let asked = running.submit("job-held-up");
+    let (answer, ()) = tokio::join!(asked, async { driver.depose() });
+    assert_eq!(answer, Err(Unserved::Deposed));
+    assert_eq!(running.submit("job-later-on").await, Err(Unserved::Deposed));
+
+    free.send(()).unwrap();
+    holder.join().unwrap();
+    assert!(matches!((&mut running.ended).await.unwrap(), Err(StoreError::Deposed { .. })));
+    // Whatever was made durable: nothing of it was let go.
+    assert!(matches!(outgoings.next().await, Next::Abandoned));
 }

@@ -41,7 +41,8 @@ pub(crate) struct Global {
     /// What standard output is: a JSON or YAML document, or tables for people.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", help_heading = "Global options")]
     pub(crate) output: Format,
-    /// Where the coordinator is; several are tried in turn (repeat the flag or separate by commas).
+    /// Where the coordinator is; several are tried in turn (repeat the flag or separate by commas), and one that does not
+    /// lead says who does.
     #[arg(
         long,
         global = true,
