@@ -294,6 +294,9 @@ pub(crate) struct Drain {
     /// Seconds that running jobs may go on; then they go elsewhere. Without it they may end.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) deadline: Option<u32>,
+    /// Wait until none of them holds a job any more. Ending the wait does not end the drain.
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 /// `local`

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use guestkit_protocol::status::{Reason, Refusal, problem};
 use guestkit_protocol::v1;
+use guestkit_protocol::v1::fleet_server::{Fleet, FleetServer};
 use guestkit_protocol::v1::jobs_server::{Jobs, JobsServer};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -39,6 +40,8 @@ struct Peer {
     result: v1::JobResult,
     artifact: Vec<u8>,
     submitted: Mutex<Vec<v1::JobDocument>>,
+    /// Jobs that the worker still holds, per look at it; none after the last. A peer without any serves no Fleet.
+    held: Mutex<VecDeque<usize>>,
 }
 
 fn unimplemented<T>() -> Result<Response<T>, Status> {
@@ -170,6 +173,45 @@ impl Jobs for Peer {
     }
 }
 
+fn worker(name: &str, jobs: usize) -> v1::Worker {
+    v1::Worker { worker_id: name.into(), jobs: vec![v1::HeldJob::default(); jobs], ..Default::default() }
+}
+
+#[tonic::async_trait]
+impl Fleet for Peer {
+    async fn list_workers(
+        &self,
+        _: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let held = self.held.lock().unwrap().pop_front().unwrap_or(0);
+        // Another one is busy and not concerned.
+        let workers = vec![worker("busy", 3), worker("w1", held)];
+        Ok(Response::new(v1::ListWorkersResponse { workers, ..Default::default() }))
+    }
+
+    async fn get_worker(&self, _: Request<v1::GetWorkerRequest>) -> Result<Response<v1::GetWorkerResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        Ok(Response::new(v1::DrainResponse { workers: vec![worker("w1", 2)] }))
+    }
+
+    async fn resume(&self, _: Request<v1::ResumeRequest>) -> Result<Response<v1::ResumeResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn summary(&self, _: Request<v1::SummaryRequest>) -> Result<Response<v1::SummaryResponse>, Status> {
+        unimplemented()
+    }
+
+    type WatchStream = ReceiverStream<Result<v1::FleetWatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<v1::FleetWatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Refusal::new(Reason::NotImplemented, "this version has no such call").into())
+    }
+}
+
 /// A peer that listens, on a runtime of its own: when that goes, so do its connections, as those of a process do.
 struct Listening {
     peer: Arc<Peer>,
@@ -211,13 +253,16 @@ async fn listen(peer: Peer) -> Listening {
 
 async fn listen_at(peer: Arc<Peer>, address: &str) -> Listening {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let service = JobsServer::from_arc(Arc::clone(&peer));
+    let jobs = JobsServer::from_arc(Arc::clone(&peer));
+    let has_fleet = !peer.held.lock().unwrap().is_empty();
+    let fleet = has_fleet.then(|| FleetServer::from_arc(Arc::clone(&peer)));
     let address = address.to_owned();
     let bound = runtime.spawn(async move {
         let listener = bind(&address).await;
         let address = listener.local_addr().unwrap().to_string();
         let incoming = TcpListenerStream::new(listener);
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        let server = tonic::transport::Server::builder().add_service(jobs).add_optional_service(fleet);
+        tokio::spawn(server.serve_with_incoming(incoming));
         address
     });
     Listening { peer, address: bound.await.unwrap(), runtime: Some(runtime) }
@@ -283,6 +328,21 @@ async fn a_refusal_is_3_with_every_problem() {
         "{}",
         stderr(&output)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_waited_for_until_its_workers_hold_nothing() {
+    let peer = listen(Peer { held: Mutex::new([2, 2, 1].into()), ..Default::default() }).await;
+    let output = run(&peer, &["drain", "w1", "--wait", "-o", "json"]).await;
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let workers: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (workers[0]["worker_id"].as_str(), &workers[0]["jobs"], &workers[1]),
+        (Some("w1"), &Value::Null, &Value::Null)
+    );
+    let told: Vec<&str> = stderr(&output).lines().filter(|line| line.contains("still held")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(peer.peer.held.lock().unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

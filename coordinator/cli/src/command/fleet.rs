@@ -1,5 +1,8 @@
 //! Commands about workers.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use guestkit_protocol::document::to_json;
 use guestkit_protocol::v1;
 use serde_json::Value;
@@ -10,6 +13,9 @@ use crate::failure::Failure;
 use crate::instant;
 use crate::output::Output;
 use crate::table::{Sheet, fleet};
+
+/// Between two looks at workers that are not idle yet: the coordinator tells of states, not of each job.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Workers of a page: the most that a coordinator gives.
 const PAGE_MAX: i32 = 1000;
@@ -31,6 +37,14 @@ async fn one(coordinator: &Coordinator, output: &Output, worker_id: String) -> R
 }
 
 async fn all(coordinator: &Coordinator, output: &Output, pool: String) -> Result<(), Failure> {
+    let workers = listed(coordinator, pool).await?;
+    if workers.is_empty() {
+        output.note("no workers; start one with `guestkit-worker --coordinator … --image-root DIR`");
+    }
+    print_workers(output, &workers)
+}
+
+async fn listed(coordinator: &Coordinator, pool: String) -> Result<Vec<v1::Worker>, Failure> {
     let mut workers = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -40,13 +54,9 @@ async fn all(coordinator: &Coordinator, output: &Output, pool: String) -> Result
         workers.extend(page.workers);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(workers);
         }
     }
-    if workers.is_empty() {
-        output.note("no workers; start one with `guestkit-worker --coordinator … --image-root DIR`");
-    }
-    print_workers(output, &workers)
 }
 
 fn print_workers(output: &Output, workers: &[v1::Worker]) -> Result<(), Failure> {
@@ -60,7 +70,32 @@ pub(crate) async fn drain(coordinator: &Coordinator, output: &Output, args: Drai
     let (subject, worker_id, selector) = named(args.selected);
     let request = v1::DrainRequest { worker_id, selector, deadline };
     let answer = coordinator.ask(&subject, Again::Safe, async |at| at.fleet().drain(request.clone()).await).await?;
+    if args.wait {
+        return print_workers(output, &until_idle(coordinator, output, answer.workers).await?);
+    }
     print_workers(output, &answer.workers)
+}
+
+/// Waits until none of these workers holds a job, and gives them as they are then.
+async fn until_idle(
+    coordinator: &Coordinator,
+    output: &Output,
+    drained: Vec<v1::Worker>,
+) -> Result<Vec<v1::Worker>, Failure> {
+    let concerned: BTreeSet<String> = drained.into_iter().map(|worker| worker.worker_id).collect();
+    let mut told = None;
+    loop {
+        let mut workers = listed(coordinator, String::new()).await?;
+        workers.retain(|worker| concerned.contains(&worker.worker_id));
+        let held: usize = workers.iter().map(|worker| worker.jobs.len()).sum();
+        if held == 0 {
+            return Ok(workers);
+        }
+        if told.replace(held) != Some(held) {
+            output.note(&format!("jobs still held: {held}"));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Gives drained workers work again.
