@@ -26,8 +26,6 @@ use tokio::runtime::Runtime;
 
 #[path = "stored/postgres.rs"]
 mod postgres;
-#[path = "stored/throughput.rs"]
-mod throughput;
 
 /// Where a store lies.
 enum Place {
