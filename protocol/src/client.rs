@@ -167,7 +167,7 @@ pub async fn connect(endpoints: &Endpoints) -> Result<Channel, Unreachable> {
 /// named. It keeps to the one that answered last, and tells after each disappointment how long to wait.
 ///
 /// A leader that is named need not be among the endpoints: whoever was given one address finds the others. It is gone to only
-/// when it is an address as endpoints are, and only [so often](HOPS_MAX) in a row.
+/// when it is an address as endpoints are, and only so often in a row.
 #[derive(Debug, Clone)]
 pub struct Route {
     endpoints: Endpoints,
