@@ -245,7 +245,7 @@ mod tests {
             assert_eq!(Failure::of_status("it", "http://a", &status).code(), code, "{status:?}");
         };
         for &reason in Reason::ALL {
-            let passing = matches!(reason, Reason::Unavailable | Reason::NotLeader);
+            let passing = matches!(reason, Reason::Unavailable | Reason::NotLeader | Reason::TooSlow);
             let code = if passing { UNREACHABLE } else { REFUSED };
             check(Refusal::new(reason, "no").into(), code);
         }
