@@ -98,6 +98,8 @@ pub enum Reply {
     },
     /// The job is forgotten.
     Deleted,
+    /// The jobs that are forgotten because they have been over for long.
+    Expired(Vec<JobId>),
     /// The connected workers that a drain or resume concerns.
     Workers(Vec<WorkerId>),
     /// No.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guestkit_domain::{
-    Duration, Failure, JobId, JobSpec, LeaseId, OutcomeStatus, Progress, RefusalFault, SessionId, WorkerId,
+    Duration, Failure, JobId, JobSpec, LeaseId, OutcomeStatus, Progress, RefusalFault, SessionId, Time, WorkerId,
     WorkerProfile,
 };
 
@@ -74,6 +74,16 @@ pub enum Input {
         request: RequestId,
         /// The job.
         job_id: JobId,
+    },
+    /// Jobs that the store says have been over since before an instant are to be forgotten. Answered by
+    /// [`crate::Reply::Expired`].
+    Expire {
+        /// Who waits.
+        request: RequestId,
+        /// The jobs.
+        jobs: Vec<JobId>,
+        /// Those that ended before it.
+        before: Time,
     },
     /// A job that is over and was dropped from memory is needed again: see [`crate::Scheduler::wants`]. No record, no answer.
     Recall {

@@ -36,7 +36,7 @@ pub enum Change {
         /// The job's changeable part afterwards; replaces the one before.
         row: JobRow,
     },
-    /// A job that was over is forgotten, with its log.
+    /// A job that was over is forgotten, with its log: by a person, or because it has been over for long.
     Deleted {
         /// Which.
         job_id: JobId,

@@ -148,6 +148,7 @@ impl Scheduler {
             Input::Cancel { request, job_id, reason } => self.on_cancel(request, job_id, reason, fx),
             Input::Retry { request, job_id } => self.on_retry(request, job_id, fx),
             Input::Delete { request, job_id } => self.on_delete(request, job_id, fx),
+            Input::Expire { request, jobs, before } => self.on_expire(request, jobs, before, fx),
             Input::Recall { entry } => self.on_recall(*entry),
             Input::Connect { session, profile, held } => {
                 self.on_connect(Hello { session, profile: *profile, held }, fx);
@@ -197,6 +198,7 @@ impl Scheduler {
             | Input::Retry { job_id, .. }
             | Input::Delete { job_id, .. }
             | Input::Outcome { job_id, .. } => unknown(job_id).into_iter().collect(),
+            Input::Expire { jobs, .. } => jobs.iter().filter_map(unknown).collect(),
             Input::Connect { held, .. } => {
                 held.iter().filter(|item| item.finished).filter_map(|item| unknown(&item.job_id)).collect()
             }

@@ -223,6 +223,11 @@ impl Story {
                 let request = self.request();
                 self.handle(Input::Delete { request, job_id: job(name) });
             }
+            ["expire", names @ ..] => {
+                let (request, jobs) = (self.request(), names.iter().map(|name| job(name)).collect());
+                let before = Time((self.now.0 + 1).saturating_sub(options.number("older").unwrap_or(0) * 1000));
+                self.handle(Input::Expire { request, jobs, before });
+            }
             ["connect", name] => self.connect(name, &mut options),
             ["disconnect", name] => {
                 if !name.contains('\'') {
@@ -452,6 +457,9 @@ fn answer(reply: &Reply) -> String {
         }
         Reply::Job { job_id, row } => format!("= {} is {}", short(job_id), state(row.phase.state())),
         Reply::Deleted => "= deleted".into(),
+        Reply::Expired(jobs) => {
+            format!("= forgotten: {}", jobs.iter().map(short).collect::<Vec<_>>().join(" ")).trim_end().into()
+        }
         Reply::Workers(workers) => format!("= concerns {workers:?}"),
         Reply::Refused(refusal) => format!("= refused: {refusal}").replace('_', ""),
     }

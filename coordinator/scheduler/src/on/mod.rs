@@ -7,6 +7,7 @@ mod delete;
 mod disconnect;
 mod drain;
 mod draining;
+mod expire;
 mod heartbeat;
 mod outcome;
 mod progress;
