@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guestkit_domain::{JobId, LeaseId, Revision};
+use guestkit_protocol::client;
 use guestkit_scheduler as scheduler;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,10 +35,6 @@ use crate::web::{self, WebState};
 /// the time of six heartbeats even if it never wrote anything.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Bytes of a stream, and of a connection, that may arrive before they are read: with it no peer makes us keep more.
-const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// Pages are asked for by a scraper or two and some probes.
 const PAGE_CONNECTIONS_MAX: usize = 256;
@@ -204,8 +201,8 @@ impl App {
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(client::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(client::CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(config.streams_per_connection_max)
             .layer(cors)
             .layer(GrpcWebLayer::new())

@@ -14,6 +14,15 @@ use crate::v1::workers_client::WorkersClient;
 /// larger reports go as artifacts. Also tonic's own default for what it takes.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes that may arrive on one stream before they are read: whoever does not read holds the other back by it, and no peer
+/// makes us keep more.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// The same of one connection. It is so much larger because our HTTP/2 ends a connection on which small frames lie unread
+/// whose overhead, what each lacks to 256 bytes, is more than half of this: a full stream of messages of 16 bytes stays
+/// below that, as one of larger ones does.
+pub const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
 /// How long a connection may take to be made; the next endpoint is tried then. A first packet that was lost is sent again
 /// after a second; a machine that is gone must not cost more than that.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -266,6 +275,8 @@ fn wait(tries: u32, jitter: f64) -> Duration {
 fn endpoint(uri: &Uri) -> Endpoint {
     Endpoint::from(uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         // Small messages must not wait for a full segment.
         .tcp_nodelay(true)
         .tcp_keepalive(Some(KEEPALIVE_INTERVAL))
