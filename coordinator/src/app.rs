@@ -26,6 +26,7 @@ use crate::driver::{self, Outlets, Start};
 use crate::edge::{Calls, Gate, Limits};
 use crate::lead::{self, Contest, DecideError, Decider, Lead, Role};
 use crate::metrics::Metrics;
+use crate::retention::Retention;
 use crate::store::{Candidate, Postgres, ReadError, ReadStore, Readers, SqliteStore, Store as _, StoreError};
 use crate::summary::Summary;
 use crate::watch::WatchHub;
@@ -104,6 +105,7 @@ pub struct App {
     cors: CorsLayer,
     web: WebState,
     decider: Decider,
+    retention: Retention,
     readiness: Tell,
     stopping: watch::Sender<bool>,
 }
@@ -130,10 +132,13 @@ impl App {
         let (stopping, stops) = watch::channel(false);
         let (ready, readiness) = watch::channel(Readiness::Nothing);
         let lead = Lead::new(roles);
+        let artifacts = ArtifactDesk::new(artifacts);
+        let (keep, forgetting) = (config.retention(), artifacts.clone());
+        let retention = Retention { keep, lead: lead.clone(), readers: readers.clone(), artifacts: forgetting };
         let services = Services {
             lead: lead.clone(),
             readers,
-            artifacts: ArtifactDesk::new(artifacts),
+            artifacts,
             inline_bytes_max: config.inline_bytes_max,
             hub: outlets.hub.clone(),
             summary: inlets.summary.clone(),
@@ -150,7 +155,7 @@ impl App {
             lead: lead.clone(),
         };
         let readiness = Tell { health, ready, lead, writable: inlets.writable };
-        Ok(Self { config, folder, grpc, http, routes, cors, web, decider, readiness, stopping })
+        Ok(Self { config, folder, grpc, http, routes, cors, web, decider, retention, readiness, stopping })
     }
 
     /// Where gRPC is served.
@@ -174,7 +179,7 @@ impl App {
         if let Err(error) = self.announce() {
             return Ended::Broken(error);
         }
-        let Self { config, grpc, http, routes, cors, web, decider, readiness, stopping, .. } = self;
+        let Self { config, grpc, http, routes, cors, web, decider, retention, readiness, stopping, .. } = self;
         let until = |stopping: &watch::Sender<bool>| {
             let mut stopping = stopping.subscribe();
             async move {
@@ -213,6 +218,7 @@ impl App {
         let mut server = tokio::spawn(server);
         let mut pages = tokio::spawn(pages);
         let mut deciding = tokio::spawn(decider.run(stopping.subscribe()));
+        let forgetting = tokio::spawn(retention.run());
         let telling = tokio::spawn(readiness.run(stopping.subscribe()));
 
         let broken = tokio::select! {
@@ -222,6 +228,7 @@ impl App {
             ended = &mut pages => Some(format!("the HTTP server ended: {ended:?}")),
         };
         stopping.send_replace(true);
+        forgetting.abort();
         let drained = tokio::time::timeout(config.drain(), async {
             if !deciding.is_finished() {
                 // Its end is only waited for; what it says on the way it has logged.

@@ -49,6 +49,8 @@ pub struct Config {
     pub image_root_patience_seconds: f64,
     /// Seconds for which clients and workers may finish what they are doing when the coordinator stops.
     pub drain_seconds: f64,
+    /// Days for which a job that is over is kept, with its document, log, result and artifacts; 0 keeps them for ever.
+    pub retention_days: f64,
     /// Calls and streams that one connection may have open at once.
     pub streams_per_connection_max: u32,
     /// Connections at once; those above it are closed.
@@ -130,6 +132,9 @@ const INLINE_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=3 * 1024 * 102
 /// As the protocol bounds `execution.concurrency_key`.
 const CONCURRENCY_KEY_BYTES_MAX: usize = 256;
 
+/// A century; whoever wants more wants for ever.
+const RETENTION_DAYS_MAX: f64 = 36_500.0;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -149,6 +154,8 @@ impl Default for Config {
             accept_seconds: 5.0,
             image_root_patience_seconds: 5.0,
             drain_seconds: 10.0,
+            // Long enough for a month's report, short enough that a store nobody looks after does not fill its disk.
+            retention_days: 30.0,
             // More than a dashboard or a bulk client needs; a connection that wants more opens a second one.
             streams_per_connection_max: 1024,
             // Three times the largest fleet it was measured with; two fleets behind one address translation.
@@ -226,6 +233,10 @@ pub struct Flags {
     /// Seconds given to clients and workers when the coordinator stops [default: 10].
     #[arg(long, env = "GUESTKIT_COORDINATOR_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<f64>,
+    /// Days for which a job that is over is kept, with all that belongs to it; fractions are allowed, 0 keeps jobs for ever
+    /// [default: 30].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_RETENTION_DAYS", value_name = "DAYS")]
+    pub retention_days: Option<f64>,
     /// Calls one connection may have open at once [default: 1024].
     #[arg(long, env = "GUESTKIT_COORDINATOR_STREAMS_PER_CONNECTION_MAX", value_name = "N")]
     pub streams_per_connection_max: Option<u32>,
@@ -370,6 +381,7 @@ impl Config {
         set(&mut self.accept_seconds, flags.accept_seconds);
         set(&mut self.image_root_patience_seconds, flags.image_root_patience_seconds);
         set(&mut self.drain_seconds, flags.drain_seconds);
+        set(&mut self.retention_days, flags.retention_days);
         set(&mut self.streams_per_connection_max, flags.streams_per_connection_max);
         set(&mut self.connections_max, flags.connections_max);
         set(&mut self.connections_per_peer_max, flags.connections_per_peer_max);
@@ -400,6 +412,13 @@ impl Config {
         interval("image_root_patience_seconds", self.image_root_patience_seconds)?;
         interval("drain_seconds", self.drain_seconds)?;
         interval("peer_patience_seconds", self.peer_patience_seconds)?;
+        if !(0.0..=RETENTION_DAYS_MAX).contains(&self.retention_days) {
+            return Err(ConfigError::OutOfBounds {
+                setting: "retention_days",
+                bounds: "0 (for ever) to 36500 days",
+                found: self.retention_days.to_string(),
+            });
+        }
         if self.lease_ttl_seconds < 3.0 * self.heartbeat_seconds {
             return Err(ConfigError::OutOfBounds {
                 setting: "lease_ttl_seconds",
@@ -521,6 +540,12 @@ impl Config {
         Duration::from_secs_f64(self.peer_patience_seconds)
     }
 
+    /// For how long a job that is over is kept; `None` is for ever.
+    #[must_use]
+    pub fn retention(&self) -> Option<Duration> {
+        (self.retention_days > 0.0).then(|| Duration::from_secs_f64(self.retention_days * 86_400.0))
+    }
+
     /// For stopping gracefully.
     #[must_use]
     pub fn drain(&self) -> Duration {
@@ -612,6 +637,8 @@ mod tests {
             ("store = \"postgres://db/jobs\"\nlisten = \"0.0.0.0:7443\"", "advertise"),
             ("connections_per_peer_max = 0", "connections_per_peer_max"),
             ("peer_patience_seconds = 0", "peer_patience_seconds"),
+            ("retention_days = -1", "retention_days"),
+            ("retention_days = inf", "retention_days"),
             ("concurrency_limit_default = 0", "concurrency_limit_default"),
             ("[concurrency_limits]\nstore = 0", "store=0"),
             ("[concurrency_limits]\n\"\" = 1", "keys that a job can have"),

@@ -80,6 +80,13 @@ pub enum Ask {
         /// Which.
         job_id: JobId,
     },
+    /// Forget those that ended before an instant.
+    Expire {
+        /// Which, as the store has them.
+        jobs: Vec<JobId>,
+        /// The instant.
+        before: Time,
+    },
     /// No new work for some workers.
     Drain {
         /// Which.
@@ -143,6 +150,9 @@ enum Command {
         free_disk_bytes: u64,
     },
     Read(Reading),
+    Compact {
+        before: Time,
+    },
     Stop,
 }
 
@@ -291,6 +301,12 @@ impl Driver {
             answer = answered => answer.map_err(|_| Unserved::Stopping),
             () = deposed(self.deposed.subscribe()) => Err(Unserved::Deposed),
         }
+    }
+
+    /// Lets the store drop what was told of jobs that are gone, before an instant.
+    pub async fn compact(&self, before: Time) {
+        // One that has stopped leaves it to the next.
+        let _ = self.send(Command::Compact { before }).await;
     }
 
     /// Ends every session with a word, answers what was asked before, and stops.
@@ -512,6 +528,7 @@ impl<S: Store> Machine<S> {
                 self.handle(now, Input::Heartbeat { session, sequence }, effects)?;
             }
             Command::Read(look) => look(&View { scheduler: &self.scheduler, descriptions: &self.descriptions }),
+            Command::Compact { before } => self.store.compact(before)?,
             Command::Stop => {}
         }
         Ok(())
@@ -718,7 +735,7 @@ fn turn_away(command: Command, unserved: Unserved) {
             let text = unserved.to_string();
             outbox.end(goodbye(v1::GoodbyeReason::ShuttingDown, text, outbox::RECONNECT_AFTER_RESTART));
         }
-        Command::Said(_) | Command::Beat { .. } | Command::Read(_) | Command::Stop => {}
+        Command::Said(_) | Command::Beat { .. } | Command::Read(_) | Command::Compact { .. } | Command::Stop => {}
     }
 }
 
@@ -734,6 +751,7 @@ impl Ask {
             Self::Cancel { job_id, reason } => Input::Cancel { request, job_id, reason },
             Self::Retry { job_id } => Input::Retry { request, job_id },
             Self::Delete { job_id } => Input::Delete { request, job_id },
+            Self::Expire { jobs, before } => Input::Expire { request, jobs, before },
             Self::Drain { target, deadline } => Input::Drain { request, target, deadline },
             Self::Resume { target } => Input::Resume { request, target },
         }

@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::driver::{self, Driver, Outlets, Start};
-use crate::store::{Candidate, Epoch, Follower, Postgres, Readers, Store as _, StoreError};
+use crate::store::{Candidate, Changes, Epoch, Follower, Postgres, Readers, Span, Store as _, StoreError};
 use crate::watch::WatchHub;
 
 /// Between two tries of a standby to be elected, at the longest.
@@ -390,12 +390,13 @@ async fn changed_jobs(
 ) -> Option<std::collections::HashSet<guestkit_domain::JobId>> {
     let mut jobs = std::collections::HashSet::new();
     for _ in 0..CHANGES_PAGES_MAX {
-        let read = readers.read(move |store| store.changes(&Default::default(), after, until, CHANGES_PAGE));
-        let (events, reached) = read.await.ok()?;
-        if events.is_empty() {
+        let span = Span { after, until, submitted_from: None };
+        let read = readers.read(move |store| store.changes(&Default::default(), span, CHANGES_PAGE));
+        let Changes::Page { changes, reached } = read.await.ok()? else { return None };
+        jobs.extend(changes.iter().map(|change| change.job_id().clone()));
+        if reached >= until {
             return Some(jobs);
         }
-        jobs.extend(events.into_iter().map(|event| event.job_id));
         after = reached;
     }
     None

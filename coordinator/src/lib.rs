@@ -12,6 +12,7 @@ pub mod edge;
 pub mod lead;
 pub mod metrics;
 pub mod outbox;
+pub mod retention;
 pub mod store;
 pub mod summary;
 pub mod watch;

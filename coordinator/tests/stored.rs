@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use guestkit_coordinator::store::{
-    Candidate, Epoch, JobFilter, Postgres, ReadStore, SqliteReader, SqliteStore, Store, StoreError, state_number,
+    Candidate, Changes, Epoch, JobFilter, JobNo, Postgres, ReadStore, Span, SqliteReader, SqliteStore, Store,
+    StoreError, StoredChange, state_number,
 };
 use guestkit_domain::{
     Backoff, BootId, Duration, ErrorCode, Failure, IdempotencyPolicy, JobId, JobSpec, JobState, Namespace,
@@ -96,7 +97,10 @@ on_both! {
     jobs_are_found_over_or_not,
     a_log_has_no_gap_and_no_repeat,
     lists_are_filtered_and_paged,
+    leaving_what_is_followed_is_told,
     what_is_deleted_is_gone_with_all_that_belonged_to_it,
+    a_job_that_ends_and_goes_in_one_commit_is_told_as_ended,
+    jobs_are_over_for_long_from_their_latest_end_on,
     a_deposed_process_cannot_write,
     a_commit_is_all_or_nothing,
 }
@@ -315,6 +319,21 @@ fn jobs_are_found_over_or_not(place: &Place) {
     assert_eq!(pair.store.entry(&Want::Job(job_id(99_999))).unwrap(), None);
 }
 
+/// What a filter is told between two revisions, read in small pages.
+fn changes(reader: &dyn ReadStore, filter: &JobFilter, after: u64, until: Revision) -> Vec<StoredChange> {
+    let mut told: Vec<StoredChange> = Vec::new();
+    let mut at = Revision(after);
+    while at < until {
+        let span = Span { after: at, until, submitted_from: None };
+        let Changes::Page { changes, reached } = reader.changes(filter, span, 3).unwrap() else { panic!("compacted") };
+        assert!(changes.iter().all(|change| change.revision() > at && change.revision() <= reached));
+        told.extend(changes);
+        at = reached;
+    }
+    assert!(told.is_sorted_by_key(StoredChange::revision));
+    told
+}
+
 fn a_log_has_no_gap_and_no_repeat(place: &Place) {
     let pair = varied(place);
     let reader = place.reader();
@@ -322,28 +341,59 @@ fn a_log_has_no_gap_and_no_repeat(place: &Place) {
     pair.records.iter().for_each(|record| all.apply(record));
     for entry in all.jobs() {
         let id = &entry.spec.job_id;
-        let log = reader.history(id, 0, 1000).unwrap().unwrap();
+        let job_no = JobNo(i64::try_from(entry.arrival.0).unwrap());
+        assert_eq!(reader.job(id).unwrap().unwrap().job_no, job_no);
+        let log = reader.history(job_no, 0, 1000).unwrap().unwrap();
         let sequences: Vec<u64> = log.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, (1..=entry.row.sequence).collect::<Vec<_>>());
         assert_eq!(log.last().unwrap().state, entry.row.phase.state());
-        assert_eq!(reader.history(id, 1, 1).unwrap().unwrap(), log[1..2.min(log.len())]);
+        assert_eq!(reader.history(job_no, 1, 1).unwrap().unwrap(), log[1..2.min(log.len())]);
         assert_eq!(reader.job(id).unwrap().unwrap().row, entry.row);
         assert_eq!(
             reader.document(id).unwrap().unwrap()[..],
             document(u32::try_from(entry.spec.created_at.0).unwrap())[..]
         );
     }
-    assert_eq!(reader.history(&job_id(99_999), 0, 10).unwrap(), None);
+    assert_eq!(reader.history(JobNo(99_999), 0, 10).unwrap(), None);
     let revisions = |filter: &JobFilter, after| {
-        let (events, reached) = reader.changes(filter, Revision(after), all.revision, 10_000).unwrap();
-        assert_eq!(reached, all.revision);
-        events.iter().map(|event| event.revision.0).collect::<Vec<_>>()
+        let changes = changes(&*reader, filter, after, all.revision);
+        changes.iter().map(|change| change.revision().0).collect::<Vec<_>>()
     };
     let every = revisions(&JobFilter::default(), 0);
     assert!(every.is_sorted() && every.len() > 40);
     assert_eq!(revisions(&JobFilter::default(), every[10]), every[11..]);
     let running = JobFilter { states: vec![JobState::Running], ..JobFilter::default() };
     assert!(revisions(&running, 0).len() < every.len());
+}
+
+/// Whoever follows a state, and a worker, learns what comes into it and what leaves it: the oracle is every entry, in order.
+fn leaving_what_is_followed_is_told(place: &Place) {
+    let pair = varied(place);
+    let reader = place.reader();
+    let until = pair.scheduler.ledger().revision;
+    for filter in [
+        JobFilter { states: vec![JobState::Running], ..JobFilter::default() },
+        JobFilter { states: vec![JobState::Queued, JobState::Pending], ..JobFilter::default() },
+        JobFilter { worker_id: Some("w1".into()), ..JobFilter::default() },
+        JobFilter { states: vec![JobState::Completed], worker_id: Some("w1".into()), ..JobFilter::default() },
+        JobFilter { states: vec![JobState::Running], worker_id: Some("w2".into()), ..JobFilter::default() },
+    ] {
+        let matches = |state: JobState, worker: Option<&str>| {
+            (filter.states.is_empty() || filter.states.contains(&state))
+                && (filter.worker_id.is_none() || filter.worker_id.as_deref() == worker)
+        };
+        let mut before = std::collections::BTreeMap::new();
+        let mut expected = Vec::new();
+        for record in &pair.records {
+            let guestkit_scheduler::Change::Job { job_id, row, .. } = &record.change else { continue };
+            let now = matches(row.phase.state(), row.worker().map(WorkerId::as_str));
+            if before.insert(job_id.clone(), now) == Some(true) || now {
+                expected.push(record.revision);
+            }
+        }
+        let told = changes(&*reader, &filter, 0, until);
+        assert_eq!(told.iter().map(StoredChange::revision).collect::<Vec<_>>(), expected, "{filter:?}");
+    }
 }
 
 fn lists_are_filtered_and_paged(place: &Place) {
@@ -389,13 +439,139 @@ fn what_is_deleted_is_gone_with_all_that_belonged_to_it(place: &Place) {
     let mut pair = varied(place);
     let reader = place.reader();
     let completed = JobFilter { states: vec![JobState::Completed], ..JobFilter::default() };
-    let id = reader.list(&completed, None, 1).unwrap().jobs[0].job_id.clone();
+    let job = reader.list(&completed, None, 1).unwrap().jobs[0].clone();
+    let id = job.job_id.clone();
+    let before = pair.scheduler.ledger().revision;
     pair.handle(Input::Delete { request: RequestId(1), job_id: id.clone() });
     assert_eq!(reader.job(&id).unwrap(), None);
-    assert_eq!(reader.history(&id, 0, 10).unwrap(), None);
+    assert_eq!(reader.history(job.job_no, 0, 10).unwrap(), None);
     assert_eq!(reader.result(&id).unwrap(), None);
     assert_eq!(reader.document(&id).unwrap(), None);
     assert_eq!(pair.store.load().unwrap(), pair.expected());
+
+    // What is left is its deletion, for whoever followed it: as it was at its end.
+    let parity = |parity: u32| [("parity".to_owned(), parity.to_string())].into();
+    let number = u32::try_from(job.created_at.0).unwrap();
+    let now = pair.scheduler.ledger().revision;
+    for (filter, told) in [
+        (JobFilter::default(), 1),
+        (completed, 1),
+        (JobFilter { states: vec![JobState::Failed], ..JobFilter::default() }, 0),
+        (JobFilter { namespace: Some("tests".into()), labels: parity(number % 2), ..JobFilter::default() }, 1),
+        (JobFilter { labels: parity((number + 1) % 2), ..JobFilter::default() }, 0),
+        (JobFilter { operations: vec!["x.y".into()], ..JobFilter::default() }, 0),
+        (JobFilter { worker_id: Some("w1".into()), ..JobFilter::default() }, 1),
+    ] {
+        let changes = changes(&*reader, &filter, before.0, now);
+        assert_eq!(changes.len(), told, "{filter:?}");
+        for change in changes {
+            let StoredChange::Deletion(deletion) = change else { panic!("{change:?}") };
+            assert_eq!((deletion.job_id, deletion.revision), (id.clone(), now));
+        }
+    }
+}
+
+/// A job that ends and is deleted in one commit is remembered as ended.
+fn a_job_that_ends_and_goes_in_one_commit_is_told_as_ended(place: &Place) {
+    let mut pair = Pair::new(place);
+    let mut effects = Effects::default();
+    let submit = Input::Submit { request: RequestId(0), spec: Box::new(spec(0)), document: document(0) };
+    let cancel = Input::Cancel { request: RequestId(1), job_id: job_id(0), reason: "".into() };
+    for input in [submit, cancel, Input::Delete { request: RequestId(2), job_id: job_id(0) }] {
+        pair.scheduler.handle(Time(2000), input, &mut effects);
+    }
+    pair.store.commit(pair.epoch, effects.records()).unwrap();
+    let reader = place.reader();
+    let cancelled = JobFilter { states: vec![JobState::Cancelled], ..JobFilter::default() };
+    let told = changes(&*reader, &cancelled, 0, Revision(3));
+    assert!(matches!(told.as_slice(), [StoredChange::Deletion(deletion)] if deletion.job_id == job_id(0)), "{told:?}");
+}
+
+fn jobs_are_over_for_long_from_their_latest_end_on(place: &Place) {
+    let mut pair = varied(place);
+    let reader = place.reader();
+    let ended = |pair: &Pair| {
+        let ledger = pair.scheduler.ledger();
+        let mut ended: Vec<(Time, JobId)> = ledger
+            .jobs()
+            .filter_map(|entry| match &entry.row.phase {
+                guestkit_scheduler::Phase::Ended(ended) => Some((ended.at, entry.spec.job_id.clone())),
+                _ => None,
+            })
+            .collect();
+        ended.sort();
+        ended
+    };
+    let all = ended(&pair);
+    assert!(all.len() >= 3, "{all:?}");
+    for (count, (at, _)) in all.iter().enumerate() {
+        let expected: Vec<JobId> = all[..count].iter().map(|(_, job_id)| job_id.clone()).collect();
+        assert_eq!(reader.expired(*at, 100).unwrap(), expected);
+        assert_eq!(reader.expired(*at, 1).unwrap(), expected[..expected.len().min(1)]);
+    }
+    // A job that was given new attempts is not over, however long ago it was.
+    let retriable = JobFilter { states: vec![JobState::Failed, JobState::Cancelled], ..JobFilter::default() };
+    let job_id = reader.list(&retriable, None, 1).unwrap().jobs[0].job_id.clone();
+    pair.handle(Input::Retry { request: RequestId(1), job_id: job_id.clone() });
+    assert!(!reader.expired(Time(u64::MAX), 100).unwrap().contains(&job_id));
+    assert_eq!(reader.expired(Time(u64::MAX), 100).unwrap().len(), ended(&pair).len());
+    pair.handle(Input::Cancel { request: RequestId(2), job_id: job_id.clone(), reason: "".into() });
+    assert_eq!(reader.expired(Time(u64::MAX), 100).unwrap().last(), Some(&job_id));
+}
+
+/// Deletions go with their age. Whoever has not seen those that went is told to begin again, whoever has is told the rest.
+#[test]
+fn what_cannot_be_told_any_more_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Sqlite(folder.path().into());
+    let mut pair = varied(&place);
+    let reader = place.reader();
+    let over = reader.expired(Time(u64::MAX), 3).unwrap();
+    let [first, second, third] = over.as_slice() else { panic!("{over:?}") };
+    let delete = |pair: &mut Pair, job_id: &JobId| {
+        pair.handle(Input::Delete { request: RequestId(1), job_id: job_id.clone() });
+        pair.scheduler.ledger().revision
+    };
+    let before = pair.scheduler.ledger().revision;
+    let first = delete(&mut pair, first);
+    pair.now += 8 * 86_400_000;
+    let second = delete(&mut pair, second);
+    let third = delete(&mut pair, third);
+    let ask = |after: Revision| {
+        reader.changes(&JobFilter::default(), Span { after, until: third, submitted_from: None }, 100).unwrap()
+    };
+    assert_eq!(ask(Revision(1)), Changes::Compacted { oldest: first });
+    assert_eq!(ask(before), Changes::Compacted { oldest: first });
+    let Changes::Page { changes, reached } = ask(first) else { panic!("compacted") };
+    assert_eq!(changes.iter().map(StoredChange::revision).collect::<Vec<_>>(), [second, third]);
+    assert_eq!(reached, third);
+}
+
+/// A store of the first version gets what the second has; what it cannot know it says.
+#[test]
+fn a_store_of_the_first_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../migrations/sqlite/0001_jobs.sql")).unwrap();
+    old.execute_batch(
+        "PRAGMA user_version = 1;
+         UPDATE standing SET revision = 9;
+         INSERT INTO jobs VALUES (1, 'job-00001', 'tests', 'system.echo', NULL, 5, 6, NULL, x'', NULL),
+                                 (2, 'job-00002', 'tests', 'system.echo', NULL, 6, 2, NULL, x'', NULL);
+         INSERT INTO history VALUES (1, 1, 1, 5, 2, 0, NULL, 'submitted', NULL, NULL, NULL),
+                                    (2, 2, 1, 6, 2, 0, NULL, 'submitted', NULL, NULL, NULL),
+                                    (3, 1, 2, 70, 6, 1, NULL, 'over', NULL, NULL, NULL);",
+    )
+    .unwrap();
+    drop(old);
+    let (store, _) = SqliteStore::open(&path).unwrap();
+    let reader = store.reader();
+    assert_eq!(reader.expired(Time(70), 10).unwrap(), []);
+    assert_eq!(reader.expired(Time(71), 10).unwrap(), [job_id(1)]);
+    let span = Span { after: Revision(8), until: Revision(9), submitted_from: None };
+    let asked = reader.changes(&JobFilter::default(), span, 10).unwrap();
+    assert_eq!(asked, Changes::Compacted { oldest: Revision(9) });
 }
 
 fn a_deposed_process_cannot_write(place: &Place) {

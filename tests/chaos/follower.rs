@@ -28,6 +28,7 @@ impl Told {
             Some(Change::Event(event)) => self.event(&event),
             // Nothing was submitted yet when it began, so the first state is empty and no later one is asked for.
             Some(Change::Snapshot(job)) => self.faults.push(format!("a snapshot of {} after the start", job.job_id)),
+            Some(Change::Deleted(job)) => self.faults.push(format!("{} is gone, which nobody deleted", job.job_id)),
             Some(Change::Compacted(_)) => self.faults.push("the history was compacted".into()),
             Some(Change::SnapshotEnd(_)) | None => {}
         }

@@ -403,6 +403,12 @@ impl World {
                         self.acknowledged.remove(&deleted);
                     }
                 }
+                Reply::Expired(forgotten) => {
+                    for job_id in forgotten {
+                        self.acknowledged.remove(&job_id);
+                        self.oracle.saw("expired");
+                    }
+                }
                 Reply::Refused(_) => self.oracle.saw("refused"),
                 Reply::Job { .. } | Reply::Workers(_) => {}
             }

@@ -93,6 +93,7 @@ pub(crate) const PLACES: &[&str] = &[
     "ended: worker lost",
     "goodbye: shutting down",
     "goodbye: silent",
+    "expired",
     "goodbye: superseded",
     "hello overtaken",
     "held: deliver",

@@ -112,7 +112,12 @@ impl World {
                 }
                 self.handle(Input::Delete { request, job_id })
             }
-            22..70 => {
+            22..23 => {
+                let Some(job_id) = self.some_job() else { return Ok(()) };
+                let request = self.request();
+                self.handle(Input::Expire { request, jobs: vec![job_id], before: Time(u64::MAX) })
+            }
+            23..70 => {
                 let id = self.some_stream(Stream::stirs_coordinator).filter(|_| self.coordinator.is_some());
                 id.map_or(Ok(()), |id| self.coordinator_hears(id))
             }

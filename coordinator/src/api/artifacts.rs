@@ -77,7 +77,7 @@ impl ArtifactDesk {
     }
 
     /// Removes what leases up to `last` left of a job.
-    pub(super) async fn forget(&self, job_id: JobId, last: LeaseId) {
+    pub(crate) async fn forget(&self, job_id: JobId, last: LeaseId) {
         let done = self.blocking(move |artifacts| {
             artifacts.forget(&job_id, last);
             Ok(())

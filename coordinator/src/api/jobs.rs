@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use guestkit_domain::{JobId, Time};
+use guestkit_domain::{JobId, Revision, Time};
 use guestkit_protocol::convert::{job_id, state, time, worker_id};
 use guestkit_protocol::document::{CheckedJob, Source, check};
 use guestkit_protocol::status::{Reason, Refusal};
@@ -185,7 +185,7 @@ impl Jobs for Services {
             let text = format!("the job's log is at {}, not yet at {}", job.row.sequence, request.after_sequence);
             return Err(Refusal::of_field("after_sequence", text).into());
         }
-        let events = watching::job(self.readers.clone(), watcher, job_id, request.after_sequence);
+        let events = watching::job(self.readers.clone(), watcher, &job, request.after_sequence);
         Ok(Response::new(self.ending_with_us(events)))
     }
 
@@ -203,7 +203,7 @@ impl Jobs for Services {
             return Err(Refusal::of_field("after_revision", text).into());
         }
         let seat = self.hub.seat().map_err(too_many_watchers)?;
-        let changes = watching::all(self.readers.clone(), (revisions, seat), filter, request.after_revision);
+        let changes = watching::all(self.readers.clone(), (revisions, seat), filter, Revision(request.after_revision));
         Ok(Response::new(self.ending_with_us(changes)))
     }
 

@@ -6,7 +6,7 @@ use guestkit_protocol::v1;
 use guestkit_scheduler::{JobRow, Phase, WorkerState, WorkerView};
 use prost::Message;
 
-use crate::store::{StoredEvent, StoredJob};
+use crate::store::{StoredDeletion, StoredEvent, StoredJob};
 
 /// A job from its document and its changeable part.
 pub(super) fn job(document: v1::JobDocument, created_at: Time, row: &JobRow) -> v1::Job {
@@ -59,6 +59,15 @@ pub(super) fn event(stored: &StoredEvent) -> Result<v1::JobEvent, prost::DecodeE
         progress: progress(stored)?,
         error: stored.error.as_deref().map(v1::JobError::decode).transpose()?,
     })
+}
+
+/// A job that is gone.
+pub(super) fn deletion(stored: &StoredDeletion) -> v1::JobDeleted {
+    v1::JobDeleted {
+        job_id: stored.job_id.to_string(),
+        timestamp: Some(time::to_wire(stored.at)),
+        revision: stored.revision.0,
+    }
 }
 
 fn progress(stored: &StoredEvent) -> Result<Option<v1::Progress>, prost::DecodeError> {

@@ -1,7 +1,7 @@
 //! Streams of what happens, pulled by their clients: an entry is read from the store when its client has room for it. A slow
 //! client holds one page in memory and nobody up; where it goes on is in what it received last.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use futures::Stream;
 use futures::stream::try_unfold;
@@ -12,23 +12,21 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::{not_found, show, unread};
-use crate::store::{JobFilter, JobNo, Readers, StoredEvent, StoredJob};
+use crate::store::{Changes, JobFilter, JobNo, Page, Readers, Span, StoredChange, StoredEvent, StoredJob};
 use crate::watch::{JobWatcher, Seat};
 
-/// Entries read at once: an inspection has about twenty.
+/// Entries or jobs read at once: an inspection has about twenty entries.
 const PAGE: usize = 64;
 
-/// Jobs that may change while a snapshot of all jobs is read. They are remembered, so that no change is told twice.
-const CHANGED_MEANWHILE_MAX: usize = 100_000;
-
-/// One job's log after `after`, until the job is over. The watcher was subscribed before the caller's first read.
+/// One job's log after `after`, until the job is over or gone. The watcher was subscribed before `job` was read.
 pub(super) fn job(
     readers: Readers,
     watcher: JobWatcher,
-    job_id: JobId,
+    job: &StoredJob,
     after: u64,
 ) -> impl Stream<Item = Result<v1::WatchResponse, Status>> + Send + 'static {
-    let following = FollowingJob { readers, watcher, job_id, last: after, page: VecDeque::new() };
+    let (job_id, job_no) = (job.job_id.clone(), job.job_no);
+    let following = FollowingJob { readers, watcher, job_id, job_no, last: after, page: VecDeque::new() };
     try_unfold(following, async |mut following| {
         let event = following.next().await?;
         Ok(event.map(|event| (v1::WatchResponse { event: Some(event) }, following)))
@@ -39,6 +37,8 @@ struct FollowingJob {
     readers: Readers,
     watcher: JobWatcher,
     job_id: JobId,
+    /// This job and no later one by its name.
+    job_no: JobNo,
     last: u64,
     page: VecDeque<StoredEvent>,
 }
@@ -65,13 +65,14 @@ impl FollowingJob {
 
     /// Reads the next page; true when there is none and there will be none.
     async fn read(&mut self) -> Result<bool, Status> {
-        let (job_id, last) = (self.job_id.clone(), self.last);
+        let (job_id, job_no, last) = (self.job_id.clone(), self.job_no, self.last);
         let read = self.readers.read(move |store| {
-            let page = store.history(&job_id, last, PAGE)?;
+            let page = store.history(job_no, last, PAGE)?;
+            let told = |job: StoredJob| {
+                job.job_no == job_no && job.row.phase.state().is_terminal() && job.row.sequence <= last
+            };
             let over = match &page {
-                Some(page) if page.is_empty() => store
-                    .job(&job_id)?
-                    .is_some_and(|job| job.row.phase.state().is_terminal() && job.row.sequence <= last),
+                Some(page) if page.is_empty() => store.job(&job_id)?.is_some_and(told),
                 _ => false,
             };
             Ok((page, over))
@@ -96,14 +97,13 @@ pub(super) fn all(
     readers: Readers,
     (revisions, seat): (watch::Receiver<Revision>, Seat),
     filter: JobFilter,
-    after: u64,
+    after: Revision,
 ) -> impl Stream<Item = Result<v1::WatchAllResponse, Status>> + Send + 'static {
     let stage = match after {
-        0 => Stage::Snapshot { after: None, page: VecDeque::new(), last_page: false },
-        _ => Stage::Live { page: VecDeque::new() },
+        Revision(0) => Stage::Snapshot { told_from: None, page: None },
+        _ => Stage::Live,
     };
-    let from = if after == 0 { *revisions.borrow() } else { Revision(after) };
-    let following = FollowingAll { readers, revisions, _seat: seat, filter, at: from, ahead: HashMap::new(), stage };
+    let following = FollowingAll { readers, revisions, _seat: seat, filter, at: after, ready: VecDeque::new(), stage };
     try_unfold(following, async |mut following| {
         let response = following.next().await?;
         Ok(response.map(|response| (response, following)))
@@ -115,89 +115,124 @@ struct FollowingAll {
     revisions: watch::Receiver<Revision>,
     _seat: Seat,
     filter: JobFilter,
-    /// Every change up to here was told.
+    /// Every change up to here has been read, of the jobs that were reached.
     at: Revision,
-    /// Jobs whose snapshot was newer than `at`: changes up to that revision are in it.
-    ahead: HashMap<JobId, Revision>,
+    /// What was read and not told yet.
+    ready: VecDeque<v1::WatchAllResponse>,
     stage: Stage,
 }
 
+/// ```text
+/// read a page of jobs ─► tell what happened up to its revision to the jobs told before ─► tell the page ─┐
+///        ▲                                                                                              │
+///        └───────────────────────────────── until there is none ────────────────────────────────────────┴─► Live
+/// ```
+/// Jobs are told from the newest on, each as of its page's revision. What happens to a job before its page is read is in
+/// its page; what happens to it later is told as it happens. So nothing has to be remembered of the jobs that change
+/// meanwhile, however many they are, and the snapshot comes to its end while they do.
 enum Stage {
-    Snapshot { after: Option<JobNo>, page: VecDeque<StoredJob>, last_page: bool },
-    Live { page: VecDeque<StoredEvent> },
+    Snapshot {
+        /// Jobs submitted at this one or after it have been told.
+        told_from: Option<JobNo>,
+        /// What is told when everything up to its revision has been.
+        page: Option<Page>,
+    },
+    Live,
+    /// What is to be told is the last.
+    Over,
 }
 
 impl FollowingAll {
     async fn next(&mut self) -> Result<Option<v1::WatchAllResponse>, Status> {
         loop {
-            let change = match &mut self.stage {
-                Stage::Snapshot { page, last_page, .. } => match page.pop_front() {
-                    Some(job) => Some(self.snapshot(&job)?),
-                    None if *last_page => {
-                        self.stage = Stage::Live { page: VecDeque::new() };
-                        Some(Change::SnapshotEnd(v1::SnapshotEnd {}))
-                    }
-                    None => {
-                        self.read_jobs().await?;
-                        None
-                    }
+            if let Some(response) = self.ready.pop_front() {
+                return Ok(Some(response));
+            }
+            let goes_on = match &mut self.stage {
+                Stage::Snapshot { told_from, page } => match page {
+                    None => self.read_jobs().await?,
+                    Some(page) => match *told_from {
+                        Some(from) if self.at < page.revision => {
+                            let until = page.revision;
+                            self.read_changes(until, Some(from)).await?
+                        }
+                        _ => self.tell_jobs()?,
+                    },
                 },
-                Stage::Live { page } => match page.pop_front() {
-                    Some(event) => self.event(&event)?,
-                    None if self.read_events().await? => None,
-                    None => return Ok(None),
-                },
+                Stage::Live => {
+                    let at = self.at;
+                    match self.revisions.wait_for(|revision| *revision > at).await.map(|revision| *revision) {
+                        Ok(until) => self.read_changes(until, None).await?,
+                        // The coordinator ends.
+                        Err(_) => false,
+                    }
+                }
+                Stage::Over => false,
             };
-            if let Some(change) = change {
-                return Ok(Some(v1::WatchAllResponse { revision: self.at.0, change: Some(change) }));
+            if !goes_on {
+                return Ok(None);
             }
         }
     }
 
-    fn snapshot(&mut self, job: &StoredJob) -> Result<Change, Status> {
-        if job.row.revision > self.at {
-            if self.ahead.len() >= CHANGED_MEANWHILE_MAX {
-                let text = "too many jobs changed while the snapshot was read; begin again";
-                return Err(Refusal::new(Reason::WatcherLimit, text).into());
-            }
-            self.ahead.insert(job.job_id.clone(), job.row.revision);
-        }
-        Ok(Change::Snapshot(show::stored_job(job).map_err(|error| undecodable(&job.job_id, &error))?))
-    }
-
-    fn event(&mut self, event: &StoredEvent) -> Result<Option<Change>, Status> {
-        self.at = event.revision;
-        if self.ahead.get(&event.job_id).is_some_and(|told| event.revision <= *told) {
-            return Ok(None);
-        }
-        Ok(Some(Change::Event(show::event(event).map_err(|error| undecodable(&event.job_id, &error))?)))
-    }
-
-    async fn read_jobs(&mut self) -> Result<(), Status> {
-        let Stage::Snapshot { after, page, last_page } = &mut self.stage else { return Ok(()) };
-        let (filter, from) = (self.filter.clone(), *after);
-        let read = self.readers.read(move |store| store.list(&filter, from, PAGE));
-        let found = read.await.map_err(|error| unread(&error))?;
-        *after = found.next;
-        *last_page = found.next.is_none();
-        *page = found.jobs.into();
-        Ok(())
-    }
-
-    /// Waits for changes and reads them; false when the coordinator ends.
-    async fn read_events(&mut self) -> Result<bool, Status> {
-        let at = self.at;
-        let Ok(until) = self.revisions.wait_for(|revision| *revision > at).await.map(|revision| *revision) else {
-            return Ok(false);
-        };
-        let filter = self.filter.clone();
-        let read = self.readers.read(move |store| store.changes(&filter, at, until, PAGE));
-        let (events, reached) = read.await.map_err(|error| unread(&error))?;
-        if events.is_empty() {
-            self.at = reached;
-            self.ahead.retain(|_, told| *told > reached);
-        }
-        self.stage = Stage::Live { page: events.into() };
+    async fn read_jobs(&mut self) -> Result<bool, Status> {
+        let Stage::Snapshot { told_from, page } = &mut self.stage else { return Ok(false) };
+        let (filter, after) = (self.filter.clone(), *told_from);
+        let read = self.readers.read(move |store| store.list(&filter, after, PAGE));
+        *page = Some(read.await.map_err(|error| unread(&error))?);
         Ok(true)
     }
+
+    fn tell_jobs(&mut self) -> Result<bool, Status> {
+        let Stage::Snapshot { told_from, page } = &mut self.stage else { return Ok(false) };
+        let Some(read) = page.take() else { return Ok(false) };
+        self.at = read.revision;
+        for job in &read.jobs {
+            let shown = show::stored_job(job).map_err(|error| undecodable(&job.job_id, &error))?;
+            self.ready.push_back(response(BEGIN_AGAIN, Change::Snapshot(shown)));
+        }
+        *told_from = read.next;
+        if told_from.is_none() {
+            self.ready.push_back(response(self.at, Change::SnapshotEnd(v1::SnapshotEnd {})));
+            self.stage = Stage::Live;
+        }
+        Ok(true)
+    }
+
+    async fn read_changes(&mut self, until: Revision, submitted_from: Option<JobNo>) -> Result<bool, Status> {
+        let (filter, span) = (self.filter.clone(), Span { after: self.at, until, submitted_from });
+        let read = self.readers.read(move |store| store.changes(&filter, span, PAGE));
+        match read.await.map_err(|error| unread(&error))? {
+            Changes::Compacted { oldest } => {
+                let compacted = v1::Compacted { oldest_revision: oldest.0 };
+                self.ready.push_back(response(BEGIN_AGAIN, Change::Compacted(compacted)));
+                self.stage = Stage::Over;
+            }
+            Changes::Page { changes, reached } => {
+                self.at = reached;
+                let in_snapshot = matches!(self.stage, Stage::Snapshot { .. });
+                for change in &changes {
+                    let resume_from = if in_snapshot { BEGIN_AGAIN } else { change.revision() };
+                    self.ready.push_back(response(resume_from, told(change)?));
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What a watcher resumes from that does not have all of the current state.
+const BEGIN_AGAIN: Revision = Revision(0);
+
+fn response(resume_from: Revision, change: Change) -> v1::WatchAllResponse {
+    v1::WatchAllResponse { revision: resume_from.0, change: Some(change) }
+}
+
+fn told(change: &StoredChange) -> Result<Change, Status> {
+    Ok(match change {
+        StoredChange::Event(event) => {
+            Change::Event(show::event(event).map_err(|error| undecodable(&event.job_id, &error))?)
+        }
+        StoredChange::Deletion(deletion) => Change::Deleted(show::deletion(deletion)),
+    })
 }

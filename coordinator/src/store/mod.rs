@@ -12,13 +12,16 @@ mod sqlite;
 
 use std::sync::Arc;
 
-use guestkit_domain::{JobId, Revision};
+use guestkit_domain::{JobId, Time};
 use guestkit_scheduler::{JobEntry, Ledger, Record, Want};
 use tokio::sync::Semaphore;
 
 pub use codec::{CodecError, state_number, state_of};
 pub use postgres::{Candidate, Follower, Leader, Postgres, PostgresError, PostgresReader, PostgresStore};
-pub use read::{JobFilter, JobNo, Page, PageToken, PageTokenError, StoredEvent, StoredJob};
+pub use read::{
+    Changes, JobFilter, JobNo, Page, PageToken, PageTokenError, Span, StoredChange, StoredDeletion, StoredEvent,
+    StoredJob,
+};
 pub use sqlite::{SqliteReader, SqliteStore};
 
 /// Names a process that may write. Raised at each opening, checked in each commit: a process that was replaced cannot write.
@@ -120,6 +123,16 @@ pub trait Store: Send + 'static {
     /// When it cannot be read.
     fn entry(&self, want: &Want) -> Result<Option<JobEntry>, StoreError>;
 
+    /// Drops what was told of jobs that are gone, where a commit does not by itself: what is older than `before`, as far as it
+    /// can be dropped without holding anybody up.
+    ///
+    /// # Errors
+    /// When it could not.
+    fn compact(&mut self, before: Time) -> Result<(), StoreError> {
+        let _ = before;
+        Ok(())
+    }
+
     /// Writes something and makes it durable, to find out whether a commit could succeed; connects again where that is
     /// needed. After it nothing that was begun before can become durable any more.
     ///
@@ -143,23 +156,28 @@ pub trait ReadStore: Send + Sync + 'static {
     /// When the database cannot be read.
     fn list(&self, filter: &JobFilter, after: Option<JobNo>, page_size: usize) -> Result<Page, StoreError>;
 
-    /// The job's log after `after`, at most `limit` entries. `None` when there is no such job.
+    /// The log after `after` of the job with that number, at most `limit` entries. `None` when there is no such job, or not
+    /// any more: a job that was deleted and submitted again has another number.
     ///
     /// # Errors
     /// When the database cannot be read.
-    fn history(&self, job_id: &JobId, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>, StoreError>;
+    fn history(&self, job_no: JobNo, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>, StoreError>;
 
-    /// Every job's entries with revisions in `(after, until]` that match, at most `limit`, and the revision they reach to.
+    /// What happened in a span of revisions to jobs that match, in order, at most `limit` changes. A job that was deleted
+    /// has its deletion left and nothing else.
+    ///
+    /// A job matches in what never changes of it. In state and worker an entry of its log matches when the job did after it
+    /// or before it, so that leaving is told too; a deletion matches when the job did at its end.
     ///
     /// # Errors
     /// When the database cannot be read.
-    fn changes(
-        &self,
-        filter: &JobFilter,
-        after: Revision,
-        until: Revision,
-        limit: usize,
-    ) -> Result<(Vec<StoredEvent>, Revision), StoreError>;
+    fn changes(&self, filter: &JobFilter, span: Span, limit: usize) -> Result<Changes, StoreError>;
+
+    /// Jobs that ended before an instant, at most `limit`, those that ended first before others.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn expired(&self, before: Time, limit: usize) -> Result<Vec<JobId>, StoreError>;
 
     /// The encoded `JobResult` a worker made; `None` when there is none.
     ///

@@ -75,9 +75,87 @@ pub struct JobFilter {
     pub created_before: Option<Time>,
 }
 
+/// A job that is gone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredDeletion {
+    /// The job.
+    pub job_id: JobId,
+    /// When.
+    pub at: Time,
+    /// The revision that made it durable.
+    pub revision: Revision,
+}
+
+/// What happened to a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoredChange {
+    /// An entry of its log.
+    Event(StoredEvent),
+    /// Its end.
+    Deletion(StoredDeletion),
+}
+
+impl StoredChange {
+    /// Both kinds up to a revision, in order.
+    pub(super) fn merged(events: Vec<StoredEvent>, deletions: Vec<StoredDeletion>, reached: Revision) -> Vec<Self> {
+        let both = events.into_iter().map(Self::Event).chain(deletions.into_iter().map(Self::Deletion));
+        let mut changes: Vec<_> = both.filter(|change| change.revision() <= reached).collect();
+        changes.sort_unstable_by_key(Self::revision);
+        changes
+    }
+
+    /// The job.
+    #[must_use]
+    pub fn job_id(&self) -> &JobId {
+        match self {
+            Self::Event(event) => &event.job_id,
+            Self::Deletion(deletion) => &deletion.job_id,
+        }
+    }
+
+    /// The revision that made it durable.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Event(event) => event.revision,
+            Self::Deletion(deletion) => deletion.revision,
+        }
+    }
+}
+
+/// A span of the store's revisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// After this one.
+    pub after: Revision,
+    /// Up to this one.
+    pub until: Revision,
+    /// Only of jobs that were submitted at this one or after it.
+    pub submitted_from: Option<JobNo>,
+}
+
+/// What happened in a span.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Changes {
+    /// Changes of the span have been dropped.
+    Compacted {
+        /// The oldest revision after which everything is still known.
+        oldest: Revision,
+    },
+    /// The first of them.
+    Page {
+        /// In the order of revisions.
+        changes: Vec<StoredChange>,
+        /// Everything up to here is among them.
+        reached: Revision,
+    },
+}
+
 /// A page of jobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
+    /// Where the store stood when it was read.
+    pub revision: Revision,
     /// Newest first.
     pub jobs: Vec<StoredJob>,
     /// Where the next page begins: after this one. `None` on the last page.

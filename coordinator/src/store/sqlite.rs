@@ -8,17 +8,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use guestkit_domain::{JobId, LeaseId, Revision, Time};
-use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Record, Totals, Want};
+use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Phase, Record, Totals, Want};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params, params_from_iter};
 
 use super::codec::{self, state_number, state_of};
 use super::events;
-use super::read::{JobFilter, JobNo, Page, StoredEvent, StoredJob};
+use super::read::{Changes, JobFilter, JobNo, Page, Span, StoredChange, StoredDeletion, StoredEvent, StoredJob};
 use super::{Epoch, ReadStore, Store, StoreError, signed, unsigned};
 
 /// Each brings the schema from the version before; `user_version` counts them. Never changed once released.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_jobs.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../migrations/sqlite/0001_jobs.sql"), include_str!("../../migrations/sqlite/0002_retention.sql")];
 
 /// How long to wait for a lock. Only a checkpoint of a reader, or a backup by hand, ever holds one.
 const BUSY: Duration = Duration::from_secs(5);
@@ -34,6 +35,16 @@ pub(super) const PAGE_DOCUMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Bytes of progress and errors in one page of a log, for the same reason.
 pub(super) const PAGE_EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Deletions remembered, so that a watcher who was away can be told: as many as a night's retention makes of a busy store,
+/// some 20 MB.
+const DELETIONS_MAX: i64 = 100_000;
+
+/// How long they are remembered at most: whoever was away for longer begins again.
+const DELETIONS_KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// Deletions forgotten in one commit: more than are made in one, few enough that nobody waits for it.
+const DELETIONS_DROPPED_MAX: i64 = 256;
 
 /// Connections kept for readers: as many as read at once.
 const READERS_KEPT: usize = 8;
@@ -241,6 +252,7 @@ struct Writing<'a> {
 impl Writing<'_> {
     fn write(mut self, records: &[Record]) -> Result<()> {
         let mut changed: HashMap<&JobId, Changed<'_>> = HashMap::new();
+        let mut deleted = None;
         for record in records {
             match &record.change {
                 Change::Job { job_id, event, row } => {
@@ -252,8 +264,10 @@ impl Writing<'_> {
                     changed.insert(job_id, Changed { job_no, row, error });
                 }
                 Change::Deleted { job_id } => {
-                    changed.remove(job_id);
-                    self.delete(job_id)?;
+                    // What is remembered of it is how it was at its end.
+                    changed.remove(job_id).iter().try_for_each(|job| self.row(job))?;
+                    self.delete(record, job_id)?;
+                    deleted = Some(record.at);
                 }
                 Change::Drain { target, until } => {
                     let sql = "INSERT INTO drains (target, until) VALUES (?1, ?2)
@@ -266,7 +280,8 @@ impl Writing<'_> {
                 }
             }
         }
-        changed.into_values().try_for_each(|job| self.row(&job))
+        changed.into_values().try_for_each(|job| self.row(&job))?;
+        deleted.map_or(Ok(()), |now| self.compact(now))
     }
 
     fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<usize> {
@@ -354,24 +369,61 @@ impl Writing<'_> {
     }
 
     fn row(&self, job: &Changed<'_>) -> Result<()> {
+        let ended_at = match &job.row.phase {
+            Phase::Ended(ended) => Some(signed(ended.at.0)),
+            _ => None,
+        };
         self.execute(
-            "UPDATE jobs SET state = ?2, worker_id = ?3, row = ?4, error = ?5 WHERE job_no = ?1",
+            "UPDATE jobs SET state = ?2, worker_id = ?3, row = ?4, error = ?5, ended_at = ?6 WHERE job_no = ?1",
             params![
                 job.job_no,
                 state_number(job.row.phase.state()),
                 job.row.worker().map(guestkit_domain::WorkerId::as_str),
                 codec::encode_row(job.row),
                 job.error,
+                ended_at,
             ],
         )?;
         Ok(())
     }
 
-    fn delete(&mut self, job_id: &JobId) -> Result<()> {
+    fn delete(&mut self, record: &Record, job_id: &JobId) -> Result<()> {
         let job_no = self.number(job_id)?;
         self.numbers.remove(job_id);
+        self.execute(
+            "INSERT INTO deletions (revision, at, job_no, job_id, namespace, operation, created_at, state, worker_id, labels)
+             SELECT ?1, ?2, j.job_no, j.job_id, j.namespace, j.operation, j.created_at, j.state, j.worker_id,
+                    (SELECT json_group_object(l.name, l.value) FROM labels l WHERE l.job_no = j.job_no)
+             FROM jobs j WHERE j.job_no = ?3",
+            params![signed(record.revision.0), signed(record.at.0), job_no],
+        )?;
         // The history has no index by job_no alone, but history_by_job begins with it.
         self.execute("DELETE FROM jobs WHERE job_no = ?1", [job_no])?;
+        Ok(())
+    }
+}
+
+/// Which deletions are dropped: the first number that is there, and the last to go by their count or by their age.
+type LowEnd = (Option<i64>, Option<i64>, Option<i64>);
+
+impl Writing<'_> {
+    /// Drops the oldest deletions that are too many or too old, and remembers how far.
+    fn compact(&self, now: Time) -> Result<()> {
+        let sql = "SELECT (SELECT min(deletion_no) FROM deletions), (SELECT max(deletion_no) FROM deletions) - ?1,
+                          (SELECT deletion_no FROM deletions WHERE at < ?2 ORDER BY at DESC, deletion_no DESC LIMIT 1)";
+        let old = now.0.saturating_sub(u64::try_from(DELETIONS_KEPT.as_millis()).unwrap_or(u64::MAX));
+        let mut statement = self.transaction.prepare_cached(sql).map_err(failed("commit"))?;
+        let low_end = statement
+            .query_row([DELETIONS_MAX, signed(old)], |row| Ok::<LowEnd, _>((row.get(0)?, row.get(1)?, row.get(2)?)));
+        let (first, by_count, by_age) = low_end.map_err(failed("commit"))?;
+        let (Some(first), Some(last)) = (first, by_count.max(by_age)) else { return Ok(()) };
+        if last < first {
+            return Ok(());
+        }
+        let last = last.min(first.saturating_add(DELETIONS_DROPPED_MAX - 1));
+        let sql = "UPDATE standing SET compacted = (SELECT revision FROM deletions WHERE deletion_no = ?1)";
+        self.execute(sql, [last])?;
+        self.execute("DELETE FROM deletions WHERE deletion_no <= ?1", [last])?;
         Ok(())
     }
 }
@@ -409,6 +461,14 @@ impl SqliteReader {
         Ok(answer)
     }
 
+    /// Several statements that see the same: one revision.
+    fn at_one_revision<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.with(|connection| {
+            let transaction = connection.unchecked_transaction().map_err(failed("read the store"))?;
+            read(&transaction)
+        })
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -437,8 +497,9 @@ impl ReadStore for SqliteReader {
     }
 
     fn list(&self, filter: &JobFilter, after: Option<JobNo>, page_size: usize) -> Result<Page> {
-        self.with(|connection| {
-            let mut criteria = Criteria::of(filter);
+        self.at_one_revision(|connection| {
+            let revision = number_of_standing(connection, "SELECT revision FROM standing")?;
+            let mut criteria = Criteria::of(filter, LABELS_OF_JOB);
             if let Some(after) = after {
                 criteria.add("j.job_no < ?", [Value::Integer(after.0)]);
             }
@@ -454,31 +515,29 @@ impl ReadStore for SqliteReader {
                 bytes += job.document.len() + job.error.as_ref().map_or(0, Vec::len);
                 let full = jobs.len() == page_size || bytes > PAGE_DOCUMENT_BYTES_MAX;
                 if let Some(StoredJob { job_no: last, .. }) = jobs.last().filter(|_| full) {
-                    return Ok(Page { next: Some(*last), jobs });
+                    return Ok(Page { revision, next: Some(*last), jobs });
                 }
                 job.progress = latest_progress(connection, job.job_no)?;
                 bytes += job.progress.as_ref().and_then(|event| event.progress.as_ref()).map_or(0, Vec::len);
                 jobs.push(job);
             }
-            Ok(Page { jobs, next: None })
+            Ok(Page { revision, jobs, next: None })
         })
     }
 
-    fn history(&self, job_id: &JobId, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>> {
-        self.with(|connection| {
-            let known = "SELECT job_no FROM jobs WHERE job_id = ?1";
+    fn history(&self, job_no: JobNo, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>> {
+        self.at_one_revision(|connection| {
+            let known = "SELECT 1 FROM jobs WHERE job_no = ?1";
             let mut statement = connection.prepare_cached(known).map_err(failed("read a job's log"))?;
-            let job_no = statement
-                .query_row([job_id.as_str()], |row| row.get::<_, i64>(0))
-                .optional()
-                .map_err(failed("read a job's log"))?;
-            let Some(job_no) = job_no else { return Ok(None) };
+            if !statement.exists([job_no.0]).map_err(failed("read a job's log"))? {
+                return Ok(None);
+            }
             let sql = format!(
                 "{EVENT_COLUMNS} FROM history h JOIN jobs j USING (job_no)
                  WHERE h.job_no = ?1 AND h.sequence > ?2 ORDER BY h.sequence LIMIT {limit}"
             );
             let mut statement = connection.prepare_cached(&sql).map_err(failed("read a job's log"))?;
-            let mut rows = statement.query([job_no, signed(after)]).map_err(failed("read a job's log"))?;
+            let mut rows = statement.query([job_no.0, signed(after)]).map_err(failed("read a job's log"))?;
             let mut events = Vec::new();
             let mut bytes = 0;
             while let Some(row) = rows.next().map_err(failed("read a job's log"))? {
@@ -493,39 +552,32 @@ impl ReadStore for SqliteReader {
         })
     }
 
-    fn changes(
-        &self,
-        filter: &JobFilter,
-        after: Revision,
-        until: Revision,
-        limit: usize,
-    ) -> Result<(Vec<StoredEvent>, Revision)> {
+    fn changes(&self, filter: &JobFilter, span: Span, limit: usize) -> Result<Changes> {
+        self.at_one_revision(|connection| {
+            let oldest = number_of_standing(connection, "SELECT compacted FROM standing")?;
+            if span.after < oldest {
+                return Ok(Changes::Compacted { oldest });
+            }
+            let (events, events_reach) = events_of(connection, filter, span, limit)?;
+            let (deletions, deletions_reach) = deletions_of(connection, filter, span, limit)?;
+            let reached = events_reach.min(deletions_reach);
+            Ok(Changes::Page { changes: StoredChange::merged(events, deletions, reached), reached })
+        })
+    }
+
+    fn expired(&self, before: Time, limit: usize) -> Result<Vec<JobId>> {
         self.with(|connection| {
-            let mut criteria = Criteria::of_job(filter);
-            criteria.add("h.revision > ?", [Value::Integer(signed(after.0))]);
-            criteria.add("h.revision <= ?", [Value::Integer(signed(until.0))]);
-            criteria.any("h.state", filter.states.iter().map(|state| Value::Integer(state_number(*state).into())));
-            if let Some(worker) = &filter.worker_id {
-                criteria.add("h.worker_id = ?", [Value::Text(worker.clone())]);
+            let sql = "SELECT job_id FROM jobs WHERE ended_at < ?1 ORDER BY ended_at, job_no LIMIT ?2";
+            let mut statement = connection.prepare_cached(sql).map_err(failed("find jobs that are over for long"))?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut rows =
+                statement.query([signed(before.0), limit]).map_err(failed("find jobs that are over for long"))?;
+            let mut jobs = Vec::new();
+            while let Some(row) = rows.next().map_err(failed("find jobs that are over for long"))? {
+                let job_id: String = row.get(0).map_err(failed("find jobs that are over for long"))?;
+                jobs.push(codec::checked_job_id(&job_id)?);
             }
-            let sql = format!(
-                "{EVENT_COLUMNS} FROM history h JOIN jobs j USING (job_no) {} ORDER BY h.revision LIMIT {limit}",
-                criteria.clause()
-            );
-            let mut statement = connection.prepare_cached(&sql).map_err(failed("read changes"))?;
-            let mut rows = statement.query(params_from_iter(criteria.values)).map_err(failed("read changes"))?;
-            let mut events: Vec<StoredEvent> = Vec::new();
-            let mut bytes = 0;
-            while let Some(row) = rows.next().map_err(failed("read changes"))? {
-                let event = stored_event(row)?;
-                bytes += event_bytes(&event);
-                events.push(event);
-                if bytes > PAGE_EVENT_BYTES_MAX || events.len() == limit {
-                    let reached = events.last().map_or(until, |event| event.revision);
-                    return Ok((events, reached));
-                }
-            }
-            Ok((events, until))
+            Ok(jobs)
         })
     }
 
@@ -540,6 +592,70 @@ impl ReadStore for SqliteReader {
     }
 }
 
+fn number_of_standing(connection: &Connection, sql: &str) -> Result<Revision> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed("read the store's standing"))?;
+    let number = statement.query_row([], |row| row.get(0)).map_err(failed("read the store's standing"))?;
+    Ok(Revision(unsigned(number)))
+}
+
+/// Entries of logs in a span that match, and how far they reach.
+fn events_of(
+    connection: &Connection,
+    filter: &JobFilter,
+    span: Span,
+    limit: usize,
+) -> Result<(Vec<StoredEvent>, Revision)> {
+    let mut criteria = Criteria::of_job(filter, LABELS_OF_JOB);
+    criteria.within("h", span);
+    criteria.after_or_before(filter);
+    let sql = format!(
+        "{EVENT_COLUMNS} FROM history h JOIN jobs j USING (job_no) {} ORDER BY h.revision LIMIT {limit}",
+        criteria.clause()
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read changes"))?;
+    let mut rows = statement.query(params_from_iter(criteria.values)).map_err(failed("read changes"))?;
+    let mut events: Vec<StoredEvent> = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next().map_err(failed("read changes"))? {
+        let event = stored_event(row)?;
+        let revision = event.revision;
+        bytes += event_bytes(&event);
+        events.push(event);
+        if bytes > PAGE_EVENT_BYTES_MAX || events.len() == limit {
+            return Ok((events, revision));
+        }
+    }
+    Ok((events, span.until))
+}
+
+/// Deletions in a span that match, and how far they reach.
+fn deletions_of(
+    connection: &Connection,
+    filter: &JobFilter,
+    span: Span,
+    limit: usize,
+) -> Result<(Vec<StoredDeletion>, Revision)> {
+    let mut criteria = Criteria::of(filter, LABELS_OF_DELETION);
+    criteria.within("j", span);
+    let sql = format!(
+        "SELECT j.job_id, j.at, j.revision FROM deletions j {} ORDER BY j.revision LIMIT {limit}",
+        criteria.clause()
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("read changes"))?;
+    let mut rows = statement.query(params_from_iter(criteria.values)).map_err(failed("read changes"))?;
+    let mut deletions = Vec::new();
+    while let Some(row) = rows.next().map_err(failed("read changes"))? {
+        let job_id: String = row.get(0).map_err(failed("read changes"))?;
+        let number = |at: usize| row.get(at).map(unsigned).map_err(failed("read changes"));
+        let revision = Revision(number(2)?);
+        deletions.push(StoredDeletion { job_id: codec::checked_job_id(&job_id)?, at: Time(number(1)?), revision });
+        if deletions.len() == limit {
+            return Ok((deletions, revision));
+        }
+    }
+    Ok((deletions, span.until))
+}
+
 fn blob(connection: &Connection, sql: &str, job_id: &JobId) -> Result<Option<Vec<u8>>> {
     let mut statement = connection.prepare_cached(sql).map_err(failed("read a job"))?;
     statement.query_row([job_id.as_str()], |row| row.get(0)).optional().map_err(failed("read a job"))
@@ -552,27 +668,30 @@ pub(super) struct Criteria {
     pub(super) values: Vec<Value>,
 }
 
+/// Whether a job has a label.
+pub(super) const LABELS_OF_JOB: &str =
+    "EXISTS (SELECT 1 FROM labels l WHERE l.name = ? AND l.value = ? AND l.job_no = j.job_no)";
+
+/// Whether a job that is gone had it.
+const LABELS_OF_DELETION: &str = "EXISTS (SELECT 1 FROM json_each(j.labels) l WHERE l.key = ? AND l.value = ?)";
+
 impl Criteria {
     /// What a filter says about a job as it is now.
-    pub(super) fn of(filter: &JobFilter) -> Self {
-        let mut criteria = Self::of_job(filter);
-        criteria.any("j.state", filter.states.iter().map(|state| Value::Integer(state_number(*state).into())));
-        if let Some(worker) = &filter.worker_id {
-            criteria.add("j.worker_id = ?", [Value::Text(worker.clone())]);
-        }
+    pub(super) fn of(filter: &JobFilter, label: &str) -> Self {
+        let mut criteria = Self::of_job(filter, label);
+        criteria.as_it_is("j", filter);
         criteria
     }
 
     /// What a filter says about what never changes of a job.
-    pub(super) fn of_job(filter: &JobFilter) -> Self {
+    pub(super) fn of_job(filter: &JobFilter, label: &str) -> Self {
         let mut criteria = Self::default();
         criteria.any("j.operation", filter.operations.iter().cloned().map(Value::Text));
         if let Some(namespace) = &filter.namespace {
             criteria.add("j.namespace = ?", [Value::Text(namespace.clone())]);
         }
         for (name, value) in &filter.labels {
-            let condition = "EXISTS (SELECT 1 FROM labels l WHERE l.name = ? AND l.value = ? AND l.job_no = j.job_no)";
-            criteria.add(condition, [Value::Text(name.clone()), Value::Text(value.clone())]);
+            criteria.add(label, [Value::Text(name.clone()), Value::Text(value.clone())]);
         }
         if let Some(at) = filter.created_after {
             criteria.add("j.created_at >= ?", [Value::Integer(signed(at.0))]);
@@ -581,6 +700,39 @@ impl Criteria {
             criteria.add("j.created_at < ?", [Value::Integer(signed(at.0))]);
         }
         criteria
+    }
+
+    /// What a filter says about what changes of a job, which a row of `table` tells.
+    fn as_it_is(&mut self, table: &str, filter: &JobFilter) {
+        let states = filter.states.iter().map(|state| Value::Integer(state_number(*state).into()));
+        self.any(&format!("{table}.state"), states);
+        if let Some(worker) = &filter.worker_id {
+            self.add(&format!("{table}.worker_id = ?"), [Value::Text(worker.clone())]);
+        }
+    }
+
+    /// The same about an entry `h` of a log, or about the entry before it.
+    pub(super) fn after_or_before(&mut self, filter: &JobFilter) {
+        let (mut after, mut before) = (Self::default(), Self::default());
+        after.as_it_is("h", filter);
+        before.as_it_is("p", filter);
+        if after.conditions.is_empty() {
+            return;
+        }
+        let condition = format!(
+            "({} OR EXISTS (SELECT 1 FROM history p WHERE p.job_no = h.job_no AND p.sequence = h.sequence - 1 AND {}))",
+            after.conditions.join(" AND "),
+            before.conditions.join(" AND ")
+        );
+        self.add(&condition, after.values.into_iter().chain(before.values));
+    }
+
+    pub(super) fn within(&mut self, table: &str, span: Span) {
+        self.add(&format!("{table}.revision > ?"), [Value::Integer(signed(span.after.0))]);
+        self.add(&format!("{table}.revision <= ?"), [Value::Integer(signed(span.until.0))]);
+        if let Some(from) = span.submitted_from {
+            self.add(&format!("{table}.job_no >= ?"), [Value::Integer(from.0)]);
+        }
     }
 
     pub(super) fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {

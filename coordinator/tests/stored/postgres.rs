@@ -257,6 +257,12 @@ fn a_log_goes_over_partitions_and_old_ones_are_dropped() {
         assert_eq!(store.drop_history(Time(1)).unwrap(), 0, "what is young stays");
         assert_eq!(store.drop_history(ages).unwrap(), 1);
         assert_eq!(partitions(), ["history_1000000"]);
+        let ask = |after| {
+            let span = Span { after: Revision(after), until: Revision(1_000_000), submitted_from: None };
+            reader.changes(&JobFilter::default(), span, 100).unwrap()
+        };
+        assert_eq!(ask(999_998), Changes::Compacted { oldest: Revision(999_999) });
+        assert!(matches!(ask(999_999), Changes::Page { .. }));
     } else {
         // Those a worker still holds.
         assert_eq!(store.drop_history(ages).unwrap(), 0);
@@ -419,7 +425,7 @@ fn both_stores_stay_alike_whatever_happens() {
 
 /// The whole log of a job.
 fn log_of(reader: &dyn ReadStore, job: &StoredJob) -> Vec<StoredEvent> {
-    reader.history(&job.job_id, 0, 10_000).unwrap().unwrap()
+    reader.history(job.job_no, 0, 10_000).unwrap().unwrap()
 }
 
 /// All that can be read, but for the NUL that PostgreSQL has not in texts.
@@ -432,6 +438,7 @@ fn everything(reader: &dyn ReadStore, oracle: &Ledger) -> impl PartialEq + std::
     let mut after = None;
     loop {
         let page = reader.list(&JobFilter::default(), after, 7).unwrap();
+        assert_eq!(page.revision, oracle.revision);
         for job in page.jobs {
             let log: Vec<_> = log_of(reader, &job).into_iter().map(clean).collect();
             let documents = (reader.document(&job.job_id).unwrap(), reader.result(&job.job_id).unwrap());
@@ -459,10 +466,18 @@ fn everything(reader: &dyn ReadStore, oracle: &Ledger) -> impl PartialEq + std::
     for filter in filters {
         let mut after = Revision(0);
         while after < oracle.revision {
-            let (events, reached) = reader.changes(&filter, after, oracle.revision, 13).unwrap();
-            changes.push((events.into_iter().map(clean).collect::<Vec<_>>(), reached));
+            let submitted_from = after.0.is_multiple_of(2).then_some(JobNo(40));
+            let span = Span { after, until: oracle.revision, submitted_from };
+            let Changes::Page { changes: page, reached } = reader.changes(&filter, span, 13).unwrap() else {
+                panic!("compacted")
+            };
+            let clean = |change| match change {
+                StoredChange::Event(event) => StoredChange::Event(clean(event)),
+                deletion => deletion,
+            };
+            changes.push((page.into_iter().map(clean).collect::<Vec<_>>(), reached));
             after = reached;
         }
     }
-    (jobs, changes)
+    (jobs, changes, reader.expired(Time(u64::MAX / 2), 10_000).unwrap())
 }

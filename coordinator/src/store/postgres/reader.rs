@@ -9,9 +9,9 @@ use tokio_postgres::types::{FromSql, ToSql};
 
 use super::session::{PATIENCE, Session};
 use super::{Postgres, PostgresError, Result, failed};
-use crate::store::read::{JobFilter, JobNo, Page, StoredEvent, StoredJob};
-use crate::store::sqlite::{Criteria, PAGE_DOCUMENT_BYTES_MAX, PAGE_EVENT_BYTES_MAX, event_bytes};
-use crate::store::{ReadStore, StoreError, codec, signed, state_number, state_of, unsigned};
+use crate::store::read::{Changes, JobFilter, JobNo, Page, Span, StoredChange, StoredDeletion, StoredEvent, StoredJob};
+use crate::store::sqlite::{Criteria, LABELS_OF_JOB, PAGE_DOCUMENT_BYTES_MAX, PAGE_EVENT_BYTES_MAX, event_bytes};
+use crate::store::{ReadStore, StoreError, codec, signed, state_of, unsigned};
 
 /// Connections kept for readers: as many as read at once.
 const READERS_KEPT: usize = 8;
@@ -27,6 +27,9 @@ const EVENT_COLUMNS: &str =
 /// The latest progress of a job `j`. Its log begins at its own number, which tells partitions that have none of it.
 const LATEST_PROGRESS: &str = "LEFT JOIN LATERAL (SELECT * FROM history h
     WHERE h.job_no = j.job_no AND h.revision >= j.job_no AND h.percent IS NOT NULL ORDER BY h.sequence DESC LIMIT 1) h ON true";
+
+/// Whether a job that is gone had a label.
+const LABELS_OF_DELETION: &str = "j.labels @> jsonb_build_object(?, ?)";
 
 /// What entries `h` before this one weigh: an answer ends with the first that goes beyond a message.
 const WEIGHT_BEFORE: &str = "coalesce(sum(octet_length(h.reason) + coalesce(octet_length(h.progress), 0)
@@ -92,6 +95,44 @@ impl PostgresReader {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Entries of logs in a span that match, and how far they reach.
+    fn events(&self, filter: &JobFilter, span: Span, limit: usize) -> Result<(Vec<StoredEvent>, Revision)> {
+        let mut criteria = Criteria::of_job(filter, LABELS_OF_JOB);
+        criteria.within("h", span);
+        criteria.after_or_before(filter);
+        let Some((clause, parameters)) = numbered(criteria) else { return Ok((Vec::new(), span.until)) };
+        let sql = format!(
+            "SELECT h.job_id, {EVENT_COLUMNS} FROM (SELECT h.*, {WEIGHT_BEFORE} AS before FROM (
+                SELECT j.job_id, h.* FROM history h JOIN jobs j USING (job_no) {clause}
+                ORDER BY h.revision LIMIT {limit}) h) h
+             WHERE before <= {PAGE_EVENT_BYTES_MAX} ORDER BY h.revision"
+        );
+        let rows = self.rows("read changes", &sql, &parameters)?;
+        let events: Vec<StoredEvent> =
+            rows.iter().map(|row| stored_event(row, column(row, 0)?, 1)).collect::<Result<_>>()?;
+        let full = events.len() == limit || events.iter().map(event_bytes).sum::<usize>() > PAGE_EVENT_BYTES_MAX;
+        let reached = events.last().filter(|_| full).map_or(span.until, |event| event.revision);
+        Ok((events, reached))
+    }
+
+    /// Deletions in a span that match, and how far they reach.
+    fn deletions(&self, filter: &JobFilter, span: Span, limit: usize) -> Result<(Vec<StoredDeletion>, Revision)> {
+        let mut criteria = Criteria::of(filter, LABELS_OF_DELETION);
+        criteria.within("j", span);
+        let Some((clause, parameters)) = numbered(criteria) else { return Ok((Vec::new(), span.until)) };
+        let sql =
+            format!("SELECT j.job_id, j.at, j.revision FROM deletions j {clause} ORDER BY j.revision LIMIT {limit}");
+        let rows = self.rows("read changes", &sql, &parameters)?;
+        let deletion = |row: &Row| {
+            let (at, revision) = (unsigned(column(row, 1)?), unsigned(column(row, 2)?));
+            let job_id = codec::checked_job_id(column(row, 0)?)?;
+            Ok(StoredDeletion { job_id, at: Time(at), revision: Revision(revision) })
+        };
+        let deletions: Vec<StoredDeletion> = rows.iter().map(deletion).collect::<Result<_>>()?;
+        let reached = deletions.last().filter(|_| deletions.len() == limit).map_or(span.until, |last| last.revision);
+        Ok((deletions, reached))
+    }
+
     fn blob(&self, sql: &str, job_id: &JobId) -> Result<Option<Vec<u8>>> {
         let rows = self.rows("read a job", sql, &[Box::new(job_id.to_string())])?;
         rows.first().map(|row| column(row, 0)).transpose()
@@ -109,77 +150,79 @@ impl ReadStore for PostgresReader {
     }
 
     fn list(&self, filter: &JobFilter, after: Option<JobNo>, page_size: usize) -> Result<Page> {
-        let mut criteria = Criteria::of(filter);
+        let mut criteria = Criteria::of(filter, LABELS_OF_JOB);
         if let Some(after) = after {
             criteria.add("j.job_no < ?", [Value::Integer(after.0)]);
         }
-        let Some((clause, parameters)) = numbered(criteria) else { return Ok(Page { jobs: Vec::new(), next: None }) };
-        // One more than asked for tells whether there is a next page; so does the first whose document is too much.
+        let (clause, parameters) = numbered(criteria).unwrap_or_else(|| ("WHERE false".into(), Vec::new()));
+        // One more than asked for tells whether there is a next page; so does the first whose document is too much. One
+        // statement, so that the page is as of the revision that stands beside it.
         let limit = page_size.saturating_add(1);
         let sql = format!(
             "WITH page AS MATERIALIZED (SELECT * FROM jobs j {clause} ORDER BY j.job_no DESC LIMIT {limit}),
              weighed AS (SELECT j.job_no, coalesce(sum(octet_length(d.document) + coalesce(octet_length(j.error), 0))
                 OVER (ORDER BY j.job_no DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
                 FROM page j JOIN documents d USING (job_no))
-             SELECT {JOB_COLUMNS}, {EVENT_COLUMNS} FROM page j JOIN weighed USING (job_no) JOIN documents d USING (job_no)
-             {LATEST_PROGRESS} WHERE before <= {PAGE_DOCUMENT_BYTES_MAX} ORDER BY j.job_no DESC"
+             SELECT {JOB_COLUMNS}, {EVENT_COLUMNS}, s.revision FROM standing s
+             LEFT JOIN (page j JOIN weighed USING (job_no) JOIN documents d USING (job_no))
+                ON before <= {PAGE_DOCUMENT_BYTES_MAX} {LATEST_PROGRESS} ORDER BY j.job_no DESC"
         );
+        let rows = self.rows("list jobs", &sql, &parameters)?;
+        let revision = rows.first().map_or(Ok(0), |row| column(row, 16))?;
+        let revision = Revision(unsigned(revision));
         let mut jobs: Vec<StoredJob> = Vec::new();
         let mut bytes = 0;
-        for row in self.rows("list jobs", &sql, &parameters)? {
-            let job = stored_job(&row)?;
+        for row in &rows {
+            if column::<Option<i64>>(row, 0)?.is_none() {
+                // The revision's own row, of a page without jobs.
+                break;
+            }
+            let job = stored_job(row)?;
             bytes += job.document.len() + job.error.as_ref().map_or(0, Vec::len);
             let full = jobs.len() == page_size || bytes > PAGE_DOCUMENT_BYTES_MAX;
             if let Some(StoredJob { job_no: last, .. }) = jobs.last().filter(|_| full) {
-                return Ok(Page { next: Some(*last), jobs });
+                return Ok(Page { revision, next: Some(*last), jobs });
             }
             bytes += job.progress.as_ref().and_then(|event| event.progress.as_ref()).map_or(0, Vec::len);
             jobs.push(job);
         }
-        Ok(Page { jobs, next: None })
+        Ok(Page { revision, jobs, next: None })
     }
 
-    fn history(&self, job_id: &JobId, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>> {
+    fn history(&self, job_no: JobNo, after: u64, limit: usize) -> Result<Option<Vec<StoredEvent>>> {
         let action = "read a job's log";
-        let known = self.rows(action, "SELECT job_no FROM jobs WHERE job_id = $1", &[Box::new(job_id.to_string())])?;
-        let Some(job_no) = known.first().map(|row| column::<i64>(row, 0)).transpose()? else { return Ok(None) };
         let sql = format!(
             "SELECT j.job_id, {EVENT_COLUMNS} FROM (SELECT h.*, {WEIGHT_BEFORE} AS before FROM (
                 SELECT * FROM history h WHERE h.job_no = $1 AND h.revision >= $1 AND h.sequence > $2
                 ORDER BY h.sequence LIMIT {limit}) h) h JOIN jobs j USING (job_no)
              WHERE before <= {PAGE_EVENT_BYTES_MAX} ORDER BY h.sequence"
         );
-        let rows = self.rows(action, &sql, &[Box::new(job_no), Box::new(signed(after))])?;
+        let rows = self.rows(action, &sql, &[Box::new(job_no.0), Box::new(signed(after))])?;
+        if rows.is_empty() && self.rows(action, "SELECT FROM jobs WHERE job_no = $1", &[Box::new(job_no.0)])?.is_empty()
+        {
+            return Ok(None);
+        }
         Ok(Some(rows.iter().map(|row| stored_event(row, column(row, 0)?, 1)).collect::<Result<_>>()?))
     }
 
-    fn changes(
-        &self,
-        filter: &JobFilter,
-        after: Revision,
-        until: Revision,
-        limit: usize,
-    ) -> Result<(Vec<StoredEvent>, Revision)> {
-        let mut criteria = Criteria::of_job(filter);
-        criteria.add("h.revision > ?", [Value::Integer(signed(after.0))]);
-        criteria.add("h.revision <= ?", [Value::Integer(signed(until.0))]);
-        criteria.any("h.state", filter.states.iter().map(|state| Value::Integer(state_number(*state).into())));
-        if let Some(worker) = &filter.worker_id {
-            criteria.add("h.worker_id = ?", [Value::Text(worker.clone())]);
+    fn changes(&self, filter: &JobFilter, span: Span, limit: usize) -> Result<Changes> {
+        let (events, events_reach) = self.events(filter, span, limit)?;
+        let (deletions, deletions_reach) = self.deletions(filter, span, limit)?;
+        // Asked last: what was not compacted until now was there to be read.
+        let standing = self.rows("read changes", "SELECT compacted FROM standing", &[])?;
+        let oldest = standing.first().map_or(Ok(0), |row| column(row, 0))?;
+        let oldest = Revision(unsigned(oldest));
+        if span.after < oldest {
+            return Ok(Changes::Compacted { oldest });
         }
-        let Some((clause, parameters)) = numbered(criteria) else { return Ok((Vec::new(), until)) };
-        let sql = format!(
-            "SELECT h.job_id, {EVENT_COLUMNS} FROM (SELECT h.*, {WEIGHT_BEFORE} AS before FROM (
-                SELECT j.job_id, h.* FROM history h JOIN jobs j USING (job_no) {clause}
-                ORDER BY h.revision LIMIT {limit}) h) h
-             WHERE before <= {PAGE_EVENT_BYTES_MAX} ORDER BY h.revision"
-        );
-        let rows = self.rows("read changes", &sql, &parameters)?;
-        let events: Vec<StoredEvent> =
-            rows.iter().map(|row| stored_event(row, column(row, 0)?, 1)).collect::<Result<_>>()?;
-        let full = events.len() == limit || events.iter().map(event_bytes).sum::<usize>() > PAGE_EVENT_BYTES_MAX;
-        let reached = events.last().filter(|_| full).map_or(until, |event| event.revision);
-        Ok((events, reached))
+        let reached = events_reach.min(deletions_reach);
+        Ok(Changes::Page { changes: StoredChange::merged(events, deletions, reached), reached })
+    }
+
+    fn expired(&self, before: Time, limit: usize) -> Result<Vec<JobId>> {
+        let sql = format!("SELECT job_id FROM jobs WHERE ended_at < $1 ORDER BY ended_at, job_no LIMIT {limit}");
+        let rows = self.rows("find jobs that are over for long", &sql, &[Box::new(signed(before.0))])?;
+        rows.iter().map(|row| codec::checked_job_id(column(row, 0)?)).collect()
     }
 
     fn result(&self, job_id: &JobId) -> Result<Option<Vec<u8>>> {

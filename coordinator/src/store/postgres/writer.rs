@@ -236,6 +236,14 @@ impl Store for PostgresStore {
         row?.as_ref().map(entry).transpose()
     }
 
+    fn compact(&mut self, before: Time) -> Result<()> {
+        let partitions = self.drop_history(before)?;
+        if partitions > 0 {
+            tracing::info!(partitions, "old history is dropped");
+        }
+        Ok(())
+    }
+
     fn probe(&mut self, epoch: Epoch) -> Result<()> {
         if epoch != self.epoch {
             return Err(StoreError::Deposed { ours: epoch.0 });
