@@ -39,6 +39,11 @@ pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
 /// Every message of `proto/guestkit/v1` and its imports.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| pool(crate::BARE_DESCRIPTORS));
 
+/// Does now what the first conversion would have to do: for a process that is started ahead of its work.
+pub fn prepare() {
+    LazyLock::force(&POOL);
+}
+
 fn pool(descriptors: &[u8]) -> DescriptorPool {
     #[allow(clippy::expect_used)]
     DescriptorPool::decode(descriptors).expect("the descriptors were encoded by this crate's build")

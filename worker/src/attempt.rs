@@ -1,6 +1,9 @@
 //! One attempt in a process of its own, and its keeper. The process reads hostile bytes; the keeper only listens to it,
 //! under a deadline, and ends its process group when the time is over, the job is cancelled or the lease is void.
 //! Nothing else is ever signalled: the group is signalled only while its leader is our child and not yet reaped.
+//!
+//! One process is kept ready for the next attempt, because starting one takes longer than a small job. It knows nothing of
+//! any job until it is given its order, serves that one, and is as much an attempt's own as one started for it.
 
 pub mod child;
 mod frame;
@@ -9,6 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guestkit_domain::{ErrorCode, WorkerId};
@@ -67,23 +71,124 @@ pub enum Stop {
     Abandon,
 }
 
-/// Runs one attempt to its end and gives its outcome; `None` when it was abandoned. `stop` may be dropped unused.
-pub async fn run(
-    settings: &Settings,
-    order: Order,
-    stop: oneshot::Receiver<Stop>,
-    mut progress: impl FnMut(v1::Progress) + Send,
-) -> Option<v1::JobResult> {
-    let start = Start::now();
-    let result = match spawn(settings, &order) {
-        Ok(process) => process.keep(&order, stop, &mut progress).await?,
-        Err(error) => {
-            let failure =
-                Failure::new(ErrorCode::Internal, format!("the attempt's process could not be started: {error}"));
-            outcome::without_answer(&failure, "", v1::Metrics::default())
-        }
-    };
-    Some(outcome::complete(result, &order.document, settings.worker_id.as_str(), order.attempt, start))
+/// Runs attempts. Clones share the process that is kept ready.
+#[derive(Debug, Clone)]
+pub struct Attempts {
+    settings: Arc<Settings>,
+    ready: Arc<Mutex<Option<Ready>>>,
+}
+
+impl Attempts {
+    /// Keeps a process ready from now on. Must be called, like everything here, within a runtime.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let attempts = Self { settings: Arc::new(settings), ready: Arc::default() };
+        attempts.prepare();
+        attempts
+    }
+
+    /// Runs one attempt to its end and gives its outcome; `None` when it was abandoned. `stop` may be dropped unused.
+    pub async fn run(
+        &self,
+        order: Order,
+        stop: oneshot::Receiver<Stop>,
+        mut progress: impl FnMut(v1::Progress) + Send,
+    ) -> Option<v1::JobResult> {
+        let start = Start::now();
+        let result = match self.start(&order) {
+            Ok(process) => process.keep(&order, stop, &mut progress).await?,
+            Err(error) => {
+                let failure =
+                    Failure::new(ErrorCode::Internal, format!("the attempt's process could not be started: {error}"));
+                outcome::without_answer(&failure, "", v1::Metrics::default())
+            }
+        };
+        Some(outcome::complete(result, &order.document, self.settings.worker_id.as_str(), order.attempt, start))
+    }
+
+    fn start(&self, order: &Order) -> io::Result<Process> {
+        let kept = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that ended while it waited is nobody's failure.
+        let ready = match kept.and_then(Ready::alive) {
+            Some(ready) => ready,
+            None => Ready::start()?,
+        };
+        let process = ready.give(&self.settings, order)?;
+        self.prepare();
+        Ok(process)
+    }
+
+    /// Starts the next attempt's process beside whatever goes on.
+    fn prepare(&self) {
+        let ready = Arc::clone(&self.ready);
+        tokio::spawn(async move {
+            // Where none can be had now, the next attempt tries again, and tells why it cannot be run.
+            if let Ok(started) = Ready::start() {
+                ready.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(started);
+            }
+        });
+    }
+}
+
+/// A process that waits for its order, and the tasks that listen to it.
+#[derive(Debug)]
+struct Ready {
+    child: Child,
+    stdin: ChildStdin,
+    frames: mpsc::Receiver<io::Result<(Kind, Vec<u8>)>>,
+    stderr: JoinHandle<VecDeque<String>>,
+}
+
+impl Ready {
+    fn start() -> io::Result<Self> {
+        // The link still names the running program when its file was replaced by an upgrade.
+        let mut child = Command::new("/proc/self/exe")
+            .arg(SUBCOMMAND)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let (sender, frames) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut stdout = BufReader::new(stdout);
+            while let Some(frame) = frame::read_async(&mut stdout).await.transpose() {
+                let over = frame.is_err();
+                if sender.send(frame).await.is_err() || over {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, stdin, frames, stderr: tokio::spawn(log_lines(stderr)) })
+    }
+
+    fn alive(mut self) -> Option<Self> {
+        matches!(self.child.try_wait(), Ok(None)).then_some(self)
+    }
+
+    fn give(self, settings: &Settings, order: &Order) -> io::Result<Process> {
+        let written = child::Order {
+            keeper: std::process::id(),
+            images: settings.images.clone(),
+            outputs: settings.outputs.clone(),
+            unique: format!("{}.{}.{}", order.document.job_id, settings.worker_id, order.attempt),
+            timeout_seconds: order.timeout.as_secs().max(1),
+        };
+        let mut bytes = frame::encode(Kind::Order, &serde_json::to_vec(&written)?)?;
+        bytes.extend(frame::encode(Kind::Document, &order.document.encode_to_vec())?);
+        let Self { child, mut stdin, frames, stderr } = self;
+        let stdin = tokio::spawn(async move {
+            stdin.write_all(&bytes).await?;
+            Ok(stdin)
+        });
+        Ok(Process { child, frames, stdin, stderr })
+    }
 }
 
 /// A running process, and the tasks that listen to it.
@@ -96,59 +201,18 @@ struct Process {
     stderr: JoinHandle<VecDeque<String>>,
 }
 
-fn spawn(settings: &Settings, order: &Order) -> io::Result<Process> {
-    let written = child::Order {
-        keeper: std::process::id(),
-        images: settings.images.clone(),
-        outputs: settings.outputs.clone(),
-        unique: format!("{}.{}.{}", order.document.job_id, settings.worker_id, order.attempt),
-        timeout_seconds: order.timeout.as_secs().max(1),
-    };
-    let mut bytes = frame::encode(Kind::Order, &serde_json::to_vec(&written)?)?;
-    bytes.extend(frame::encode(Kind::Document, &order.document.encode_to_vec())?);
-
-    // The link still names the running program when its file was replaced by an upgrade.
-    let mut child = Command::new("/proc/self/exe")
-        .arg(SUBCOMMAND)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    let stdin = tokio::spawn(async move {
-        stdin.write_all(&bytes).await?;
-        Ok(stdin)
-    });
-    let (sender, frames) = mpsc::channel(16);
-    tokio::spawn(async move {
-        let mut stdout = BufReader::new(stdout);
-        while let Some(frame) = frame::read_async(&mut stdout).await.transpose() {
-            let over = frame.is_err();
-            if sender.send(frame).await.is_err() || over {
-                break;
-            }
-        }
-    });
-    Ok(Process { child, frames, stdin, stderr: tokio::spawn(log_lines(stderr)) })
-}
-
 /// What the process has told until now.
 #[derive(Default)]
 struct Heard {
     phase: String,
     percent: f64,
     metrics: v1::Metrics,
-    result: Option<v1::JobResult>,
 }
 
 /// Why listening ended.
 enum End {
+    /// The process gave its result, which is the last thing it has to say.
+    Done(Box<v1::JobResult>),
     /// The process closed its pipe.
     Silence,
     /// The process said something that makes no sense.
@@ -159,7 +223,7 @@ enum End {
     Stopped(Stop),
 }
 
-/// How long a process may take to exit once it has said everything; its last act is to return from `main`.
+/// How long a process may take to exit once it has closed its pipe.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(5);
 
 impl Process {
@@ -172,7 +236,16 @@ impl Process {
         let mut heard = Heard::default();
         let deadline = Instant::now() + order.timeout;
         let end = self.listen(deadline, stop, &mut heard, progress).await;
-        let status = match &end {
+        let status = match end {
+            End::Done(result) => {
+                // It has nothing more to do, and is not waited for.
+                tokio::spawn(async move {
+                    // Its end is not told to anybody.
+                    let _ = self.kill().await;
+                    self.stdin.abort();
+                });
+                return Some(*result);
+            }
             End::Silence => self.exited().await,
             _ => {
                 if let Some(pid) = self.child.id() {
@@ -194,10 +267,8 @@ impl Process {
             End::Nonsense(what) => {
                 Failure::new(ErrorCode::HandlerCrashed, format!("the attempt's process broke off: {what}"))
             }
-            End::Silence => match heard.result {
-                Some(result) => return Some(result),
-                None => crashed(status, &last_words),
-            },
+            End::Done(result) => return Some(*result),
+            End::Silence => crashed(status, &last_words),
         };
         Some(outcome::without_answer(&failure, &heard.phase, heard.metrics))
     }
@@ -223,8 +294,10 @@ impl Process {
                 frame = self.frames.recv() => match frame {
                     None => return End::Silence,
                     Some(frame) => {
-                        if let Err(error) = frame.and_then(|(kind, body)| heard.take_in(kind, &body, progress)) {
-                            return End::Nonsense(error.to_string());
+                        match frame.and_then(|(kind, body)| heard.take_in(kind, &body, progress)) {
+                            Ok(None) => {}
+                            Ok(Some(result)) => return End::Done(result),
+                            Err(error) => return End::Nonsense(error.to_string()),
                         }
                     }
                 },
@@ -252,12 +325,18 @@ impl Process {
 }
 
 impl Heard {
-    fn take_in(&mut self, kind: Kind, body: &[u8], progress: &mut impl FnMut(v1::Progress)) -> io::Result<()> {
+    /// Takes in what was said; the result, when that was it.
+    fn take_in(
+        &mut self,
+        kind: Kind,
+        body: &[u8],
+        progress: &mut impl FnMut(v1::Progress),
+    ) -> io::Result<Option<Box<v1::JobResult>>> {
         let invalid = |error: prost::DecodeError| io::Error::new(io::ErrorKind::InvalidData, error);
         match kind {
             Kind::Sandbox => tell_sandbox(&String::from_utf8_lossy(body)),
             Kind::Metrics => self.metrics = v1::Metrics::decode(body).map_err(invalid)?,
-            Kind::Done => self.result = Some(v1::JobResult::decode(body).map_err(invalid)?),
+            Kind::Done => return Ok(Some(Box::new(v1::JobResult::decode(body).map_err(invalid)?))),
             Kind::Progress => {
                 let mut told = v1::Progress::decode(body).map_err(invalid)?;
                 self.percent = told.progress_percent.clamp(self.percent, 100.0);
@@ -269,7 +348,7 @@ impl Heard {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{kind:?} from the wrong side")));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

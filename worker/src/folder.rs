@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use crate::attempt::{self, Order, Settings, Stop};
+use crate::attempt::{Attempts, Order, Settings, Stop};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::handlers::Registry;
@@ -102,6 +102,7 @@ struct Folder {
     claims: Claims,
     ledger: Ledger,
     settings: Settings,
+    attempts: Attempts,
     profile: WorkerProfile,
 }
 
@@ -128,16 +129,18 @@ impl Folder {
             description: Some(crate::worker::describe(declared, &Registry::default(), &results)),
             ..Default::default()
         };
+        let settings = Settings {
+            worker_id: declared.worker_id.clone(),
+            images: declared.images.clone(),
+            outputs: declared.outputs.clone(),
+        };
         Ok(Self {
             claims: Claims::open(&jobs, &declared.worker_id, &boot_id)
                 .with_context(|| format!("cannot claim jobs in {}", jobs.display()))?,
             ledger: Ledger::open(&results).with_context(|| format!("cannot keep job ids in {}", results.display()))?,
             profile: convert::worker::profile(&hello)?,
-            settings: Settings {
-                worker_id: declared.worker_id.clone(),
-                images: declared.images.clone(),
-                outputs: declared.outputs.clone(),
-            },
+            attempts: Attempts::new(settings.clone()),
+            settings,
             jobs,
             results,
         })
@@ -262,7 +265,7 @@ impl Folder {
         // Nobody cancels a file; the sender is kept so that the attempt does not take its absence for anything.
         let (_nobody, stop) = oneshot::channel::<Stop>();
         let started = outcome::Start::now();
-        attempt::run(&self.settings, order, stop, told).instrument(span).await.unwrap_or_else(|| {
+        self.attempts.run(order, stop, told).instrument(span).await.unwrap_or_else(|| {
             let failure = Failure::new(ErrorCode::Internal, "the attempt was abandoned");
             let result = outcome::without_answer(&failure, "", v1::Metrics::default());
             outcome::complete(result, &checked.document, self.settings.worker_id.as_str(), 1, started)

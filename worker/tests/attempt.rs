@@ -19,12 +19,12 @@ fn a_timeout_ends_the_process_and_leaves_the_others_alone() {
     let worker = folders.worker("w", &["--slots", "2"]);
     folders.drop_job("other.json", &echo("unharmed-001", &json!({"duration_seconds": 4})));
     worker.wait_for_log("[unharmed-001] validation");
-    let other = worker.children();
+    let other = worker.attempts();
     let slow =
         with(echo("too-slow-001", &json!({"duration_seconds": 600})), &json!({"execution": {"timeout_seconds": 1}}));
     folders.drop_job("slow.json", &slow);
-    wait_for("the second attempt", || worker.children().len() == 2);
-    let ended: Vec<_> = worker.children().into_iter().filter(|pid| !other.contains(pid)).collect();
+    wait_for("the second attempt", || worker.attempts().len() == 2);
+    let ended: Vec<_> = worker.attempts().into_iter().filter(|pid| !other.contains(pid)).collect();
 
     let result = folders.result("too-slow-001");
     assert_eq!(error_code(&result), ("timeout", "TIMEOUT"));
@@ -56,7 +56,7 @@ fn an_attempt_that_is_killed_from_outside_is_a_crash() {
     let worker = folders.worker("w", &[]);
     folders.drop_job("long.json", &echo("killed-00001", &json!({"duration_seconds": 600})));
     worker.wait_for_log("[killed-00001] validation");
-    let pid = i32::try_from(worker.children()[0]).unwrap();
+    let pid = i32::try_from(worker.attempts()[0]).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let result = folders.result("killed-00001");
     assert_eq!(error_code(&result), ("failed", "HANDLER_CRASHED"));

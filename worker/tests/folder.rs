@@ -193,7 +193,7 @@ fn another_worker_takes_over_what_a_killed_one_had() {
     folders.drop_job("long.json", &echo("taken-over-1", &json!({"message": "still", "duration_seconds": 3})));
     let mut first = folders.worker("w1", &[]);
     first.wait_for_log("[taken-over-1] validation");
-    let attempts = first.children();
+    let attempts = first.attempts();
     assert_eq!(attempts.len(), 1);
     let second = folders.worker("w2", &[]);
     second.wait_for_log("Watching");

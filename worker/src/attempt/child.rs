@@ -1,10 +1,10 @@
-//! The attempt's own process: takes one order from its pipe, shuts itself in, runs the handler and tells its keeper.
-//! It lives no longer than its keeper, whatever ends that one.
+//! The attempt's own process: makes itself ready, takes one order from its pipe, shuts itself in, runs the handler and tells
+//! its keeper. It lives no longer than its keeper, whatever ends that one.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, BufRead as _, Read as _, Write};
 use std::time::Duration;
 
-use guestkit_protocol::v1;
+use guestkit_protocol::{document, v1};
 use prost::Message as _;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,15 @@ pub(super) struct Order {
 /// # Errors
 /// A keeper that is gone or talks nonsense, or a sandbox that cannot be entered.
 pub fn main() -> anyhow::Result<()> {
+    // What every attempt needs, done while nobody waits for it.
+    document::prepare();
+    let registry = Registry::default();
+
     let mut stdin = io::stdin().lock();
+    if stdin.fill_buf()?.is_empty() {
+        // The keeper left without an order.
+        return Ok(());
+    }
     let order: Order = serde_json::from_slice(&expect(&mut stdin, Kind::Order)?)?;
     let document = v1::JobDocument::decode(expect(&mut stdin, Kind::Document)?.as_slice())?;
     drop(stdin);
@@ -62,7 +70,7 @@ pub fn main() -> anyhow::Result<()> {
         own_process: true,
         account: &account,
     };
-    let result = Registry::default().execute(&job, &meter, &mut |progress| {
+    let result = registry.execute(&job, &meter, &mut |progress| {
         // A progress too large for its frame is not worth the attempt; a keeper that is gone is noticed elsewhere.
         let _ = tell(&mut stdout, &progress, &meter.metrics(&account));
     });

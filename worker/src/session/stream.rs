@@ -16,7 +16,7 @@ use guestkit_protocol::{convert, v1};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -26,7 +26,7 @@ use v1::session_response::Message as Hear;
 
 use super::machine::{Effect, Identity, Machine, Verdict};
 use super::upload;
-use crate::attempt::{self, Order, Settings, Stop};
+use crate::attempt::{Attempts, Order, Settings, Stop};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::handlers::Registry;
@@ -40,6 +40,8 @@ const OUTBOX: usize = 1024;
 const EVENTS: usize = 1024;
 /// How long opening a stream may take once the connection stands: a coordinator opens it before it looks at what is said.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker that leaves waits for its disk.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a message has besides an outcome's result: ids, digests, and an error's message and details.
 const ENVELOPE_BYTES: usize = 64 << 10;
 
@@ -67,16 +69,19 @@ pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdow
     };
     let machine = Machine::new(identity, kept.iter().map(|outcome| (outcome.lease_id, outcome.job_id.clone())));
     let (events, heard) = mpsc::channel(EVENTS);
+    let settings = Settings {
+        worker_id: declared.worker_id.clone(),
+        images: declared.images.clone(),
+        outputs: declared.outputs.clone(),
+    };
     let session = Session {
         machine,
         started: Instant::now(),
-        settings: Settings {
-            worker_id: declared.worker_id.clone(),
-            images: declared.images.clone(),
-            outputs: declared.outputs.clone(),
-        },
+        attempts: Attempts::new(settings.clone()),
+        settings,
         registry,
         spool,
+        puts: HashMap::new(),
         outcomes: kept.into_iter().map(|outcome| (outcome.lease_id, Arc::new(outcome))).collect(),
         stops: HashMap::new(),
         uploads: HashMap::new(),
@@ -153,8 +158,11 @@ struct Session {
     machine: Machine,
     started: Instant,
     settings: Settings,
+    attempts: Attempts,
     registry: Registry,
     spool: Arc<Spool>,
+    /// Outcomes on their way to the disk.
+    puts: HashMap<u64, JoinHandle<()>>,
     /// Those that are not acknowledged; also on disk, unless the disk refused them.
     outcomes: HashMap<u64, Arc<v1::Outcome>>,
     stops: HashMap<u64, oneshot::Sender<Stop>>,
@@ -188,6 +196,7 @@ impl Session {
                 Some(event) = events.recv() => self.on_event(event),
             }
             if let Some(gracefully) = self.act() {
+                self.settle().await;
                 return if gracefully {
                     // What was said last is sent before the stream ends.
                     self.link.close().await;
@@ -286,6 +295,7 @@ impl Session {
                 self.stops.remove(&lease);
                 let kept = outcome.is_some();
                 if let Some(outcome) = outcome {
+                    self.keep(lease, Arc::clone(&outcome));
                     self.outcomes.insert(lease, outcome);
                 }
                 self.machine.on_finished(now, lease, kept);
@@ -407,8 +417,7 @@ impl Session {
         };
         let (stop, stopped) = oneshot::channel();
         self.stops.insert(lease_id, stop);
-        let attempt =
-            attend(lease_id, order, stopped, self.settings.clone(), Arc::clone(&self.spool), self.events.clone());
+        let attempt = attend(lease_id, order, stopped, self.attempts.clone(), self.events.clone());
         tokio::spawn(attempt.instrument(span));
     }
 
@@ -438,11 +447,40 @@ impl Session {
             uploading.abort();
         }
         let spool = Arc::clone(&self.spool);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = spool.forget(lease_id) {
+        let put = self.puts.remove(&lease_id);
+        tokio::spawn(async move {
+            // What is still being written cannot be removed yet.
+            if let Some(put) = put {
+                let _ = put.await;
+            }
+            let forgotten = tokio::task::spawn_blocking(move || spool.forget(lease_id));
+            if let Ok(Err(error)) = forgotten.await {
                 tracing::warn!(lease = lease_id, "an acknowledged outcome stays on disk: {error:#}");
             }
         });
+    }
+
+    /// Makes an outcome durable here while it travels: a crash loses it only if it comes before either disk has it, as a
+    /// crash before the end of the attempt does.
+    fn keep(&mut self, lease_id: u64, outcome: Arc<v1::Outcome>) {
+        let spool = Arc::clone(&self.spool);
+        let put = tokio::task::spawn_blocking(move || {
+            if let Err(error) = spool.put(&outcome) {
+                // Still delivered from memory; only a crash before that would lose it.
+                tracing::error!(lease = lease_id, "an outcome could not be kept on disk: {error:#}");
+            }
+        });
+        self.puts.insert(lease_id, put);
+    }
+
+    /// Waits until everything that is to survive this process is on disk; not for ever, because a disk may have died.
+    async fn settle(&mut self) {
+        let until = tokio::time::Instant::now() + SETTLE_TIMEOUT;
+        for (lease_id, put) in self.puts.drain() {
+            if tokio::time::timeout_at(until, put).await.is_err() {
+                tracing::error!(lease = lease_id, "an outcome was not kept on disk in time");
+            }
+        }
     }
 }
 
@@ -511,13 +549,12 @@ fn of_refusal(refusal: &Refusal) -> Failure {
     Failure::new(code, refusal.to_string())
 }
 
-/// Runs one attempt and makes its outcome durable before anybody hears of it.
+/// Runs one attempt and tells the session how it ended.
 async fn attend(
     lease_id: u64,
     order: Order,
     stopped: oneshot::Receiver<Stop>,
-    settings: Settings,
-    spool: Arc<Spool>,
+    attempts: Attempts,
     events: mpsc::Sender<Event>,
 ) {
     let job_id = order.document.job_id.clone();
@@ -526,24 +563,13 @@ async fn attend(
         // A session too busy for progress gets the next; what ends the attempt is never dropped.
         let _ = events.try_send(Event::Progress(lease_id, progress));
     };
-    let result = attempt::run(&settings, order, stopped, told).await;
-    let outcome = match result {
-        None => {
-            tracing::info!("Job {job_id} was given up");
-            None
-        }
-        Some(result) => {
-            log_end(&result);
-            let outcome = Arc::new(outcome_of(lease_id, &result));
-            let kept = Arc::clone(&outcome);
-            let put = tokio::task::spawn_blocking(move || spool.put(&kept)).await;
-            if let Ok(Err(error)) = put {
-                // Still delivered from memory; only a crash before that would lose it.
-                tracing::error!(lease = lease_id, "an outcome could not be kept on disk: {error:#}");
-            }
-            Some(outcome)
-        }
-    };
+    let result = attempts.run(order, stopped, told).await;
+    if let Some(result) = &result {
+        log_end(result);
+    } else {
+        tracing::info!("Job {job_id} was given up");
+    }
+    let outcome = result.map(|result| Arc::new(outcome_of(lease_id, &result)));
     // The session is gone only when the process is leaving.
     let _ = events.send(Event::Finished(lease_id, outcome)).await;
 }

@@ -91,16 +91,20 @@ impl Worker {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Processes this worker started.
-    pub fn children(&self) -> Vec<u32> {
-        let id = self.child.id().to_string();
-        let parent_of = |stat: &str| stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).map(str::to_owned);
+    /// Processes of this worker's attempts. The one that is kept ready for the next attempt is not in its sandbox yet, which
+    /// nobody enters without giving up new privileges (proc(5), NoNewPrivs).
+    pub fn attempts(&self) -> Vec<u32> {
+        let parent = self.child.id().to_string();
+        let value = |status: &str, name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+        };
         fs::read_dir("/proc")
             .unwrap()
             .flatten()
             .filter_map(|entry| {
-                let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-                (parent_of(&stat)? == id).then(|| entry.file_name().to_str()?.parse().ok())?
+                let status = fs::read_to_string(entry.path().join("status")).ok()?;
+                let ours = value(&status, "PPid:")? == parent && value(&status, "NoNewPrivs:")? == "1";
+                ours.then(|| entry.file_name().to_str()?.parse().ok())?
             })
             .collect()
     }
