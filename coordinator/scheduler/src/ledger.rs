@@ -4,11 +4,12 @@
 //! overwrites the row, appends the event, and needs to know nothing else. [`Ledger::apply`] is the definition of what a store
 //! has to give back: `load` must equal the fold of every record committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use guestkit_domain::{
-    BootId, Failure, JobId, JobSpec, JobState, LeaseId, Namespace, Progress, RefusalFault, Revision, Time, WorkerId,
+    BootId, Failure, JobId, JobSpec, JobState, LeaseId, Namespace, Placement, Progress, RefusalFault, Revision, Time,
+    WorkerId,
 };
 
 use crate::input::{Body, DrainTarget};
@@ -367,6 +368,35 @@ pub struct Ledger {
     keys: BTreeMap<(Namespace, Arc<str>), Revision>,
 }
 
+/// Lets equal parts of jobs share their memory while a store loads them, as those of one submitter's jobs mostly are equal.
+#[derive(Debug, Default)]
+pub struct Sharing {
+    placements: BTreeSet<Arc<Placement>>,
+    namespaces: BTreeSet<Namespace>,
+    keys: BTreeSet<Arc<str>>,
+}
+
+impl Sharing {
+    /// Gives `entry` the parts that an equal one had before it.
+    pub fn share(&mut self, entry: &mut JobEntry) {
+        let Some(spec) = Arc::get_mut(&mut entry.spec) else { return };
+        one_of(&mut self.placements, &mut spec.placement);
+        one_of(&mut self.namespaces, &mut spec.namespace);
+        if let Some(key) = &mut spec.concurrency_key {
+            one_of(&mut self.keys, key);
+        }
+    }
+}
+
+fn one_of<T: Ord + Clone>(known: &mut BTreeSet<T>, value: &mut T) {
+    match known.get(value) {
+        Some(first) => *value = first.clone(),
+        None => {
+            known.insert(value.clone());
+        }
+    }
+}
+
 impl Ledger {
     /// Puts a job in, as a store does while it loads; replaces one of the same name.
     pub fn insert(&mut self, entry: JobEntry) {
@@ -449,5 +479,63 @@ impl Ledger {
                 self.drains.remove(target);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guestkit_domain::Duration;
+
+    use super::*;
+
+    fn entry(number: u64, operation: &str) -> JobEntry {
+        let spec = JobSpec {
+            job_id: JobId::new(&format!("shared-{number:04}")).unwrap(),
+            namespace: Namespace::new("one").unwrap(),
+            idempotency_key: None,
+            idempotency_policy: Default::default(),
+            idempotency_ttl: None,
+            fingerprint: [0; 32],
+            placement: Arc::new(Placement { operation: operation.into(), ..Placement::default() }),
+            affinity: BTreeMap::new(),
+            priority: Default::default(),
+            max_attempts: 1,
+            timeout: Duration::from_secs(1),
+            queue_timeout: None,
+            deadline: None,
+            not_before: None,
+            backoff: Default::default(),
+            cancellable: true,
+            concurrency_key: Some("disk".into()),
+            created_at: Time(0),
+        };
+        let row = JobRow {
+            sequence: 1,
+            revision: Revision(number),
+            attempt: 0,
+            failed_attempts: 0,
+            lost_attempts: 0,
+            percent: 0.0,
+            declined: BTreeMap::new(),
+            phase: Phase::Queued { since: Time(0) },
+        };
+        JobEntry { arrival: Revision(number), spec: spec.into(), row }
+    }
+
+    #[test]
+    fn equal_parts_are_one_and_nothing_is_changed() {
+        let mut sharing = Sharing::default();
+        let mut entries = [entry(1, "system.echo"), entry(2, "system.echo"), entry(3, "guestkit.inspect")];
+        let before = entries.clone();
+        for entry in &mut entries {
+            *entry = JobEntry { spec: Arc::new((*entry.spec).clone()), ..entry.clone() };
+            sharing.share(entry);
+        }
+        assert_eq!(entries, before);
+        let [first, second, third] = &entries;
+        assert!(Arc::ptr_eq(&first.spec.placement, &second.spec.placement));
+        assert!(!Arc::ptr_eq(&first.spec.placement, &third.spec.placement));
+        let key = |entry: &JobEntry| entry.spec.concurrency_key.clone().unwrap();
+        assert!(Arc::ptr_eq(&key(first), &key(third)));
     }
 }

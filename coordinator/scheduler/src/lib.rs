@@ -43,7 +43,7 @@ pub use explain::Explanation;
 pub use fleet::{WorkerState, WorkerView};
 pub use index::Summary;
 pub use input::{Body, DrainTarget, Held, Input, RequestId};
-pub use ledger::{Change, Ended, Event, JobEntry, JobRow, Lease, Ledger, Loss, Phase, Record, Return, Totals};
+pub use ledger::{Change, Ended, Event, JobEntry, JobRow, Lease, Ledger, Loss, Phase, Record, Return, Sharing, Totals};
 
 use fleet::Worker;
 use index::{Counts, LastMinute};

@@ -58,7 +58,50 @@ impl ClassKey {
 struct Class {
     key: ClassKey,
     lane: LaneId,
-    jobs: BTreeSet<(Level, NameId, Revision)>,
+    jobs: Waiting,
+}
+
+/// Jobs in order, a row for each priority and namespace: an arrival is all that each of a million costs here.
+#[derive(Debug, Default)]
+struct Waiting {
+    rows: BTreeMap<(Level, NameId), BTreeSet<Revision>>,
+}
+
+impl Waiting {
+    fn insert(&mut self, level: Level, name: NameId, arrival: Revision) {
+        self.rows.entry((level, name)).or_default().insert(arrival);
+    }
+
+    fn remove(&mut self, level: Level, name: NameId, arrival: Revision) -> bool {
+        let Some(row) = self.rows.get_mut(&(level, name)) else { return false };
+        let removed = row.remove(&arrival);
+        if row.is_empty() {
+            self.rows.remove(&(level, name));
+        }
+        removed
+    }
+
+    fn row(&self, level: Level, name: NameId) -> Option<&BTreeSet<Revision>> {
+        self.rows.get(&(level, name))
+    }
+
+    fn head(&self, level: Level, name: NameId) -> Option<Revision> {
+        self.row(level, name)?.first().copied()
+    }
+
+    /// The first job of each row.
+    fn heads(&self) -> Vec<(Level, NameId, Revision)> {
+        let head = |(&(level, name), row): (&(Level, NameId), &BTreeSet<Revision>)| Some((level, name, *row.first()?));
+        self.rows.iter().filter_map(head).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.rows.values().map(BTreeSet::len).sum()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,8 +257,8 @@ impl Queue {
         let Some(class) = self.classes.get_mut(&class_id) else { return };
         self.idle_classes.remove(&class_id);
         let lane = class.lane;
-        let head = class.head(level, name);
-        class.jobs.insert((level, name, entry.arrival));
+        let head = class.jobs.head(level, name);
+        class.jobs.insert(level, name, entry.arrival);
         if head.is_none_or(|head| entry.arrival < head) {
             // The new head first: a group that were empty in between would lose its age.
             self.lane_insert(lane, (level, name, entry.arrival, class_id), now);
@@ -232,11 +275,11 @@ impl Queue {
         let level = level_of(&entry.spec);
         let Some(class) = self.classes.get_mut(&class_id) else { return };
         let lane = class.lane;
-        let was_head = class.head(level, name) == Some(entry.arrival);
-        if !class.jobs.remove(&(level, name, entry.arrival)) {
+        let was_head = class.jobs.head(level, name) == Some(entry.arrival);
+        if !class.jobs.remove(level, name, entry.arrival) {
             return;
         }
-        let head = class.head(level, name);
+        let head = class.jobs.head(level, name);
         let empty = class.jobs.is_empty();
         if was_head {
             if let Some(head) = head {
@@ -573,7 +616,7 @@ impl Queue {
         }
         let lane = self.lane(self.lane_key(&key));
         self.class_ids.insert(key.clone(), id);
-        self.classes.insert(id, Class { key, lane, jobs: BTreeSet::new() });
+        self.classes.insert(id, Class { key, lane, jobs: Waiting::default() });
         self.idle_classes.insert(id);
         id
     }
@@ -687,7 +730,7 @@ impl Queue {
     fn move_class(&mut self, id: ClassId, now: Time) {
         let Some(class) = self.classes.get(&id) else { return };
         let before = class.lane;
-        let heads = class.heads();
+        let heads = class.jobs.heads();
         let key = self.lane_key(&class.key);
         let after = self.lane(key);
         if after != before {
@@ -791,11 +834,10 @@ impl Queue {
         let class = self.class_ids.get(&ClassKey::of(&entry.spec, &entry.row)).and_then(|id| self.classes.get(id));
         let (Some(class), Some(&name)) = (class, self.name_ids.get(&entry.spec.namespace)) else { return (0, 0) };
         let own = level_of(&entry.spec);
-        let count =
-            |level: Level, before: Revision| class.jobs.range((level, name, Revision(0))..(level, name, before));
-        let all = |level| count(level, Revision(u64::MAX));
-        let ahead = (0..own).flat_map(all).chain(count(own, entry.arrival)).take(most).count();
-        (ahead, (0..=9).flat_map(all).take(most).count())
+        let all = |level| class.jobs.row(level, name).map_or(0, BTreeSet::len);
+        let before = class.jobs.row(own, name).map_or(0, |row| row.range(..entry.arrival).take(most).count());
+        let ahead = (0..own).map(all).sum::<usize>() + before;
+        (ahead.min(most), (0..=9).map(all).sum::<usize>().min(most))
     }
 }
 
@@ -808,25 +850,6 @@ fn heads(jobs: impl Iterator<Item = (Level, NameId, Revision)>) -> Vec<(Level, N
         }
     }
     found
-}
-
-impl Class {
-    fn head(&self, level: Level, name: NameId) -> Option<Revision> {
-        let range = (level, name, Revision(0))..=(level, name, Revision(u64::MAX));
-        self.jobs.range(range).next().map(|(.., arrival)| *arrival)
-    }
-
-    /// The first job of each group: found by jumping from group to group, not by walking.
-    fn heads(&self) -> Vec<(Level, NameId, Revision)> {
-        let mut found = Vec::new();
-        let mut next = self.jobs.first().copied();
-        while let Some((level, name, arrival)) = next {
-            found.push((level, name, arrival));
-            let after = std::ops::Bound::Excluded((level, name, Revision(u64::MAX)));
-            next = self.jobs.range((after, std::ops::Bound::Unbounded)).next().copied();
-        }
-        found
-    }
 }
 
 impl Lane {
@@ -861,7 +884,8 @@ impl Queue {
         let class = self.class_ids.get(&ClassKey::of(&entry.spec, &entry.row)).and_then(|id| self.classes.get(id));
         class
             .zip(self.name_ids.get(&entry.spec.namespace))
-            .is_some_and(|(class, name)| class.jobs.contains(&(level_of(&entry.spec), *name, entry.arrival)))
+            .and_then(|(class, name)| class.jobs.row(level_of(&entry.spec), *name))
+            .is_some_and(|row| row.contains(&entry.arrival))
     }
 
     pub(crate) fn offered(&self, worker: &WorkerId) -> u32 {
@@ -881,7 +905,7 @@ impl Queue {
         for (id, class) in &self.classes {
             let lane = lanes.entry(class.lane).or_default();
             lane.0 += 1;
-            lane.1.extend(heads(class.jobs.iter().copied()).into_iter().map(|(l, n, a)| (l, n, a, *id)));
+            lane.1.extend(class.jobs.heads().into_iter().map(|(l, n, a)| (l, n, a, *id)));
             if self.lanes.get(&class.lane).is_none_or(|lane| lane.key != self.lane_key(&class.key)) {
                 broken.push(format!("class {id} is not in the lane of its workers"));
             }
