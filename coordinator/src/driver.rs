@@ -47,8 +47,8 @@ const GATHER_MAX: usize = 2048;
 /// coordinator grow. Dozens of the largest, ten thousands of usual ones.
 const COMMANDS_KIB_MAX: u32 = 64 * 1024;
 
-/// Bytes of documents kept at hand for offers; others are read from the store.
-const DOCUMENTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of documents kept at hand for offers: those of jobs that hardly wait. Others are read from the store.
+const DOCUMENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Between two tries of a store that does not take writes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! What waits to be sent to one worker. Bounded: a worker that does not take what is sent to it is told so and its session
 //! ends; it connects again and resumes its leases, and nobody else notices.
 
-use guestkit_domain::Duration;
+use guestkit_domain::{Duration, JobId};
 use guestkit_protocol::v1;
 use guestkit_scheduler::{Body, GoodbyeReason, ToWorker};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +17,17 @@ pub struct Outgoing {
     pub message: ToWorker,
     /// Of an offer: the encoded `JobDocument` when it was at hand; otherwise it is to be read from the store.
     pub document: Option<Body>,
+}
+
+impl Outgoing {
+    /// The job of an offer whose document is not at hand.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&JobId> {
+        match &self.message {
+            ToWorker::Lease { job_id, .. } if self.document.is_none() => Some(job_id),
+            _ => None,
+        }
+    }
 }
 
 /// The driver's end.

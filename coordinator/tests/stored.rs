@@ -396,6 +396,21 @@ fn leaving_what_is_followed_is_told(place: &Place) {
     }
 }
 
+/// A whole list, in pages of three.
+fn numbers_by_threes(reader: &dyn ReadStore, filter: &JobFilter) -> Vec<JobNo> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = reader.list(filter, after, 3).unwrap();
+        assert!(page.jobs.len() <= 3);
+        found.extend(page.jobs.iter().map(|job| job.job_no));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
 fn lists_are_filtered_and_paged(place: &Place) {
     let _pair = varied(place);
     let reader = place.reader();
@@ -410,19 +425,30 @@ fn lists_are_filtered_and_paged(place: &Place) {
         (JobFilter { labels: labels("2"), ..JobFilter::default() }, 0),
         (JobFilter { created_after: Some(Time(5)), created_before: Some(Time(8)), ..JobFilter::default() }, 3),
     ] {
-        let mut found = Vec::new();
-        let mut after = None;
-        loop {
-            let page = reader.list(&filter, after, 3).unwrap();
-            assert!(page.jobs.len() <= 3);
-            found.extend(page.jobs.iter().map(|job| job.job_no));
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
+        let found = numbers_by_threes(&*reader, &filter);
         assert_eq!(found.len(), expected, "{filter:?}");
         assert!(found.is_sorted_by(|a, b| a > b), "not newest first: {found:?}");
+    }
+    let all = reader.list(&JobFilter::default(), None, 1000).unwrap().jobs;
+    for states in [
+        vec![],
+        vec![JobState::Queued],
+        vec![JobState::Failed, JobState::Queued, JobState::Completed, JobState::Queued],
+    ] {
+        for (namespace, parity) in [(None, None), (Some("tests"), None), (None, Some(1)), (Some("tests"), Some(0))] {
+            let filter = JobFilter {
+                states: states.clone(),
+                namespace: namespace.map(str::to_owned),
+                labels: parity.map_or_else(Default::default, |parity: u64| labels(&parity.to_string())),
+                ..JobFilter::default()
+            };
+            let matching = all.iter().filter(|job| {
+                (states.is_empty() || states.contains(&job.row.phase.state()))
+                    && parity.is_none_or(|parity| job.created_at.0 % 2 == parity)
+            });
+            let expected: Vec<_> = matching.map(|job| job.job_no).collect();
+            assert_eq!(numbers_by_threes(&*reader, &filter), expected, "{filter:?}");
+        }
     }
     let completed = JobFilter { states: vec![JobState::Completed], ..JobFilter::default() };
     let page = reader.list(&completed, None, 1000).unwrap();

@@ -36,6 +36,9 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages between a session and its connection. Small: what waits longer waits in the outbox, which is what is watched.
 const WIRE_MESSAGES_MAX: usize = 16;
 
+/// Documents read from the store at once: few enough that the largest of them are a few dozen MiB.
+const READ_TOGETHER_MAX: usize = 64;
+
 /// Attempts whose trace a session keeps open: above the slots of any worker.
 const TRACES_MAX: usize = 4096;
 
@@ -196,7 +199,7 @@ impl Session<'_> {
         loop {
             match outgoings.next().await {
                 Next::Send(outgoing) => {
-                    if self.send(outgoing).await.is_err() {
+                    if self.send_ready(outgoing, &mut outgoings).await.is_err() {
                         return End::Gone;
                     }
                 }
@@ -224,6 +227,35 @@ impl Session<'_> {
         };
         // What a slow worker does not take is lost to it; its leases find their own way.
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, rest).await;
+    }
+
+    /// Sends what waits. Documents that are not at hand are read together, which costs one trip to the store's threads.
+    async fn send_ready(&self, first: Outgoing, outgoings: &mut Outgoings) -> Result<(), Gone> {
+        let mut ready = vec![first];
+        while ready.len() < READ_TOGETHER_MAX
+            && let Some(outgoing) = outgoings.rest()
+        {
+            ready.push(outgoing);
+        }
+        self.fetch_documents(&mut ready).await;
+        for outgoing in ready {
+            self.send(outgoing).await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch_documents(&self, outgoings: &mut [Outgoing]) {
+        let missing: Vec<JobId> = outgoings.iter().filter_map(Outgoing::lacks).cloned().collect();
+        if missing.is_empty() {
+            return;
+        }
+        // What is not found here is asked for again on its own, and complained of.
+        let Ok(mut found) = self.services.readers.read(move |store| store.documents(&missing)).await else { return };
+        for outgoing in outgoings {
+            if let Some(document) = outgoing.lacks().and_then(|job_id| found.remove(job_id)) {
+                outgoing.document = Some(document.into());
+            }
+        }
     }
 
     async fn send(&self, outgoing: Outgoing) -> Result<(), Gone> {

@@ -10,6 +10,7 @@ mod postgres;
 mod read;
 mod sqlite;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use guestkit_domain::{JobId, Time};
@@ -185,11 +186,19 @@ pub trait ReadStore: Send + Sync + 'static {
     /// When the database cannot be read.
     fn result(&self, job_id: &JobId) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The encoded `JobDocument`; `None` when there is no such job.
+    /// The encoded `JobDocument`s of those of `job_ids` that there are.
     ///
     /// # Errors
     /// When the database cannot be read.
-    fn document(&self, job_id: &JobId) -> Result<Option<Vec<u8>>, StoreError>;
+    fn documents(&self, job_ids: &[JobId]) -> Result<HashMap<JobId, Vec<u8>>, StoreError>;
+
+    /// One of them; `None` when there is no such job.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    fn document(&self, job_id: &JobId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.documents(std::slice::from_ref(job_id))?.remove(job_id))
+    }
 }
 
 /// Reads from asynchronous code: on the blocking pool, a bounded number at once.

@@ -2,13 +2,13 @@
 //!
 //! A commit is one transaction however many records it carries, and a job that changed several times in it is written once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use guestkit_domain::{JobId, LeaseId, Revision, Time};
-use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Phase, Record, Totals, Want};
+use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Phase, Record, Sharing, Totals, Want};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params, params_from_iter};
 
@@ -18,8 +18,11 @@ use super::read::{Changes, JobFilter, JobNo, Page, Span, StoredChange, StoredDel
 use super::{Epoch, ReadStore, Store, StoreError, signed, unsigned};
 
 /// Each brings the schema from the version before; `user_version` counts them. Never changed once released.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../migrations/sqlite/0001_jobs.sql"), include_str!("../../migrations/sqlite/0002_retention.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../migrations/sqlite/0001_jobs.sql"),
+    include_str!("../../migrations/sqlite/0002_retention.sql"),
+    include_str!("../../migrations/sqlite/0003_lists.sql"),
+];
 
 /// How long to wait for a lock. Only a checkpoint of a reader, or a backup by hand, ever holds one.
 const BUSY: Duration = Duration::from_secs(5);
@@ -45,6 +48,9 @@ const DELETIONS_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Deletions forgotten in one commit: more than are made in one, few enough that nobody waits for it.
 const DELETIONS_DROPPED_MAX: i64 = 256;
+
+/// Every state's number.
+const STATES: std::ops::RangeInclusive<i32> = 1..=9;
 
 /// Connections kept for readers: as many as read at once.
 const READERS_KEPT: usize = 8;
@@ -139,8 +145,11 @@ impl Store for SqliteStore {
             "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JOIN documents d USING (job_no) WHERE j.state < 6";
         let mut statement = self.connection.prepare_cached(sql).map_err(failed("load jobs"))?;
         let mut rows = statement.query([]).map_err(failed("load jobs"))?;
+        let mut sharing = Sharing::default();
         while let Some(row) = rows.next().map_err(failed("load jobs"))? {
-            ledger.insert(entry(row)?);
+            let mut entry = entry(row)?;
+            sharing.share(&mut entry);
+            ledger.insert(entry);
         }
         Ok(ledger)
     }
@@ -499,18 +508,18 @@ impl ReadStore for SqliteReader {
     fn list(&self, filter: &JobFilter, after: Option<JobNo>, page_size: usize) -> Result<Page> {
         self.at_one_revision(|connection| {
             let revision = number_of_standing(connection, "SELECT revision FROM standing")?;
-            let mut criteria = Criteria::of(filter, LABELS_OF_JOB);
-            if let Some(after) = after {
-                criteria.add("j.job_no < ?", [Value::Integer(after.0)]);
-            }
             // One more than asked for tells whether there is a next page.
-            let limit = page_size.saturating_add(1);
-            let sql = format!("{JOB_COLUMNS} {} ORDER BY j.job_no DESC LIMIT {limit}", criteria.clause());
+            let (sql, values) = listed(filter, after, page_size.saturating_add(1));
             let mut statement = connection.prepare_cached(&sql).map_err(failed("list jobs"))?;
-            let mut rows = statement.query(params_from_iter(criteria.values)).map_err(failed("list jobs"))?;
+            let mut numbers = statement.query(params_from_iter(values)).map_err(failed("list jobs"))?;
+            let one = format!("{JOB_COLUMNS} WHERE j.job_no = ?1");
+            let mut one = connection.prepare_cached(&one).map_err(failed("list jobs"))?;
             let mut jobs = Vec::new();
             let mut bytes = 0;
-            while let Some(row) = rows.next().map_err(failed("list jobs"))? {
+            while let Some(number) = numbers.next().map_err(failed("list jobs"))? {
+                let job_no: i64 = number.get(0).map_err(failed("list jobs"))?;
+                let mut rows = one.query([job_no]).map_err(failed("list jobs"))?;
+                let Some(row) = rows.next().map_err(failed("list jobs"))? else { continue };
                 let mut job = stored_job(row)?;
                 bytes += job.document.len() + job.error.as_ref().map_or(0, Vec::len);
                 let full = jobs.len() == page_size || bytes > PAGE_DOCUMENT_BYTES_MAX;
@@ -586,9 +595,13 @@ impl ReadStore for SqliteReader {
         self.with(|connection| blob(connection, sql, job_id))
     }
 
-    fn document(&self, job_id: &JobId) -> Result<Option<Vec<u8>>> {
+    fn documents(&self, job_ids: &[JobId]) -> Result<HashMap<JobId, Vec<u8>>> {
         let sql = "SELECT document FROM documents JOIN jobs USING (job_no) WHERE job_id = ?1";
-        self.with(|connection| blob(connection, sql, job_id))
+        self.with(|connection| {
+            let found =
+                job_ids.iter().map(|job_id| Ok(blob(connection, sql, job_id)?.map(|found| (job_id.clone(), found))));
+            found.filter_map(Result::transpose).collect()
+        })
     }
 }
 
@@ -654,6 +667,50 @@ fn deletions_of(
         }
     }
     Ok((deletions, span.until))
+}
+
+/// The numbers of the newest `limit` jobs that match, after `after`, in the order of an index: a page costs the same however
+/// many jobs there are. Each state is a branch of its own, because several of them in one have no order.
+fn listed(filter: &JobFilter, after: Option<JobNo>, limit: usize) -> (String, Vec<Value>) {
+    let mut criteria = Criteria::of_job(&JobFilter { labels: BTreeMap::new(), ..filter.clone() }, LABELS_OF_JOB);
+    if let Some(worker) = &filter.worker_id {
+        criteria.add("j.worker_id = ?", [Value::Text(worker.clone())]);
+    }
+    if let Some(after) = after {
+        criteria.add("j.job_no < ?", [Value::Integer(after.0)]);
+    }
+    // Labels are few and say much: the first one leads, the others are looked up.
+    let mut labels = filter.labels.iter();
+    let from = match labels.next() {
+        None => "FROM jobs j",
+        Some((name, value)) => {
+            criteria.add("l.name = ? AND l.value = ?", [name, value].map(|text| Value::Text(text.clone())));
+            if let Some(after) = after {
+                criteria.add("l.job_no < ?", [Value::Integer(after.0)]);
+            }
+            "FROM labels l CROSS JOIN jobs j ON j.job_no = l.job_no"
+        }
+    };
+    for (name, value) in labels {
+        criteria.add(LABELS_OF_JOB, [name, value].map(|text| Value::Text(text.clone())));
+    }
+    let number = if filter.labels.is_empty() { "j.job_no" } else { "l.job_no" };
+    let mut states: Vec<i32> = filter.states.iter().copied().map(state_number).collect();
+    states.sort_unstable();
+    states.dedup();
+    // A namespace's jobs are in order only state by state.
+    if states.is_empty() && filter.namespace.is_some() && filter.labels.is_empty() {
+        states = STATES.collect();
+    }
+    let branch = |state: Option<i32>| {
+        let state = state.map(|state| format!("j.state = {state}"));
+        format!("SELECT {number} AS job_no {from} {}", criteria.numbered(state))
+    };
+    let branches: Vec<String> = match states.as_slice() {
+        [] => vec![branch(None)],
+        states => states.iter().map(|state| branch(Some(*state))).collect(),
+    };
+    (format!("{} ORDER BY 1 DESC LIMIT {limit}", branches.join(" UNION ALL ")), criteria.values)
 }
 
 fn blob(connection: &Connection, sql: &str, job_id: &JobId) -> Result<Option<Vec<u8>>> {
@@ -747,6 +804,22 @@ impl Criteria {
         if !marks.is_empty() {
             self.conditions.push(format!("{column} IN ({marks})"));
         }
+    }
+
+    /// The clause with one condition more, its marks numbered, so that it can stand in one statement several times.
+    fn numbered(&self, more: Option<String>) -> String {
+        let conditions: Vec<&str> = more.iter().chain(&self.conditions).map(String::as_str).collect();
+        if conditions.is_empty() {
+            return String::new();
+        }
+        let mut clause = String::from("WHERE ");
+        for (number, text) in conditions.join(" AND ").split('?').enumerate() {
+            if number > 0 {
+                clause += &format!("?{number}");
+            }
+            clause += text;
+        }
+        clause
     }
 
     pub(super) fn clause(&self) -> String {

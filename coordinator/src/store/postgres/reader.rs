@@ -1,5 +1,6 @@
 //! The reading side: connections of its own, as many as read at once.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use guestkit_domain::{JobId, Revision, Time};
@@ -229,8 +230,11 @@ impl ReadStore for PostgresReader {
         self.blob("SELECT result FROM results JOIN jobs USING (job_no) WHERE job_id = $1", job_id)
     }
 
-    fn document(&self, job_id: &JobId) -> Result<Option<Vec<u8>>> {
-        self.blob("SELECT document FROM documents JOIN jobs USING (job_no) WHERE job_id = $1", job_id)
+    fn documents(&self, job_ids: &[JobId]) -> Result<HashMap<JobId, Vec<u8>>> {
+        let sql = "SELECT job_id, document FROM jobs JOIN documents USING (job_no) WHERE job_id = ANY($1)";
+        let asked: Vec<String> = job_ids.iter().map(ToString::to_string).collect();
+        let found = self.rows("read documents", sql, &[Box::new(asked)])?;
+        found.iter().map(|row| Ok((codec::checked_job_id(&column::<String>(row, 0)?)?, column(row, 1)?))).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt as _, TryStreamExt as _};
 use guestkit_domain::{JobId, LeaseId, Revision, Time, WorkerId};
-use guestkit_scheduler::{DrainTarget, JobEntry, Ledger, Record, Totals, Want};
+use guestkit_scheduler::{DrainTarget, JobEntry, Ledger, Record, Sharing, Totals, Want};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -204,10 +204,13 @@ impl Store for PostgresStore {
             let jobs = link.client.query_raw(&statement, parameters).await?;
             let mut jobs = std::pin::pin!(jobs);
             let mut ledger = Ok(Ledger::default());
+            let mut sharing = Sharing::default();
             while let Some(row) = jobs.try_next().await? {
                 // What is damaged is told when the answer is over: the connection stays in step.
                 ledger = ledger.and_then(|mut ledger: Ledger| {
-                    ledger.insert(entry(&row)?);
+                    let mut entry = entry(&row)?;
+                    sharing.share(&mut entry);
+                    ledger.insert(entry);
                     Ok(ledger)
                 });
             }
