@@ -1,16 +1,16 @@
 //! The scheduler alone, in this process: what a job costs as the queue grows. No disk, no wire.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use guestkit_domain::{Duration, JobId, JobSpec, Namespace, OutcomeStatus, Placement, SessionId, Time, WorkerProfile};
 use guestkit_scheduler::{Body, Config, Effects, Input, RequestId, Scheduler, ToWorker};
 
 use crate::report::{Aim, quantity, table};
+use crate::usage::{micros_each, own_cpu_seconds, resident_mb};
 use crate::{Bench, Failure};
 
 /// Jobs that go through at each depth.
-const THROUGH: usize = 20_000;
+const THROUGH: usize = 50_000;
 /// As a driver that gathers would.
 const BATCH: usize = 64;
 
@@ -19,12 +19,22 @@ pub(crate) fn measure(bench: &mut Bench) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut costs = Vec::new();
     for &depth in depths {
-        let micros = at_depth(depth)?;
+        let before = resident_mb(std::process::id())?;
+        let (micros, full) = at_depth(depth)?;
         costs.push(micros);
         #[allow(clippy::cast_precision_loss)]
-        rows.push([quantity(depth as f64, ""), format!("{micros:.2} µs")]);
+        let depth = depth as f64;
+        rows.push([
+            quantity(depth, ""),
+            format!("{micros:.2} µs"),
+            format!("{:.0} bytes", (full - before) * 1e6 / depth),
+        ]);
     }
-    table("The scheduler alone: submit, lease, accept, outcome of one job", &["waiting", "time per job"], &rows);
+    table(
+        "The scheduler alone: submit, lease, accept, outcome of one job",
+        &["waiting", "CPU per job", "memory per waiting job"],
+        &rows,
+    );
     if let (Some(first), Some(last)) = (costs.first(), costs.last()) {
         let growth = last / first;
         bench.report.aim("scheduling cost, deepest queue against 1,000 waiting", growth, "times", Aim::at_most(1.5));
@@ -69,8 +79,8 @@ impl Machine {
     }
 }
 
-/// Microseconds per job that goes through a queue which stays `depth` deep.
-fn at_depth(depth: usize) -> Result<f64, Failure> {
+/// Microseconds of CPU per job that goes through a queue which stays `depth` deep, and this process's memory when it was full.
+fn at_depth(depth: usize) -> Result<(f64, f64), Failure> {
     let mut machine = Machine {
         scheduler: Scheduler::new(Config { queue_max: 2_000_000, ..Config::default() }),
         next: 0,
@@ -89,7 +99,8 @@ fn at_depth(depth: usize) -> Result<f64, Failure> {
     machine.scheduler.handle(Time(1_000), connect, &mut fx);
     let result: Body = Arc::from([7; 100]);
     let mut through = 0;
-    let started = Instant::now();
+    let memory = resident_mb(std::process::id())?;
+    let before = own_cpu_seconds()?;
     while through < THROUGH {
         let durable = fx.revision().unwrap_or_default();
         let released = std::mem::take(&mut fx).release(durable.max(machine.scheduler.ledger().revision))?;
@@ -106,8 +117,7 @@ fn at_depth(depth: usize) -> Result<f64, Failure> {
             return Err("nothing more is leased".into());
         }
     }
-    #[allow(clippy::cast_precision_loss)]
-    Ok(started.elapsed().as_secs_f64() * 1e6 / through as f64)
+    Ok((micros_each(own_cpu_seconds()? - before, through), memory))
 }
 
 fn worker() -> Result<WorkerProfile, Failure> {

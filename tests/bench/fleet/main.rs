@@ -7,6 +7,7 @@
 
 mod backlog;
 mod client;
+mod cluster;
 mod curve;
 mod deaths;
 mod idle;
@@ -34,7 +35,8 @@ struct Bench {
 }
 
 /// The scenarios, by the name they are asked for.
-const SCENARIOS: [&str; 7] = ["sustained", "single", "peers", "curve", "backlog", "idle", "deaths"];
+const SCENARIOS: [&str; 9] =
+    ["sustained", "postgres", "single", "peers", "curve", "backlog", "idle", "deaths", "failover"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -67,6 +69,8 @@ fn run(args: &[String]) -> Result<bool, Failure> {
         let measured = runtime.block_on(async {
             match name {
                 "sustained" => sustained::measure(&mut bench).await,
+                "postgres" => cluster::measure(&mut bench).await,
+                "failover" => cluster::failover(&mut bench).await,
                 "peers" => peers::measure(&mut bench).await,
                 "curve" => curve::measure(&mut bench),
                 "backlog" => backlog::measure(&mut bench).await,

@@ -138,7 +138,11 @@ impl Tally {
 }
 
 pub(crate) async fn run(bench: &Bench, load: &Load) -> Result<Cost, Failure> {
-    let mut fleet = Fleet::start(&bench.binaries, &[])?;
+    run_on(Fleet::start(&bench.binaries, &[])?, load).await
+}
+
+/// Runs a load on a fleet that has nothing else to do.
+pub(crate) async fn run_on(mut fleet: Fleet, load: &Load) -> Result<Cost, Failure> {
     let tally = Tally {
         ledger: Arc::new(Mutex::new(Ledger { submitted: vec![None; load.jobs], times: Vec::new() })),
         room: Arc::new(Semaphore::new(load.under_way)),
