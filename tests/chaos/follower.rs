@@ -23,7 +23,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    fn hear(&mut self, answer: v1::WatchAllResponse) {
+    pub(crate) fn hear(&mut self, answer: v1::WatchAllResponse) {
         match answer.change {
             Some(Change::Event(event)) => self.event(&event),
             // Nothing was submitted yet when it began, so the first state is empty and no later one is asked for.

@@ -160,10 +160,7 @@ pub(crate) fn judge(
     faults.extend(set_of_jobs(jobs, typed, answers));
     for (job_id, answer) in &answers.jobs {
         let planned = jobs.iter().find(|job| job.job_id == *job_id);
-        let checked = log_is_sound(answer)
-            .and_then(|()| told_the_same(answer, told))
-            .and_then(|()| outcome_is_the_last_attempts(answer, &runs))
-            .and_then(|()| planned.map_or(Ok(()), |planned| ended_as_it_may(answer, planned)));
+        let checked = one_job(answer, planned, told, &runs);
         faults.extend(checked.err().map(|fault| format!("{job_id}: {fault}; {}", shown(&answer.log))));
     }
     if !faults.is_empty() {
@@ -183,6 +180,13 @@ pub(crate) fn judge(
         stale: runs.stale,
         events: told.events,
     })
+}
+
+fn one_job(answer: &Answer, planned: Option<&Planned>, told: &Told, runs: &Runs) -> Result<(), String> {
+    log_is_sound(answer)?;
+    told_the_same(answer, told)?;
+    outcome_is_the_last_attempts(answer, runs)?;
+    planned.map_or(Ok(()), |planned| ended_as_it_may(answer, planned))
 }
 
 fn how(job: &v1::Job) -> String {
@@ -394,6 +398,134 @@ impl Runs {
             self.ended.insert((job.to_owned(), worker.to_owned(), attempt));
         } else if message.starts_with("an outcome came too late") {
             self.stale += 1;
+        }
+    }
+}
+
+/// The verdict itself must be able to condemn: each flaw here is one that a broken coordinator would show.
+mod tests {
+    use super::*;
+
+    fn event(sequence: u64, state: JobState, attempt: i32, reason: &str) -> v1::JobEvent {
+        let (job_id, reason) = ("chaos-000001".into(), reason.into());
+        v1::JobEvent {
+            job_id,
+            sequence,
+            revision: 10 + sequence,
+            state: state.into(),
+            attempt,
+            reason,
+            ..Default::default()
+        }
+    }
+
+    /// A job that lost an attempt and completed in its second, what a follower was told of it, and the run that ended it.
+    fn sound() -> (Answer, Told, Runs) {
+        let states = [
+            (JobState::Queued, 0, "submitted"),
+            (JobState::Assigned, 1, "offered to a worker"),
+            (JobState::Running, 1, "accepted by the worker"),
+            (JobState::Queued, 1, "attempt lost: the worker was restarted"),
+            (JobState::Assigned, 2, "offered to a worker"),
+            (JobState::Running, 2, "accepted by the worker"),
+            (JobState::Completed, 2, "over"),
+        ];
+        let log: Vec<v1::JobEvent> =
+            (1..).zip(states).map(|(sequence, (state, attempt, why))| event(sequence, state, attempt, why)).collect();
+        let job = v1::Job {
+            job_id: "chaos-000001".into(),
+            state: JobState::Completed.into(),
+            attempt: 2,
+            lost_attempts: 1,
+            worker_id: "worker-1".into(),
+            sequence: 7,
+            ..Default::default()
+        };
+        let echo = v1::EchoReport { message: Some("hello".into()), ..Default::default() };
+        let result = v1::JobResult {
+            job_id: job.job_id.clone(),
+            status: "completed".into(),
+            worker_id: "worker-1".into(),
+            execution_summary: Some(v1::ExecutionSummary { attempt: 2, ..Default::default() }),
+            report: Some(v1::job_result::Report::Echo(echo)),
+            ..Default::default()
+        };
+        let mut told = Told::default();
+        told.jobs.insert(job.job_id.clone(), log.iter().map(|event| (event.revision, event.state())).collect());
+        let ended = [(job.job_id.clone(), "worker-1".to_owned(), 2)].into();
+        let runs = Runs { started: HashMap::new(), ended, stale: 0, faults: Vec::new() };
+        (Answer { job, log, result }, told, runs)
+    }
+
+    fn judged(flaw: impl Fn(&mut Answer, &mut Told, &mut Runs)) -> Result<(), String> {
+        let (mut answer, mut told, mut runs) = sound();
+        flaw(&mut answer, &mut told, &mut runs);
+        let planned = Planned {
+            job_id: "chaos-000001".into(),
+            kind: Kind::Quick,
+            document: v1::JobDocument::default(),
+            message: "hello".into(),
+            max_attempts: 1,
+            at: std::time::Duration::ZERO,
+            twice: false,
+            cancel_after: None,
+            retried: false,
+        };
+        one_job(&answer, Some(&planned), &told, &runs)
+    }
+
+    #[test]
+    fn what_is_sound_is_acquitted() {
+        judged(|_, _, _| {}).unwrap();
+    }
+
+    #[test]
+    fn every_flaw_is_condemned() {
+        type Flaw = fn(&mut Answer, &mut Told, &mut Runs);
+        let flaws: [(&str, Flaw); 12] = [
+            ("a gap", |answer, _, _| drop(answer.log.remove(3))),
+            ("Completed twice", |answer, _, _| {
+                answer.log.push(event(8, JobState::Completed, 2, "over"));
+                answer.job.sequence = 8;
+            }),
+            ("run without a lease", |answer, _, _| answer.log[1].state = JobState::Running.into()),
+            ("alive after its end", |answer, _, _| {
+                answer.log.push(event(8, JobState::Queued, 2, "submitted"));
+                answer.job.sequence = 8;
+            }),
+            ("not over", |answer, _, _| answer.job.state = JobState::Running.into()),
+            ("a lease that stands", |answer, _, _| answer.job.lease_id = 7),
+            ("the report of a lost attempt", |answer, _, _| {
+                answer.result.execution_summary = Some(v1::ExecutionSummary { attempt: 1, ..Default::default() });
+            }),
+            ("another worker's report", |answer, _, _| answer.result.worker_id = "worker-2".into()),
+            ("an outcome that nobody made", |_, _, runs| runs.ended.clear()),
+            ("another job's report", |answer, _, _| {
+                let echo = v1::EchoReport { message: Some("bye".into()), ..Default::default() };
+                answer.result.report = Some(v1::job_result::Report::Echo(echo));
+            }),
+            ("a loss that is not counted", |answer, _, _| answer.job.lost_attempts = 0),
+            ("an entry that the follower missed", |_, told, _| {
+                told.jobs.values_mut().for_each(|known| known.truncate(6));
+            }),
+        ];
+        for (name, flaw) in flaws {
+            assert!(judged(flaw).is_err(), "{name} was not noticed");
+        }
+    }
+
+    #[test]
+    fn a_follower_notices_gaps_and_repeats() {
+        let change =
+            |event| v1::WatchAllResponse { revision: 11, change: Some(v1::watch_all_response::Change::Event(event)) };
+        for (second, faults) in [(2, 0), (1, 1), (3, 1)] {
+            let mut told = Told::default();
+            told.hear(change(event(1, JobState::Queued, 0, "submitted")));
+            told.hear(v1::WatchAllResponse {
+                revision: 12,
+                ..change(v1::JobEvent { revision: 12, ..event(second, JobState::Assigned, 1, "offered to a worker") })
+            });
+            assert_eq!(told.faults.len(), faults, "entry {second}: {:?}", told.faults);
         }
     }
 }
