@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guestkit_domain::{JobId, LeaseId, Revision};
 use guestkit_protocol::client;
@@ -15,7 +15,7 @@ use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::api::{self, ArtifactDesk, Readiness, Services};
 use crate::artifacts::Artifacts;
@@ -27,7 +27,7 @@ use crate::edge::{Calls, Gate, Limits};
 use crate::lead::{self, Contest, DecideError, Decider, Lead, Role};
 use crate::metrics::Metrics;
 use crate::retention::Retention;
-use crate::store::{Candidate, Postgres, ReadError, ReadStore, Readers, SqliteStore, Store as _, StoreError};
+use crate::store::{Candidate, Postgres, ReadStore, Readers, SqliteStore, Store as _, StoreError};
 use crate::summary::Summary;
 use crate::watch::WatchHub;
 use crate::web::{self, WebState};
@@ -44,6 +44,12 @@ const PAGE_CONNECTIONS_PER_PEER_MAX: usize = 128;
 /// Bytes of a call's headers: ours are a few hundred.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
+/// How long a database is waited for at the start: it recovers within that unless it crashed under a very high load.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two tries of a database that is not there yet.
+const DATABASE_RETRY: Duration = Duration::from_millis(500);
+
 /// Why the coordinator did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -53,9 +59,6 @@ pub enum BuildError {
     /// The store cannot be used.
     #[error("open the store")]
     Store(#[from] StoreError),
-    /// The store cannot be read.
-    #[error("read the store")]
-    Read(#[from] ReadError),
     /// The folder of artifacts cannot be used.
     #[error("open the folder of artifacts")]
     Artifacts(#[source] std::io::Error),
@@ -118,17 +121,24 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let cors = cors(&config.cors_origins)?;
         let folder = DataFolder::open(&config.data)?;
+        // Before the addresses: whoever comes while a database starts is refused, and goes elsewhere, instead of waiting.
+        let database = match &config.store {
+            Some(StoreLocation::Postgres(url)) => Some(open_patiently(url).await?),
+            _ => None,
+        };
         let grpc = listen("gRPC", config.listen).await?;
         let http = listen("HTTP", config.http).await?;
-        let Opened { readers, outlets, inlets, roles, decider } = match &config.store {
-            Some(StoreLocation::Postgres(url)) => share(&config, url, address(&config, &grpc)?).await?,
-            Some(StoreLocation::Sqlite(path)) => own(&config, path)?,
-            None => own(&config, &folder.store())?,
+        let Opened { readers, outlets, inlets, roles, decider } = match (database, &config.store) {
+            (Some(database), _) => share(&config, database, address(&config, &grpc)?),
+            (None, Some(StoreLocation::Sqlite(path))) => own(&config, path)?,
+            (None, _) => own(&config, &folder.store())?,
         };
         let artifacts =
             Artifacts::open(folder.artifacts(), config.artifact_bytes_max).map_err(BuildError::Artifacts)?;
         let swept = artifacts.clone();
-        readers.read(move |store| swept.sweep(|job_id| leases_that_count(store, job_id))).await?;
+        if let Err(error) = readers.read(move |store| swept.sweep(|job_id| leases_that_count(store, job_id))).await {
+            warn!(error = &error as &dyn std::error::Error, "what no job refers to is swept at the next start");
+        }
         let (stopping, stops) = watch::channel(false);
         let (ready, readiness) = watch::channel(Readiness::Nothing);
         let lead = Lead::new(roles);
@@ -323,12 +333,30 @@ fn own(config: &Config, path: &Path) -> Result<Opened, BuildError> {
     Ok(Opened { readers, outlets, inlets, roles, decider })
 }
 
+/// Opens a database, and reads where it stands. One that is not there yet, as when the machines of both were switched on at
+/// the same time, is waited for; what no waiting mends is told at once.
+async fn open_patiently(url: &str) -> Result<(Postgres, Revision), StoreError> {
+    let until = Instant::now() + DATABASE_PATIENCE;
+    loop {
+        let opened = async {
+            let postgres = Postgres::open(url).await?;
+            let revision = postgres.revision().await?;
+            Ok::<_, StoreError>((postgres, revision))
+        };
+        match opened.await {
+            Err(error) if error.may_pass() && Instant::now() < until => {
+                warn!(error = &error as &dyn std::error::Error, "the database does not answer yet");
+                tokio::time::sleep(DATABASE_RETRY).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// A store that several coordinators share, of which one is elected.
-async fn share(config: &Config, url: &str, address: String) -> Result<Opened, BuildError> {
-    let postgres = Postgres::open(url).await?;
+fn share(config: &Config, (postgres, revision): (Postgres, Revision), address: String) -> Opened {
     let readers = Readers::new(Arc::new(postgres.reader()));
     let follower = postgres.follow();
-    let revision = postgres.revision().await?;
     info!(store = %postgres, revision = revision.0, address, "store opened");
     let (outlets, inlets) = outlets(revision);
     let (role, roles) = watch::channel(Role::Standby { leader: None });
@@ -343,7 +371,7 @@ async fn share(config: &Config, url: &str, address: String) -> Result<Opened, Bu
         outlets: outlets.clone(),
         roles: role,
     };
-    Ok(Opened { readers, outlets, inlets, roles, decider: Decider::Elected(Box::new(contest)) })
+    Opened { readers, outlets, inlets, roles, decider: Decider::Elected(Box::new(contest)) }
 }
 
 /// Where other coordinators send clients and workers.

@@ -8,14 +8,15 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use guestkit_processes::postgres::Server;
-use guestkit_processes::until;
+use guestkit_processes::{Fleet, until};
 use guestkit_protocol::client::{self, Endpoints};
 use guestkit_protocol::status::{Reason, Refusal};
 use guestkit_protocol::v1;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::house::{Answer, COMPLETED, House, echo, lost_attempts, text};
+use crate::house::{Answer, COMPLETED, House, binaries, echo, lost_attempts, text};
+use crate::network::{Link, Mode};
 
 /// A lead that is over soon, though not before a loaded machine's turn to renew it has come, and workers that notice silence.
 const QUICK: [&str; 6] = ["--leader-ttl-seconds", "1.5", "--heartbeat-seconds", "0.3", "--lease-ttl-seconds", "30"];
@@ -249,4 +250,39 @@ fn a_database_that_crashes_under_its_leader_costs_no_job() {
     {
         several.completes_at_once(job);
     }
+}
+
+/// The machines of both were switched on at the same time: the database refuses at first.
+#[test]
+fn a_coordinator_waits_for_its_database() {
+    let Some(server) = Server::shared().unwrap() else { return };
+    let database = server.create_database().unwrap();
+    let (before, after) = database.url.split_once('@').unwrap();
+    let (address, name) = after.split_once('/').unwrap();
+    let link = Link::to(address);
+    link.set(Mode::Cut);
+    let url = format!("{before}@{}/{name}", link.address);
+    let folder = tempfile::Builder::new().prefix("guestkit-").tempdir().unwrap();
+    let log = folder.path().join("coordinator.log");
+    let switched_on = std::thread::spawn(move || {
+        until("a coordinator that waits", || {
+            let waits = std::fs::read_to_string(&log).unwrap_or_default().contains("the database does not answer yet");
+            Ok(waits.then_some(()))
+        })
+        .unwrap();
+        link.set(Mode::Open);
+    });
+    let house = House::in_folder(folder, &["--store", &url], &["one"]);
+    switched_on.join().unwrap();
+    house.submit_and_watch(&echo("waited-for-1", 0.0)).expect_code(COMPLETED);
+    house.fleet.stop().unwrap();
+}
+
+/// What no waiting mends is told at once.
+#[test]
+fn a_database_that_is_not_there_is_not_waited_for() {
+    let Some(server) = Server::shared().unwrap() else { return };
+    let url = server.create_database().unwrap().url + "_which_nobody_made";
+    let refused = Fleet::start(&binaries(), &["--store", &url]).unwrap_err().to_string();
+    assert!(refused.contains("does not exist") && !refused.contains("not answer yet"), "{refused}");
 }

@@ -12,7 +12,7 @@ use crate::house::{COMPLETED, House, echo, lost_attempts};
 
 /// How a link behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(crate) enum Mode {
     /// It carries.
     Open,
     /// It carries nothing and tells nobody: bytes wait in it, as in a network whose packets vanish and are sent again.
@@ -21,9 +21,9 @@ enum Mode {
     Cut,
 }
 
-/// A way to the coordinator that can be broken.
-struct Link {
-    address: SocketAddr,
+/// A way to a server that can be broken.
+pub(crate) struct Link {
+    pub(crate) address: SocketAddr,
     state: Arc<(Mutex<State>, Condvar)>,
 }
 
@@ -34,7 +34,7 @@ struct State {
 
 impl Link {
     /// Carries connections to `target` for the rest of the process.
-    fn to(target: &str) -> Self {
+    pub(crate) fn to(target: &str) -> Self {
         let target: SocketAddr = target.trim_start_matches("http://").parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,11 +59,11 @@ impl Link {
         Self { address, state }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         let mut state = self.state.0.lock().unwrap();
         state.mode = mode;
         if mode == Mode::Cut {

@@ -92,6 +92,12 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Whether the next try may succeed without anybody's doing.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Postgres { source, .. } if source.may_pass())
+    }
 }
 
 // Databases have signed integers; revisions, leases and times stay below 2^63 for longer than anybody waits.

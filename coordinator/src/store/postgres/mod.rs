@@ -16,6 +16,7 @@ mod session;
 mod settings;
 mod writer;
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -71,6 +72,25 @@ impl PostgresError {
 
     pub(super) fn is_full(&self) -> bool {
         self.code() == Some(&SqlState::DISK_FULL)
+    }
+
+    /// Whether the next try may succeed without anybody's doing: the server starts, stops, recovers, is full of connections,
+    /// or is not reached.
+    pub(super) fn may_pass(&self) -> bool {
+        const PASSING: [SqlState; 4] = [
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::TOO_MANY_CONNECTIONS,
+        ];
+        match self {
+            Self::Database(error) => match error.code() {
+                Some(code) => PASSING.contains(code),
+                None => error.is_closed() || error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>),
+            },
+            Self::Silent | Self::Lost => true,
+            Self::Url | Self::Tls { .. } => false,
+        }
     }
 
     /// Whether nothing can be asked over this connection any more.
