@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -123,7 +125,10 @@ impl Member {
                 self.life = Life::Up(process);
             }
             Life::Leaving(process, latest) => match process.ended().unwrap() {
-                Some(status) if status.success() => self.life = Life::Down(now),
+                // The signal itself ends one that had not come far enough to listen for it.
+                Some(status) if status.success() || status.signal() == Some(Signal::TERM.as_raw()) => {
+                    self.life = Life::Down(now);
+                }
                 Some(status) => {
                     let told = format!("{} left with {status}:\n{}", self.name, tail(&self.log()));
                     self.life = Life::Down(now);
@@ -182,13 +187,19 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("guestkit-chaos-").tempdir().unwrap();
         let mut members = Vec::new();
         let mut endpoints = Vec::new();
+        let artifacts = folder.path().join("artifacts");
+        fs::create_dir(&artifacts).unwrap();
         for index in 0..shape.coordinators {
             let (listen, http) = (free_address(), free_address());
             endpoints.push(format!("http://{listen}"));
             let name = format!("coordinator-{index}");
+            // Coordinators that share a store share what lies beside it.
+            let data = folder.path().join(&name);
+            fs::create_dir(&data).unwrap();
+            symlink(&artifacts, data.join("artifacts")).unwrap();
             let mut args: Vec<OsString> = vec!["serve".into(), "--listen".into(), listen.to_string().into()];
             args.extend(["--http".into(), http.to_string().into()]);
-            args.extend(["--data".into(), folder.path().join(&name).into()]);
+            args.extend(["--data".into(), data.into()]);
             args.extend(shape.coordinator_args.iter().map(Into::into));
             members.push(Member::new("guestkit-coordinator", name, folder.path(), args));
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use guestkit_processes::Binaries;
+use guestkit_processes::postgres::Server;
 use guestkit_protocol::v1;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -58,18 +59,26 @@ impl Settings {
 /// One coordinator on SQLite: the default of everybody who starts it without a word.
 #[test]
 fn sqlite() {
-    let settings = Settings::of(1);
-    run("SQLite", &settings, &COORDINATOR_ARGS);
+    run("SQLite", &Settings::of(1), &COORDINATOR_ARGS, None);
+}
+
+/// Three coordinators on a PostgreSQL, which is struck as well.
+#[test]
+fn postgres() {
+    let Some(server) = Server::start().unwrap() else { return };
+    let database = server.create_database().unwrap();
+    let args = [&COORDINATOR_ARGS[..], &["--store", &database.url]].concat();
+    run("PostgreSQL", &Settings::of(3), &args, Some(&server));
 }
 
 #[track_caller]
-fn run(store: &str, settings: &Settings, coordinator_args: &[&str]) {
+fn run(store: &str, settings: &Settings, coordinator_args: &[&str], database: Option<&Server>) {
     println!("{store}, {settings:?}");
     let binaries = Binaries::beside_this_test().unwrap();
     let Settings { coordinators, workers, .. } = *settings;
     let shape = Shape { coordinators, workers, coordinator_args, worker_args: &WORKER_ARGS };
     let mut cluster = Cluster::start(&binaries, &shape);
-    let weathered = weather(&mut cluster, settings);
+    let weathered = weather(&mut cluster, database, settings);
     if let Err(fault) = &weathered {
         let kept = cluster.keep();
         panic!("seed {}: {fault}\nlogs and stores are kept in {}", settings.seed, kept.display());
@@ -89,7 +98,7 @@ struct Weathered {
     typed: usize,
 }
 
-fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, String> {
+fn weather(cluster: &mut Cluster, database: Option<&Server>, settings: &Settings) -> Result<Weathered, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut rng = StdRng::seed_from_u64(settings.seed);
     let during = Duration::from_secs(settings.seconds);
@@ -121,7 +130,7 @@ fn weather(cluster: &mut Cluster, settings: &Settings) -> Result<Weathered, Stri
         })
         .collect();
 
-    let counts = faults::strike(cluster, &mut rng, during)?;
+    let counts = faults::strike(cluster, database, &mut rng, during)?;
     let storm = started.elapsed();
     enough.store(true, Ordering::Relaxed);
 
