@@ -315,6 +315,12 @@ impl Oracle {
             let how = format!("lease {} is told {:?} and is its job's current one still", lease.0, ack.verdict());
             return broken(Rule::AcknowledgedOutcomesAreDurable, how);
         }
+        let job = self.minted.get(&lease).and_then(|job_id| self.ledger.job(job_id));
+        let ended_it = |row: &JobRow| matches!(&row.phase, Phase::Ended(ended) if ended.outcome_of == Some(lease));
+        if !recorded && job.is_some_and(|entry| ended_it(&entry.row)) {
+            let how = format!("lease {} ended its job and is told that it is stale", lease.0);
+            return broken(Rule::AcknowledgedOutcomesAreDurable, how);
+        }
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl World {
             weights: [(Namespace::new("b").unwrap(), 3)].into(),
             progress_burst: 2,
             // Some seeds forget jobs that are over, and must ask the store.
-            ended_jobs_max: if random.percent(30) { 3 } else { 100_000 },
+            ended_jobs_max: if random.percent(40) { random.below(4) as usize } else { 100_000 },
             ..Config::default()
         };
         let wild = random.percent(40);
@@ -190,7 +190,14 @@ impl World {
     }
 
     fn some_job(&mut self) -> Option<JobId> {
-        self.random.pick(&self.submitted).map(|spec| spec.job_id.clone())
+        self.some_spec().map(|spec| spec.job_id.clone())
+    }
+
+    /// One that was submitted; rather lately than long ago.
+    fn some_spec(&mut self) -> Option<JobSpec> {
+        let lately = if self.random.percent(60) { self.submitted.len().saturating_sub(8) } else { 0 };
+        let among = self.submitted.get(lately..).unwrap_or_default();
+        self.random.pick(among).cloned()
     }
 
     fn some_stream(&mut self, stirs: impl Fn(&Stream) -> bool) -> Option<u64> {
@@ -331,13 +338,12 @@ impl World {
     }
 
     fn submit(&mut self) -> Result<(), Broken> {
-        let spec = if self.random.percent(10) && !self.submitted.is_empty() {
-            self.random.pick(&self.submitted).unwrap().clone()
-        } else {
+        let again = if self.random.percent(15) { self.some_spec() } else { None };
+        let spec = again.unwrap_or_else(|| {
             let spec = self.spec();
             self.submitted.push(spec.clone());
             spec
-        };
+        });
         let request = self.request();
         self.handle(Input::Submit { request, spec: Box::new(spec), document: Arc::from(*b"{}") })
     }
