@@ -77,7 +77,8 @@ impl Planned {
                 Kind::Failing => killed || (state, code) == (JobState::Failed, "INTERNAL"),
                 Kind::Crashing => killed,
                 Kind::Hanging => killed || (state, code) == (JobState::Timeout, "TIMEOUT"),
-                Kind::Cancelled => completed || (state, code) == (JobState::Cancelled, "CANCELLED"),
+                // An attempt whose end is asked for may end by itself first, in any way.
+                Kind::Cancelled => completed || killed || (state, code) == (JobState::Cancelled, "CANCELLED"),
             }
     }
 }

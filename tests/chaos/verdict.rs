@@ -13,7 +13,7 @@ use v1::JobState;
 
 use crate::clients::is_over;
 use crate::cluster::Cluster;
-use crate::door::Door;
+use crate::door::{Door, is_passing};
 use crate::follower::Told;
 use crate::plan::{Kind, Planned};
 use crate::storm::word;
@@ -67,9 +67,20 @@ pub(crate) async fn ask(mut door: Door, jobs: Arc<Vec<Planned>>, typed: Vec<Stri
         });
     }
     let jobs = tasks.join_all().await.into_iter().flatten().collect::<Result<_, String>>()?;
-    let mut fleet = guestkit_protocol::client::fleet(door.channel().await);
-    let summary = fleet.summary(v1::SummaryRequest {}).await.map_err(|status| status.to_string())?.into_inner();
+    let summary = summary(&mut door).await?;
     Ok(Answers { listed, jobs, summary })
+}
+
+/// The counts, which only the coordinator that leads has.
+async fn summary(door: &mut Door) -> Result<v1::SummaryResponse, String> {
+    loop {
+        let mut fleet = guestkit_protocol::client::fleet(door.channel().await);
+        match fleet.summary(v1::SummaryRequest {}).await {
+            Ok(summary) => return Ok(summary.into_inner()),
+            Err(status) if is_passing(&status) => door.elsewhere().await,
+            Err(status) => return Err(format!("summary: {status}")),
+        }
+    }
 }
 
 async fn list(door: &mut Door) -> Result<Vec<String>, String> {
