@@ -13,7 +13,7 @@
 //! callers are told, sessions end (they will resume), and once the store takes writes again another scheduler is restored
 //! from it. A store that belongs to somebody else, or contradicts us, ends the process instead.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use guestkit_domain::{JobId, JobSpec, Revision, SessionId, Time, WorkerId, WorkerProfile};
 use guestkit_protocol::v1;
 use guestkit_scheduler::{
-    Body, Change, Config, DrainTarget, Effects, Event, Held, Input, Ledger, Notice, Released, Reply, RequestId,
-    Scheduler, ToWorker,
+    Body, Change, Config, DrainTarget, Effects, Event, Held, Input, JobEntry, Ledger, Notice, Released, Reply,
+    RequestId, Scheduler, ToWorker, Want,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -424,6 +424,9 @@ struct Machine<S> {
     documents: Documents,
 }
 
+/// Jobs that the scheduler wants of the store, and those that are not there.
+type Recalled = BTreeMap<Want, Option<JobEntry>>;
+
 enum Flow {
     Go,
     Stop,
@@ -482,15 +485,22 @@ impl<S: Store> Machine<S> {
             self.scheduler.handle(now, Input::Disconnect { session }, &mut effects);
         }
         let mut shares = Vec::with_capacity(gathered.len());
-        let mut failed = None;
+        let mut commands = Vec::with_capacity(gathered.len());
         for Weighed { command, share } in gathered.drain(..) {
             shares.push(share);
+            commands.push(self.expect(command));
+        }
+        let (mut recalled, mut failed) = match self.recall(&commands) {
+            Ok(recalled) => (recalled, None),
+            Err(error) => (Recalled::new(), Some(error)),
+        };
+        for command in commands {
             if matches!(command, Command::Stop) {
                 flow = Flow::Stop;
             } else if failed.is_some() {
                 turn_away(command, Unserved::Broken);
             } else {
-                failed = self.take(now, command, &mut effects).err();
+                failed = self.take(now, command, &mut recalled, &mut effects).err();
             }
         }
         if let Some(error) = failed {
@@ -502,41 +512,72 @@ impl<S: Store> Machine<S> {
         (flow, self.commit(effects))
     }
 
-    fn take(&mut self, now: Time, command: Command, effects: &mut Effects) -> Result<(), StoreError> {
+    /// Remembers who waits for an answer.
+    fn expect(&mut self, command: Command) -> Command {
+        let Command::Ask { ask, answer } = command else { return command };
+        let request = RequestId(self.requests);
+        self.requests += 1;
+        self.callers.insert(request, answer);
+        Command::Said(ask.input(request))
+    }
+
+    /// What the scheduler will want to know of the store, asked for at once.
+    fn recall(&self, commands: &[Command]) -> Result<Recalled, StoreError> {
+        let inputs = commands.iter().filter_map(|command| match command {
+            Command::Said(input) => Some(input),
+            _ => None,
+        });
+        let wants: BTreeSet<Want> = inputs.flat_map(|input| self.scheduler.wants(input)).collect();
+        if wants.is_empty() { Ok(Recalled::new()) } else { self.store.entries(wants) }
+    }
+
+    fn take(
+        &mut self,
+        now: Time,
+        command: Command,
+        recalled: &mut Recalled,
+        effects: &mut Effects,
+    ) -> Result<(), StoreError> {
         match command {
-            Command::Ask { ask, answer } => {
-                let request = RequestId(self.requests);
-                self.requests += 1;
-                self.callers.insert(request, answer);
-                self.handle(now, ask.input(request), effects)?;
-            }
             Command::Open { session, profile, held, description, outbox } => {
                 self.describe(profile.worker_id.clone(), *description);
                 self.outboxes.insert(session, outbox);
-                self.handle(now, Input::Connect { session, profile, held }, effects)?;
+                self.handle(now, Input::Connect { session, profile, held }, recalled, effects)?;
             }
             Command::Said(input) => {
                 if let Input::Disconnect { session } = &input {
                     self.outboxes.remove(session);
                 }
-                self.handle(now, input, effects)?;
+                self.handle(now, input, recalled, effects)?;
             }
             Command::Beat { session, worker_id, sequence, free_disk_bytes } => {
                 if let Some(description) = self.descriptions.get_mut(&worker_id) {
                     Arc::make_mut(description).free_disk_bytes = free_disk_bytes;
                 }
-                self.handle(now, Input::Heartbeat { session, sequence }, effects)?;
+                self.handle(now, Input::Heartbeat { session, sequence }, recalled, effects)?;
             }
             Command::Read(look) => look(&View { scheduler: &self.scheduler, descriptions: &self.descriptions }),
             Command::Compact { before } => self.store.compact(before)?,
-            Command::Stop => {}
+            // Those who ask have become inputs; the end is the round's.
+            Command::Ask { .. } | Command::Stop => {}
         }
         Ok(())
     }
 
-    fn handle(&mut self, now: Time, input: Input, effects: &mut Effects) -> Result<(), StoreError> {
+    /// Each want is asked for anew when it comes a second time: what was recalled has been handed in then.
+    fn handle(
+        &mut self,
+        now: Time,
+        input: Input,
+        recalled: &mut Recalled,
+        effects: &mut Effects,
+    ) -> Result<(), StoreError> {
         for want in self.scheduler.wants(&input) {
-            if let Some(entry) = self.store.entry(&want)? {
+            let entry = match recalled.remove(&want) {
+                Some(entry) => entry,
+                None => self.store.entry(&want)?,
+            };
+            if let Some(entry) = entry {
                 self.scheduler.handle(now, Input::Recall { entry: Box::new(entry) }, effects);
             }
         }

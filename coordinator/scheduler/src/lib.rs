@@ -52,7 +52,7 @@ use queue::Queue;
 use roots::ImageRoots;
 
 /// A job the scheduler needs before it can handle an input: the driver looks it up and hands it in with [`Input::Recall`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
     /// By its name.
     Job(JobId),

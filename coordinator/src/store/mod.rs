@@ -11,6 +11,7 @@ mod read;
 mod sqlite;
 
 use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use guestkit_domain::{JobId, Time};
@@ -129,6 +130,14 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// When it cannot be read.
     fn entry(&self, want: &Want) -> Result<Option<JobEntry>, StoreError>;
+
+    /// The same of many, at the price of one where each question is a journey.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn entries(&self, wants: BTreeSet<Want>) -> Result<BTreeMap<Want, Option<JobEntry>>, StoreError> {
+        wants.into_iter().map(|want| self.entry(&want).map(|entry| (want, entry))).collect()
+    }
 
     /// Drops what was told of jobs that are gone, where a commit does not by itself: what is older than `before`, as far as it
     /// can be dropped without holding anybody up.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use guestkit_domain::{JobId, LeaseId, Revision, Time};
 use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Phase, Record, Sharing, Totals, Want};
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params, params_from_iter};
 
@@ -93,9 +94,18 @@ impl SqliteStore {
     }
 }
 
-fn prepare(connection: &Connection) -> Result<()> {
+/// What every connection has in common.
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    connection.busy_timeout(BUSY).map_err(failed("set up the store"))?;
+    connection.busy_timeout(BUSY)?;
+    // Otherwise each statement on a table with partial indexes is prepared anew for each value that is bound to it: most of
+    // what a commit took.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
+fn prepare(connection: &Connection) -> Result<()> {
+    set_up(connection).map_err(failed("set up the store"))?;
     // FULL: a commit returns after its fsync. The log is checkpointed at 4,000 pages (16 MB), so that a busy store does not
     // copy the same pages over and over.
     connection
@@ -486,8 +496,7 @@ impl SqliteReader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection =
             Connection::open_with_flags(&self.path, flags).map_err(failed("open the store for reading"))?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        connection.busy_timeout(BUSY).map_err(failed("open the store for reading"))?;
+        set_up(&connection).map_err(failed("open the store for reading"))?;
         Ok(connection)
     }
 }

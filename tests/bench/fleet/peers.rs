@@ -147,7 +147,13 @@ fn drive(mut command: Command, jobs: usize, server: u32) -> Result<Cost, Failure
     while driver.line()?.trim() != "ready" {}
     let (served, drove) = (tree_cpu_seconds(server)?, tree_cpu_seconds(driver.child.id())?);
     driver.stdin.write_all(b"\n")?;
-    let told: serde_json::Value = serde_json::from_str(&driver.line()?)?;
+    // Some libraries talk on standard output as well.
+    let told: serde_json::Value = loop {
+        let line = driver.line()?;
+        if line.starts_with('{') {
+            break serde_json::from_str(&line)?;
+        }
+    };
     let server_micros = micros_each(tree_cpu_seconds(server)? - served, jobs);
     let others_micros = micros_each(tree_cpu_seconds(driver.child.id())? - drove, jobs);
     driver.stdin.write_all(b"\n")?;

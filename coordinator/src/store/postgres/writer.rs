@@ -1,10 +1,10 @@
 //! The writing side: one connection, and a commit that is one round trip however many records it carries.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::{BoxFuture, join_all, try_join};
 use futures::{FutureExt as _, TryStreamExt as _};
 use guestkit_domain::{JobId, LeaseId, Revision, Time, WorkerId};
 use guestkit_scheduler::{DrainTarget, JobEntry, Ledger, Record, Sharing, Totals, Want};
@@ -239,6 +239,42 @@ impl Store for PostgresStore {
         row?.as_ref().map(entry).transpose()
     }
 
+    fn entries(&self, wants: BTreeSet<Want>) -> Result<BTreeMap<Want, Option<JobEntry>>> {
+        let (mut names, mut namespaces, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for want in &wants {
+            match want {
+                Want::Job(job_id) => names.push(job_id.as_str()),
+                Want::Key(namespace, key) => {
+                    namespaces.push(namespace.as_str());
+                    keys.push(&**key);
+                }
+            }
+        }
+        let (by_name, by_key) = self.with("look jobs up", PATIENCE, async |link, _, _| {
+            let by_name =
+                async { if names.is_empty() { Ok(Vec::new()) } else { link.rows(ENTRIES_BY_NAME, &[&names]).await } };
+            let by_key = async {
+                if keys.is_empty() { Ok(Vec::new()) } else { link.rows(ENTRIES_BY_KEY, &[&namespaces, &keys]).await }
+            };
+            try_join(by_name, by_key).await
+        })?;
+        let mut found = BTreeMap::new();
+        for row in &by_name {
+            let entry = entry(row)?;
+            found.insert(Want::Job(entry.spec.job_id.clone()), Some(entry));
+        }
+        for row in &by_key {
+            let entry = entry(row)?;
+            if let Some(key) = entry.spec.idempotency_key.clone() {
+                found.insert(Want::Key(entry.spec.namespace.clone(), key), Some(entry));
+            }
+        }
+        for want in wants {
+            found.entry(want).or_insert(None);
+        }
+        Ok(found)
+    }
+
     fn compact(&mut self, before: Time) -> Result<()> {
         let partitions = self.drop_history(before)?;
         if partitions > 0 {
@@ -269,6 +305,13 @@ const LOAD_JOBS: &str = "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JO
     WHERE j.ended_at IS NULL";
 const ENTRY_BY_NAME: &str = "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JOIN documents d USING (job_no)
     WHERE j.job_id = $1";
+const ENTRIES_BY_NAME: &str = "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JOIN documents d USING (job_no)
+    WHERE j.job_id = ANY ($1::text[])";
+/// The latest of each key.
+const ENTRIES_BY_KEY: &str = "SELECT DISTINCT ON (j.namespace, j.idempotency_key) j.job_no, d.spec, j.row, j.job_id
+    FROM unnest($1::text[], $2::text[]) AS w (namespace, idempotency_key)
+    JOIN jobs j ON j.namespace = w.namespace AND j.idempotency_key = w.idempotency_key JOIN documents d USING (job_no)
+    ORDER BY j.namespace, j.idempotency_key, j.job_no DESC";
 const ENTRY_BY_KEY: &str = "SELECT j.job_no, d.spec, j.row, j.job_id FROM jobs j JOIN documents d USING (job_no)
     WHERE j.namespace = $1 AND j.idempotency_key = $2 ORDER BY j.job_no DESC LIMIT 1";
 
