@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guestkit_domain::{JobId, LeaseId, Revision};
+use guestkit_domain::Revision;
 use guestkit_protocol::client;
 use guestkit_scheduler as scheduler;
 use tokio::net::TcpListener;
@@ -18,7 +18,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{error, info, warn};
 
 use crate::api::{self, ArtifactDesk, Readiness, Services};
-use crate::artifacts::Artifacts;
+use crate::artifacts::{ArtifactError, Artifacts, Places};
 use crate::clock::Clock;
 use crate::config::{Config, StoreLocation};
 use crate::data_folder::{DataFolder, DataFolderError};
@@ -27,7 +27,7 @@ use crate::edge::{Calls, Gate, Limits};
 use crate::lead::{self, Contest, DecideError, Decider, Lead, Role};
 use crate::metrics::Metrics;
 use crate::retention::Retention;
-use crate::store::{Candidate, Postgres, ReadStore, Readers, SqliteStore, Store as _, StoreError};
+use crate::store::{Candidate, Postgres, Readers, SqliteStore, Store as _, StoreError};
 use crate::summary::Summary;
 use crate::watch::WatchHub;
 use crate::web::{self, WebState};
@@ -59,9 +59,9 @@ pub enum BuildError {
     /// The store cannot be used.
     #[error("open the store")]
     Store(#[from] StoreError),
-    /// The folder of artifacts cannot be used.
-    #[error("open the folder of artifacts")]
-    Artifacts(#[source] std::io::Error),
+    /// The place of artifacts cannot be used.
+    #[error("open the place of artifacts")]
+    Artifacts(#[source] ArtifactError),
     /// An address cannot be had.
     #[error("listen on {address} for {what}")]
     Listen {
@@ -133,12 +133,13 @@ impl App {
             (None, Some(StoreLocation::Sqlite(path))) => own(&config, path)?,
             (None, _) => own(&config, &folder.store())?,
         };
-        let artifacts =
-            Artifacts::open(folder.artifacts(), config.artifact_bytes_max).map_err(BuildError::Artifacts)?;
-        let swept = artifacts.clone();
-        if let Err(error) = readers.read(move |store| swept.sweep(|job_id| leases_that_count(store, job_id))).await {
-            warn!(error = &error as &dyn std::error::Error, "what no job refers to is swept at the next start");
-        }
+        let places = Places {
+            location: config.artifacts.clone(),
+            local: folder.artifacts(),
+            staging: folder.uploads(),
+            aws: config.aws.clone(),
+        };
+        let artifacts = Artifacts::open(places, config.artifact_bytes_max).map_err(BuildError::Artifacts)?;
         let (stopping, stops) = watch::channel(false);
         let (ready, readiness) = watch::channel(Readiness::Nothing);
         let lead = Lead::new(roles);
@@ -394,16 +395,6 @@ fn outlets(revision: Revision) -> (Outlets, Inlets) {
     let outlets =
         Outlets { hub: WatchHub::new(revision), summary, writable, fleet, metrics: Arc::new(Metrics::default()) };
     (outlets, Inlets { summary: summaries, fleet: fleets, writable: writables })
-}
-
-/// The lease that is a job's current one, or whose outcome ended it; none of a job that is not there.
-fn leases_that_count(store: &dyn ReadStore, job_id: &JobId) -> Result<Vec<LeaseId>, StoreError> {
-    let Some(job) = store.job(job_id)? else { return Ok(Vec::new()) };
-    let lease = match &job.row.phase {
-        scheduler::Phase::Ended(ended) => ended.outcome_of,
-        phase => phase.lease().map(|lease| lease.id),
-    };
-    Ok(lease.into_iter().collect())
 }
 
 fn scheduler_config(config: &Config) -> scheduler::Config {

@@ -10,6 +10,7 @@ use clap::Args;
 use guestkit_domain::Namespace;
 use guestkit_protocol::client;
 use serde::{Deserialize, Deserializer};
+use url::Url;
 
 /// How the coordinator runs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,6 +26,13 @@ pub struct Config {
     /// folder when absent.
     #[serde(deserialize_with = "location")]
     pub store: Option<StoreLocation>,
+    /// Where artifacts are kept: `file:///FOLDER` or `s3://BUCKET/PREFIX`; the folder `artifacts` in the data folder when absent.
+    /// Coordinators that share a store share it, and no other store may: what its jobs do not refer to is removed.
+    #[serde(deserialize_with = "artifacts_location")]
+    pub artifacts: Option<ArtifactsLocation>,
+    /// How a bucket is reached; from the environment only.
+    #[serde(skip)]
+    pub aws: AwsSettings,
     /// Where other coordinators send clients and workers while this one leads: `http://host:port`; the address of gRPC when
     /// absent.
     pub advertise: Option<String>,
@@ -113,6 +121,85 @@ fn location<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StoreLo
     text.parse().map(Some).map_err(|why| serde::de::Error::custom(format!("store: {why}")))
 }
 
+/// Where artifacts are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArtifactsLocation {
+    /// A folder, by its absolute path.
+    Folder(PathBuf),
+    /// Objects below a prefix of an S3-compatible bucket.
+    Bucket {
+        /// The bucket.
+        name: String,
+        /// Without slashes at its ends; may be empty.
+        prefix: String,
+    },
+}
+
+impl std::str::FromStr for ArtifactsLocation {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORMS: &str = "write file:///FOLDER or s3://BUCKET/PREFIX";
+        let url = Url::parse(text).map_err(|_| FORMS)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(FORMS);
+        }
+        match url.scheme() {
+            "file" => url.to_file_path().map(Self::Folder).map_err(|()| FORMS),
+            "s3" if !url.username().is_empty() || url.password().is_some() || url.port().is_some() => Err(
+                "write s3://BUCKET/PREFIX; endpoint and credentials are set by AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the like",
+            ),
+            "s3" => {
+                let name = url.host_str().filter(|name| !name.is_empty()).ok_or(FORMS)?.to_owned();
+                let prefix = url.path().trim_matches('/').to_owned();
+                if prefix.split('/').any(|part| part.is_empty() && !prefix.is_empty()) || prefix.contains('%') {
+                    return Err("a prefix may hold A-Z a-z 0-9 . _ - and single slashes");
+                }
+                Ok(Self::Bucket { name, prefix })
+            }
+            _ => Err(FORMS),
+        }
+    }
+}
+
+fn artifacts_location<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ArtifactsLocation>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|why| serde::de::Error::custom(format!("artifacts: {why}")))
+}
+
+/// The environment variables `AWS_…`: endpoint, region, credentials and whatever else reaches a bucket.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AwsSettings(BTreeMap<String, String>);
+
+impl AwsSettings {
+    /// Those of this process.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("AWS_"))
+            .collect()
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl FromIterator<(String, String)> for AwsSettings {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(settings: I) -> Self {
+        Self(settings.into_iter().collect())
+    }
+}
+
+/// Without the values, some of which are secrets.
+impl std::fmt::Debug for AwsSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -142,6 +229,8 @@ impl Default for Config {
             http: SocketAddr::from(([127, 0, 0, 1], 7480)),
             data: PathBuf::from("./data"),
             store: None,
+            artifacts: None,
+            aws: AwsSettings::default(),
             advertise: None,
             leader_ttl_seconds: 3.0,
             log_format: LogFormat::Text,
@@ -194,6 +283,10 @@ pub struct Flags {
     /// leads; given in the environment, a password is in no list of processes [default: sqlite:DATA/coordinator.sqlite].
     #[arg(long, env = "GUESTKIT_COORDINATOR_STORE", value_name = "URL", hide_env_values = true)]
     pub store: Option<StoreLocation>,
+    /// Where artifacts are kept: file:///FOLDER, or s3://BUCKET/PREFIX with endpoint, region and credentials from the AWS_…
+    /// environment variables. Coordinators that share a store share it; no other store may [default: DATA/artifacts].
+    #[arg(long, env = "GUESTKIT_COORDINATOR_ARTIFACTS", value_name = "URL")]
+    pub artifacts: Option<ArtifactsLocation>,
     /// With PostgreSQL: where the other coordinators send clients and workers while this one leads, as http://host:port
     /// [default: the address of --listen].
     #[arg(long, env = "GUESTKIT_COORDINATOR_ADVERTISE", value_name = "URL")]
@@ -350,6 +443,7 @@ impl Config {
             None => Self::default(),
         };
         config.override_with(flags);
+        config.aws = AwsSettings::from_environment();
         config.checked()
     }
 
@@ -368,6 +462,7 @@ impl Config {
         set(&mut self.http, flags.http);
         set(&mut self.data, flags.data);
         set(&mut self.store, flags.store.map(Some));
+        set(&mut self.artifacts, flags.artifacts.map(Some));
         set(&mut self.advertise, flags.advertise.map(Some));
         set(&mut self.leader_ttl_seconds, flags.leader_ttl_seconds);
         set(&mut self.log_format, flags.log_format);
@@ -583,6 +678,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn artifacts_are_in_a_folder_or_a_bucket() {
+        let bucket =
+            |name: &str, prefix: &str| Ok(ArtifactsLocation::Bucket { name: name.into(), prefix: prefix.into() });
+        assert_eq!("file:///srv/a%20b".parse(), Ok(ArtifactsLocation::Folder("/srv/a b".into())));
+        assert_eq!("s3://results".parse(), bucket("results", ""));
+        assert_eq!("s3://results/fleet/one/".parse(), bucket("results", "fleet/one"));
+        for wrong in [
+            "",
+            "/srv/artifacts",
+            "file://elsewhere/srv",
+            "s3:results",
+            "s3:///prefix",
+            "s3://key:secret@results",
+            "s3://results:9000",
+            "s3://results/a//b",
+            "s3://results/a b",
+            "s3://results?region=x",
+            "https://results",
+        ] {
+            assert!(wrong.parse::<ArtifactsLocation>().is_err(), "{wrong}");
+        }
+        let aws: AwsSettings = [("AWS_SECRET_ACCESS_KEY".to_owned(), "hidden".to_owned())].into_iter().collect();
+        assert_eq!(format!("{aws:?}"), r#"{"AWS_SECRET_ACCESS_KEY"}"#);
+    }
+
     #[derive(Debug, clap::Parser)]
     struct Line {
         #[command(flatten)]
@@ -632,6 +753,7 @@ mod tests {
             ("image_root_patience_seconds = -1", "image_root_patience_seconds"),
             ("drain_seconds = nan", "drain_seconds"),
             ("store = \"mysql://db/jobs\"", "sqlite:PATH or postgres://"),
+            ("artifacts = \"gs://results\"", "s3://BUCKET/PREFIX"),
             ("leader_ttl_seconds = 0.1", "leader_ttl_seconds"),
             ("advertise = \"db:7443\"", "http://host:port"),
             ("store = \"postgres://db/jobs\"\nlisten = \"0.0.0.0:7443\"", "advertise"),

@@ -16,6 +16,7 @@ const LISTEN: &str = "listen.json";
 const PATIENCE: Duration = Duration::from_secs(1);
 const STORE: &str = "coordinator.sqlite";
 const ARTIFACTS: &str = "artifacts";
+const UPLOADS: &str = "uploads";
 
 /// A data folder that is ours until this is dropped.
 #[derive(Debug)]
@@ -77,10 +78,16 @@ impl DataFolder {
         self.path.join(STORE)
     }
 
-    /// The folder of artifacts.
+    /// The folder of artifacts, unless they are kept elsewhere.
     #[must_use]
     pub fn artifacts(&self) -> PathBuf {
         self.path.join(ARTIFACTS)
+    }
+
+    /// The folder of artifacts on their way.
+    #[must_use]
+    pub fn uploads(&self) -> PathBuf {
+        self.path.join(UPLOADS)
     }
 
     /// Tells the addresses in `listen.json`: `{"grpc": "127.0.0.1:40001", "http": "127.0.0.1:40002", "pid": 1}`.

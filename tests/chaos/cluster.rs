@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -187,8 +186,7 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("guestkit-chaos-").tempdir().unwrap();
         let mut members = Vec::new();
         let mut endpoints = Vec::new();
-        let artifacts = folder.path().join("artifacts");
-        fs::create_dir(&artifacts).unwrap();
+        let artifacts = format!("file://{}", folder.path().join("artifacts").display());
         for index in 0..shape.coordinators {
             let (listen, http) = (free_address(), free_address());
             endpoints.push(format!("http://{listen}"));
@@ -196,10 +194,9 @@ impl Cluster {
             // Coordinators that share a store share what lies beside it.
             let data = folder.path().join(&name);
             fs::create_dir(&data).unwrap();
-            symlink(&artifacts, data.join("artifacts")).unwrap();
             let mut args: Vec<OsString> = vec!["serve".into(), "--listen".into(), listen.to_string().into()];
             args.extend(["--http".into(), http.to_string().into()]);
-            args.extend(["--data".into(), data.into()]);
+            args.extend(["--data".into(), data.into(), "--artifacts".into(), (&artifacts).into()]);
             args.extend(shape.coordinator_args.iter().map(Into::into));
             members.push(Member::new("guestkit-coordinator", name, folder.path(), args));
         }

@@ -3,6 +3,7 @@
 //! Nothing here knows the wire; stories that speak gRPC bring their own client.
 
 pub mod postgres;
+pub mod s3;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell::{Need, cargo, check, find, require, root, run as shell, say, target_dir};
 
 /// Tools of the tests themselves; the product needs none of them.
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 13] = [
     Need { program: "qemu-img", package: "qemu-utils" },
     Need { program: "qemu-io", package: "qemu-utils" },
     Need { program: "blkid", package: "util-linux" },
@@ -22,16 +22,21 @@ const NEEDS: [Need; 12] = [
     Need { program: "node", package: "nodejs" },
     Need { program: "npm", package: "npm" },
     Need { program: "initdb", package: "postgresql" },
+    Need { program: "python3", package: "python3-venv" },
 ];
 
 /// The gRPC client that is not ours, and the linter of the contract.
 const BUF: &str = "@bufbuild/buf@1.75.0";
+
+/// The S3-compatible server that is not ours.
+const MOTO: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
 
 /// Runs everything.
 pub(crate) fn run(corpus: Option<PathBuf>) -> Result<()> {
     require(&NEEDS)?;
     let started = Instant::now();
     let buf = buf()?;
+    moto()?;
     let corpus = lay_out_corpus(corpus)?;
 
     step("format");
@@ -117,6 +122,20 @@ fn buf() -> Result<PathBuf> {
         .context("missing on this machine: buf; npm install -g @bufbuild/buf")?;
     }
     Ok(program)
+}
+
+/// moto from PyPI into the target folder, where the tests look for it.
+fn moto() -> Result<()> {
+    let folder = target_dir().join("s3");
+    if folder.join("bin/moto_server").is_file() {
+        return Ok(());
+    }
+    step("installing moto from PyPI");
+    let missing = "missing on this machine: the S3-compatible server of the tests; apt-get install python3-venv";
+    check(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).context(missing)?;
+    let mut pip = Command::new(folder.join("bin/pip"));
+    check(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(MOTO)).context(missing)?;
+    Ok(())
 }
 
 /// The corpus lies beside the checkout where there is one; it is laid out once into the target folder.

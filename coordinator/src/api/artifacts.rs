@@ -1,8 +1,7 @@
-//! Artifacts on the wire: taken from workers in pieces, given to readers in pieces. What is asked of the disk runs on the
-//! blocking pool; what a peer announces is checked before anything is stored.
+//! Artifacts on the wire: taken from workers in pieces, given to readers in pieces. What a peer announces is checked before
+//! anything is stored.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tonic::{Status, Streaming};
 use tracing::{debug, error, warn};
 
 use super::{Services, unread, unserved};
-use crate::artifacts::{ArtifactError, Artifacts, ContentHash, Key};
+use crate::artifacts::{ArtifactError, Artifacts, Attempt, ContentHash, Key};
 use crate::store::StoredJob;
 
 /// Bytes of one piece, as the protocol says.
@@ -27,7 +26,10 @@ const PIECE_BYTES_MAX: usize = 256 * 1024;
 /// How long a worker may take for its next piece: one that is gone must not keep its artifact claimed.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Streams that read at once: each holds a file and a piece.
+/// Bytes that a reader's stream has of the store's at a time: a bucket takes some milliseconds for every request.
+const READ_BYTES_MAX: u64 = 4 * PIECE_BYTES_MAX as u64;
+
+/// Streams that read at once: each holds that much.
 const READS_MAX: usize = 256;
 
 /// Bytes of a name: readers store artifacts under it.
@@ -35,6 +37,9 @@ const NAME_BYTES_MAX: usize = 200;
 
 /// Bytes of a media type: RFC 6838, section 4.2 allows 127 on either side of the slash.
 const MEDIA_TYPE_BYTES_MAX: usize = 255;
+
+/// How long whoever deletes a job waits for its artifacts to be gone; a bucket that is away must not hold up the answer.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When to try again what is refused for a moment.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -60,31 +65,26 @@ impl ArtifactDesk {
         Self { artifacts, reads: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Artifacts) -> Result<T, ArtifactError> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let artifacts = self.artifacts.clone();
-        let done = tokio::task::spawn_blocking(move || work(&artifacts)).await;
-        done.map_err(|_| Refusal::new(Reason::Unavailable, "the coordinator is stopping"))?.map_err(refusal)
-    }
-
     /// Whether what an outcome refers to was uploaded under its lease.
     pub(super) async fn has(&self, job_id: &JobId, lease: LeaseId, artifact: &v1::Artifact) -> Result<bool, Refusal> {
         let Some(content) = ContentHash::parse(&artifact.sha256) else { return Ok(false) };
-        let (key, size) = (Key { job_id: job_id.clone(), lease, content }, artifact.size_bytes);
-        self.blocking(move |artifacts| artifacts.has(&key, size)).await
+        let key = Key { attempt: Attempt { job_id: job_id.clone(), lease }, content };
+        self.artifacts.has(&key, artifact.size_bytes).await.map_err(refusal)
     }
 
-    /// Removes what leases up to `last` left of a job.
+    /// Removes what leases up to `last` left of a job; what is not gone soon is left to the sweep.
     pub(crate) async fn forget(&self, job_id: JobId, last: LeaseId) {
-        let done = self.blocking(move |artifacts| {
-            artifacts.forget(&job_id, last);
-            Ok(())
-        });
-        if let Err(refusal) = done.await {
-            debug!(%refusal, "artifacts are removed at the next start");
+        if tokio::time::timeout(FORGET_TIMEOUT, self.artifacts.forget(&job_id, last)).await.is_err() {
+            warn!(job = %job_id, "artifacts stay until the next sweep: it took too long to remove them");
         }
+    }
+
+    /// Removes what belongs to no attempt that counts.
+    pub(crate) async fn sweep<E: From<ArtifactError>, F: Future<Output = Result<HashSet<Attempt>, E>>>(
+        &self,
+        counting: impl Fn(Vec<JobId>) -> F,
+    ) -> Result<(), E> {
+        self.artifacts.sweep(counting).await
     }
 }
 
@@ -96,25 +96,24 @@ impl Services {
         let announced = announced(first.header.as_ref())?;
         let (lease, size) = (announced.lease, announced.size);
         let job_id = self.held_by(lease).await?;
-        let key = Key { job_id, lease, content: announced.content };
-        let begun = key.clone();
-        let mut upload = self.artifacts.blocking(move |artifacts| artifacts.begin(&begun, size)).await?;
+        let key = Key { attempt: Attempt { job_id, lease }, content: announced.content };
+        let artifacts = &self.artifacts.artifacts;
+        let mut upload = artifacts.begin(&key, size).await.map_err(refusal)?;
         let mut next = Some(v1::PutArtifactRequest { header: None, ..first });
         while let Some(piece) = next {
             let piece = sound(piece)?;
             if !piece.data.is_empty() {
-                let append = move |_: &Artifacts| upload.append(piece.offset, &piece.data).map(|()| upload);
-                upload = self.artifacts.blocking(append).await?;
+                upload = upload.append(piece.offset, piece.data).await.map_err(refusal)?;
             }
             next = if upload.is_whole() { None } else { self.piece(&mut requests).await? };
         }
-        let upload = self.artifacts.blocking(move |_| upload.settle().map(|()| upload)).await?;
+        let upload = upload.settle().await.map_err(refusal)?;
         let stored = upload.stored();
         if upload.is_whole() {
             // It may have been lost while the bytes came.
             self.held_by(lease).await?;
-            self.artifacts.blocking(move |_| upload.keep()).await?;
-            debug!(job = %key.job_id, lease = lease.0, bytes = size, "an artifact is stored");
+            upload.keep().await.map_err(refusal)?;
+            debug!(job = %key.attempt.job_id, lease = lease.0, bytes = size, "an artifact is stored");
         }
         Ok(stored)
     }
@@ -171,17 +170,16 @@ impl Services {
         }
         let busy = |_| Refusal::new(Reason::WatcherLimit, "too many artifacts are being read").retry_after(TRY_AGAIN);
         let seat = Arc::clone(&self.artifacts.reads).try_acquire_owned().map_err(busy)?;
-        let key = Key { job_id: job_id.clone(), lease, content };
-        let found = self.artifacts.blocking(move |artifacts| artifacts.read(&key)).await?;
-        let (file, size) = found.ok_or_else(missing)?;
+        let key = Key { attempt: Attempt { job_id: job_id.clone(), lease }, content };
+        let artifacts = self.artifacts.artifacts.clone();
+        let size = artifacts.size(&key).await.map_err(refusal)?.ok_or_else(missing)?;
         if size != artifact.size_bytes {
             error!(job = %job_id, name, size, expected = artifact.size_bytes, "an artifact is damaged");
             return Err(Refusal::new(Reason::Internal, format!("the artifact {name:?} of job {job_id} is damaged")));
         }
-        let reading = Reading { file, offset, size, header: Some(artifact) };
+        let reading = Reading { artifacts, key, ahead: Vec::new(), offset, size, header: Some(artifact) };
         Ok(stream::try_unfold((reading, seat), async |(reading, seat)| {
-            let next = tokio::task::spawn_blocking(|| reading.next()).await.map_err(|_| super::stopping())?;
-            Ok(next?.map(|(response, reading)| (response, (reading, seat))))
+            Ok(reading.next().await?.map(|(response, reading)| (response, (reading, seat))))
         }))
     }
 
@@ -196,9 +194,13 @@ impl Services {
     }
 }
 
-/// A file on its way to a reader.
+/// An artifact on its way to a reader.
 struct Reading {
-    file: File,
+    artifacts: Artifacts,
+    key: Key,
+    /// Read, and not sent yet.
+    ahead: Vec<u8>,
+    /// Of the first byte that was not sent yet.
     offset: u64,
     size: u64,
     /// Sent first, also where no bytes follow.
@@ -206,21 +208,22 @@ struct Reading {
 }
 
 impl Reading {
-    fn next(mut self) -> Result<Option<(v1::ReadArtifactResponse, Self)>, Status> {
+    async fn next(mut self) -> Result<Option<(v1::ReadArtifactResponse, Self)>, Status> {
         let offset = self.offset;
         if offset >= self.size && self.header.is_none() {
             return Ok(None);
         }
-        let mut data = Vec::new();
-        let wanted = (self.size - offset).min(PIECE_BYTES_MAX as u64);
-        self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| (&self.file).take(wanted).read_to_end(&mut data))
-            .map_err(|source| refusal(ArtifactError::Disk { action: "read", source }))?;
-        if (data.len() as u64) < wanted {
-            return Err(Refusal::new(Reason::Internal, "the artifact became shorter while it was read").into());
+        if self.ahead.is_empty() && offset < self.size {
+            let wanted = offset..self.size.min(offset.saturating_add(READ_BYTES_MAX));
+            let bytes = self.artifacts.read(&self.key, wanted.clone()).await.map_err(refusal)?.unwrap_or_default();
+            if bytes.len() as u64 != wanted.end - wanted.start {
+                return Err(Refusal::new(Reason::Internal, "the artifact became shorter while it was read").into());
+            }
+            self.ahead = bytes;
         }
-        self.offset += wanted;
+        let rest = self.ahead.split_off(self.ahead.len().min(PIECE_BYTES_MAX));
+        let data = std::mem::replace(&mut self.ahead, rest);
+        self.offset = offset.saturating_add(data.len() as u64);
         Ok(Some((v1::ReadArtifactResponse { offset, data, artifact: self.header.take() }, self)))
     }
 }
@@ -283,6 +286,13 @@ fn refusal(error: ArtifactError) -> Refusal {
             };
             Refusal::new(reason, format!("failed to {text}: {source}"))
         }
+        // Whatever it is, the network, the bucket or the credentials, it is the operator's to mend, and nothing is lost till then.
+        // What a bucket answers may tell of its insides: that is for the log.
+        ArtifactError::Bucket { action, source } => {
+            warn!(error = %source, "cannot {action} an artifact");
+            Refusal::new(Reason::Unavailable, format!("failed to {text}: try again")).retry_after(TRY_AGAIN)
+        }
+        ArtifactError::Stopping => Refusal::new(Reason::Unavailable, text),
     }
 }
 
