@@ -24,6 +24,7 @@ use crate::config::{Config, StoreLocation};
 use crate::data_folder::{DataFolder, DataFolderError};
 use crate::driver::{self, Outlets, Start};
 use crate::edge::{Calls, Gate, Limits};
+use crate::ground::{Ground, Listener, System};
 use crate::lead::{self, Contest, DecideError, Decider, Lead, Role};
 use crate::metrics::Metrics;
 use crate::retention::Retention;
@@ -99,11 +100,11 @@ pub enum Ended {
 
 /// A coordinator that is ready to serve.
 #[derive(Debug)]
-pub struct App {
+pub struct App<L = TcpListener> {
     config: Config,
     folder: DataFolder,
-    grpc: TcpListener,
-    http: TcpListener,
+    grpc: L,
+    http: L,
     routes: Routes,
     cors: CorsLayer,
     web: WebState,
@@ -119,6 +120,16 @@ impl App {
     /// # Errors
     /// When one of these cannot be had.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        Self::build_on(config, System).await
+    }
+}
+
+impl<L: Listener> App<L> {
+    /// The same on a ground of the caller's.
+    ///
+    /// # Errors
+    /// When something of it cannot be had.
+    pub async fn build_on(config: Config, ground: impl Ground<Listener = L>) -> Result<Self, BuildError> {
         let cors = cors(&config.cors_origins)?;
         let folder = DataFolder::open(&config.data)?;
         // Before the addresses: whoever comes while a database starts is refused, and goes elsewhere, instead of waiting.
@@ -126,12 +137,12 @@ impl App {
             Some(StoreLocation::Postgres(url)) => Some(open_patiently(url).await?),
             _ => None,
         };
-        let grpc = listen("gRPC", config.listen).await?;
-        let http = listen("HTTP", config.http).await?;
+        let grpc = listen(&ground, "gRPC", config.listen).await?;
+        let http = listen(&ground, "HTTP", config.http).await?;
         let Opened { readers, outlets, inlets, roles, decider } = match (database, &config.store) {
             (Some(database), _) => share(&config, database, address(&config, &grpc)?),
-            (None, Some(StoreLocation::Sqlite(path))) => own(&config, path)?,
-            (None, _) => own(&config, &folder.store())?,
+            (None, Some(StoreLocation::Sqlite(path))) => own(&config, path, &ground)?,
+            (None, _) => own(&config, &folder.store(), &ground)?,
         };
         let places = Places {
             location: config.artifacts.clone(),
@@ -314,7 +325,7 @@ struct Opened {
 }
 
 /// A store of our own, of which this coordinator is always the leader.
-fn own(config: &Config, path: &Path) -> Result<Opened, BuildError> {
+fn own(config: &Config, path: &Path, ground: &impl Ground) -> Result<Opened, BuildError> {
     let (store, epoch) = SqliteStore::open(path)?;
     let readers = Readers::new(Arc::new(store.reader()));
     let ledger = store.load()?;
@@ -328,7 +339,7 @@ fn own(config: &Config, path: &Path) -> Result<Opened, BuildError> {
     let clock = Clock::start(ledger.newest);
     let (outlets, inlets) = outlets(ledger.revision);
     let start = Start { store, epoch, ledger, clock, config: scheduler_config(config) };
-    let (driver, ended) = driver::start(start, outlets.clone()).map_err(BuildError::Thread)?;
+    let (driver, ended) = driver::start(start, outlets.clone(), ground).map_err(BuildError::Thread)?;
     let (role, roles) = watch::channel(Role::Leader(driver.clone()));
     let decider = Decider::Alone { driver, ended, roles: role };
     Ok(Opened { readers, outlets, inlets, roles, decider })
@@ -376,7 +387,7 @@ fn share(config: &Config, (postgres, revision): (Postgres, Revision), address: S
 }
 
 /// Where other coordinators send clients and workers.
-fn address(config: &Config, grpc: &TcpListener) -> Result<String, BuildError> {
+fn address(config: &Config, grpc: &impl Listener) -> Result<String, BuildError> {
     let own = || grpc.local_addr().map(|address| format!("http://{address}"));
     let failed = |source| BuildError::Listen { what: "gRPC", address: config.listen, source };
     config.advertise.clone().map_or_else(own, Ok).map_err(failed)
@@ -417,8 +428,8 @@ fn scheduler_config(config: &Config) -> scheduler::Config {
     }
 }
 
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, BuildError> {
-    TcpListener::bind(address).await.map_err(|source| BuildError::Listen { what, address, source })
+async fn listen<G: Ground>(ground: &G, what: &'static str, address: SocketAddr) -> Result<G::Listener, BuildError> {
+    ground.listen(address).await.map_err(|source| BuildError::Listen { what, address, source })
 }
 
 /// Lets browsers call from `origins`, with the headers that gRPC-Web needs; without origins no browser may.

@@ -1,9 +1,10 @@
 //! The coordinator's one clock: the monotonic clock, anchored to the wall clock once, so that time never runs backwards while
-//! the process lives, whatever is done to the machine's clock.
+//! the process lives, whatever is done to the machine's clock. It is the runtime's monotonic clock, so that timers agree with it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use guestkit_domain::Time;
+use tokio::time::Instant;
 
 /// Tells [`Time`]. Cheap to copy; copies agree.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Owns the scheduler and the store's writing side, on a thread of its own:
+//! Owns the scheduler and the store's writing side, on a thread of its own where there is one:
 //!
 //! ```text
 //! gather ─► handle each ─► Wake if due ─► one commit ─► release replies, sends, watchers
@@ -16,8 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guestkit_domain::{JobId, JobSpec, Revision, SessionId, Time, WorkerId, WorkerProfile};
 use guestkit_protocol::v1;
@@ -25,11 +24,12 @@ use guestkit_scheduler::{
     Body, Change, Config, DrainTarget, Effects, Event, Held, Input, JobEntry, Ledger, Notice, Released, Reply,
     RequestId, Scheduler, ToWorker, Want,
 };
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
+use crate::ground::Ground;
 use crate::metrics::Metrics;
 use crate::outbox::{self, Outbox, Outgoing, goodbye};
 use crate::store::{Epoch, Store, StoreError};
@@ -365,14 +365,15 @@ pub struct Start<S> {
     pub config: Config,
 }
 
-/// Restores the scheduler and starts the driver's thread. The thread ends when it was stopped, or with the error that makes
-/// going on unsound.
+/// Restores the scheduler and starts the driver on `ground`. It ends when it was stopped, or with the error that makes going
+/// on unsound.
 ///
 /// # Errors
-/// When no thread can be had.
+/// When there is no room for it.
 pub fn start<S: Store>(
     start: Start<S>,
     outlets: Outlets,
+    ground: &impl Ground,
 ) -> std::io::Result<(Driver, oneshot::Receiver<Result<(), StoreError>>)> {
     let Start { store, epoch, ledger, clock, config } = start;
     let (commands, taken) = mpsc::channel(COMMANDS_MAX);
@@ -395,10 +396,8 @@ pub fn start<S: Store>(
     };
     machine.summarize();
     let (ended, ending) = oneshot::channel();
-    let runtime = Handle::current();
     // Nobody listening means that the process is ending anyway.
-    let run = move || drop(ended.send(machine.run(&runtime, taken)));
-    thread::Builder::new().name("driver".into()).spawn(run)?;
+    ground.drive(async move { drop(ended.send(machine.run(taken).await)) })?;
     // Session ids are told in logs: 0 would look like none.
     let shares = Arc::new(Semaphore::new(COMMANDS_KIB_MAX as usize));
     let (sessions, deposed) = (Arc::new(AtomicU64::new(1)), Arc::new(depose));
@@ -433,17 +432,17 @@ enum Flow {
 }
 
 impl<S: Store> Machine<S> {
-    fn run(mut self, runtime: &Handle, mut commands: mpsc::Receiver<Weighed>) -> Result<(), StoreError> {
+    async fn run(mut self, mut commands: mpsc::Receiver<Weighed>) -> Result<(), StoreError> {
         let mut gathered = Vec::with_capacity(GATHER_MAX);
         loop {
-            let open = runtime.block_on(self.gather(&mut commands, &mut gathered));
+            let open = self.gather(&mut commands, &mut gathered).await;
             if self.is_deposed() {
                 self.tell_everybody(Unserved::Deposed);
                 return Err(StoreError::Deposed { ours: self.epoch.0 });
             }
             let (flow, result) = self.round(&mut gathered);
             if let Err(error) = result {
-                self.restart(error, runtime, &mut commands)?;
+                self.restart(error, &mut commands).await?;
             }
             if !open || matches!(flow, Flow::Stop) {
                 self.stop(commands);
@@ -453,11 +452,11 @@ impl<S: Store> Machine<S> {
     }
 
     /// Waits for something to do; `false` when nobody can ask any more.
-    async fn gather(&self, commands: &mut mpsc::Receiver<Weighed>, gathered: &mut Vec<Weighed>) -> bool {
+    async fn gather(&mut self, commands: &mut mpsc::Receiver<Weighed>, gathered: &mut Vec<Weighed>) -> bool {
         if !self.dropped.is_empty() {
             return true;
         }
-        let deadline = self.scheduler.next_deadline().map(|at| self.clock.instant_of(at).into());
+        let deadline = self.scheduler.next_deadline().map(|at| self.clock.instant_of(at));
         let due = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -670,12 +669,7 @@ impl<S: Store> Machine<S> {
     }
 
     /// After a commit that failed: nothing that followed leaves, and the next scheduler is made of what is durable.
-    fn restart(
-        &mut self,
-        error: StoreError,
-        runtime: &Handle,
-        commands: &mut mpsc::Receiver<Weighed>,
-    ) -> Result<(), StoreError> {
+    async fn restart(&mut self, error: StoreError, commands: &mut mpsc::Receiver<Weighed>) -> Result<(), StoreError> {
         self.outlets.metrics.commits_failed.fetch_add(1, Ordering::Relaxed);
         if is_final(&error) {
             return Err(self.give_up(error));
@@ -695,10 +689,10 @@ impl<S: Store> Machine<S> {
             let next = async |commands: &mut mpsc::Receiver<Weighed>| {
                 tokio::select! {
                     () = deposed(ended.clone()) => None,
-                    command = tokio::time::timeout_at(until.into(), commands.recv()) => command.ok().flatten(),
+                    command = tokio::time::timeout_at(until, commands.recv()) => command.ok().flatten(),
                 }
             };
-            while let Some(Weighed { command, .. }) = runtime.block_on(next(commands)) {
+            while let Some(Weighed { command, .. }) = next(commands).await {
                 match command {
                     Command::Stop => return Err(error),
                     command => turn_away(command, unserved),

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::driver::{self, Driver, Outlets, Start};
+use crate::ground::System;
 use crate::store::{Candidate, Changes, Epoch, Follower, Postgres, Readers, Span, Store as _, StoreError};
 use crate::watch::WatchHub;
 
@@ -278,7 +279,7 @@ impl Contest {
         // What the leader before committed last may not have been heard of yet, and is not told again once we lead.
         self.outlets.hub.publish(std::iter::empty(), start.ledger.revision);
         self.outlets.hub.wake_all();
-        let (driver, mut ended) = driver::start(start, self.outlets.clone()).map_err(DecideError::Thread)?;
+        let (driver, mut ended) = driver::start(start, self.outlets.clone(), &System).map_err(DecideError::Thread)?;
         self.roles.send_replace(Role::Leader(driver.clone()));
         info!(epoch = epoch.0, "leading");
         tokio::select! {

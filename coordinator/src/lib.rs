@@ -9,6 +9,7 @@ pub mod config;
 pub mod data_folder;
 pub mod driver;
 pub mod edge;
+pub mod ground;
 pub mod lead;
 pub mod metrics;
 pub mod outbox;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use guestkit_coordinator::clock::Clock;
 use guestkit_coordinator::driver::{self, Ask, Driver, Outlets, Start, Unserved};
+use guestkit_coordinator::ground::System;
 use guestkit_coordinator::metrics::Metrics;
 use guestkit_coordinator::outbox::{Next, outbox};
 use guestkit_coordinator::store::{Epoch, SqliteStore, Store, StoreError};
@@ -88,7 +89,7 @@ fn start(folder: &Path) -> Running {
     };
     let store = Switched { store, full: Arc::clone(&full), busy: Arc::clone(&busy) };
     let from = Start { store, epoch, ledger, clock, config: Config::default() };
-    let (driver, ended) = driver::start(from, outlets.clone()).unwrap();
+    let (driver, ended) = driver::start(from, outlets.clone(), &System).unwrap();
     Running { driver, ended, full, busy, outlets, clock }
 }
 

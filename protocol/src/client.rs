@@ -1,6 +1,7 @@
 //! Reaching the coordinator that leads: the command line and the worker find it and connect the same way, with the same limits.
 
 use std::fmt;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -172,6 +173,9 @@ pub async fn connect(endpoints: &Endpoints) -> Result<Channel, Unreachable> {
     Route::new(endpoints.clone()).connect().await
 }
 
+/// How a connection is made to an endpoint, whose limits are set.
+pub type Dial = fn(Endpoint) -> Pin<Box<dyn Future<Output = Result<Channel, tonic::transport::Error>> + Send>>;
+
 /// The way to the coordinator that leads: the endpoints that were given, in turn, and before them the leader that one of them
 /// named. It keeps to the one that answered last, and tells after each disappointment how long to wait.
 ///
@@ -180,6 +184,7 @@ pub async fn connect(endpoints: &Endpoints) -> Result<Channel, Unreachable> {
 #[derive(Debug, Clone)]
 pub struct Route {
     endpoints: Endpoints,
+    dial: Dial,
     /// The endpoint whose turn it is.
     turn: usize,
     /// Named by the coordinator that was asked last.
@@ -194,7 +199,13 @@ impl Route {
     /// Begins at the first endpoint.
     #[must_use]
     pub fn new(endpoints: Endpoints) -> Self {
-        Self { endpoints, turn: 0, leader: None, hops: 0, waits: 0 }
+        Self::by(endpoints, |endpoint| Box::pin(async move { endpoint.connect().await }))
+    }
+
+    /// The same over connections that are made by `dial`.
+    #[must_use]
+    pub fn by(endpoints: Endpoints, dial: Dial) -> Self {
+        Self { endpoints, dial, turn: 0, leader: None, hops: 0, waits: 0 }
     }
 
     /// Connects to the coordinator whose turn it is; those that do not answer are passed over.
@@ -205,7 +216,7 @@ impl Route {
         let mut attempts = Vec::new();
         for _ in 0..self.endpoints.0.len() + usize::from(self.leader.is_some()) {
             let uri = self.target();
-            match endpoint(&uri).connect().await {
+            match (self.dial)(endpoint(&uri)).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => {
                     attempts.push(FailedAttempt { endpoint: shown(&uri), error });

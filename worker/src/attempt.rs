@@ -71,7 +71,18 @@ pub enum Stop {
     Abandon,
 }
 
-/// Runs attempts. Clones share the process that is kept ready.
+/// Runs attempts.
+pub trait Run: Clone + Send + 'static {
+    /// Runs one attempt to its end and gives its outcome; `None` when it was abandoned. `stop` may be dropped unused.
+    fn run(
+        &self,
+        order: Order,
+        stop: oneshot::Receiver<Stop>,
+        progress: impl FnMut(v1::Progress) + Send,
+    ) -> impl Future<Output = Option<v1::JobResult>> + Send;
+}
+
+/// Runs attempts in processes of their own. Clones share the process that is kept ready.
 #[derive(Debug, Clone)]
 pub struct Attempts {
     settings: Arc<Settings>,
@@ -85,25 +96,6 @@ impl Attempts {
         let attempts = Self { settings: Arc::new(settings), ready: Arc::default() };
         attempts.prepare();
         attempts
-    }
-
-    /// Runs one attempt to its end and gives its outcome; `None` when it was abandoned. `stop` may be dropped unused.
-    pub async fn run(
-        &self,
-        order: Order,
-        stop: oneshot::Receiver<Stop>,
-        mut progress: impl FnMut(v1::Progress) + Send,
-    ) -> Option<v1::JobResult> {
-        let start = Start::now();
-        let result = match self.start(&order) {
-            Ok(process) => process.keep(&order, stop, &mut progress).await?,
-            Err(error) => {
-                let failure =
-                    Failure::new(ErrorCode::Internal, format!("the attempt's process could not be started: {error}"));
-                outcome::without_answer(&failure, "", v1::Metrics::default())
-            }
-        };
-        Some(outcome::complete(result, &order.document, self.settings.worker_id.as_str(), order.attempt, start))
     }
 
     fn start(&self, order: &Order) -> io::Result<Process> {
@@ -127,6 +119,26 @@ impl Attempts {
                 ready.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(started);
             }
         });
+    }
+}
+
+impl Run for Attempts {
+    async fn run(
+        &self,
+        order: Order,
+        stop: oneshot::Receiver<Stop>,
+        mut progress: impl FnMut(v1::Progress) + Send,
+    ) -> Option<v1::JobResult> {
+        let start = Start::now();
+        let result = match self.start(&order) {
+            Ok(process) => process.keep(&order, stop, &mut progress).await?,
+            Err(error) => {
+                let failure =
+                    Failure::new(ErrorCode::Internal, format!("the attempt's process could not be started: {error}"));
+                outcome::without_answer(&failure, "", v1::Metrics::default())
+            }
+        };
+        Some(outcome::complete(result, &order.document, self.settings.worker_id.as_str(), order.attempt, start))
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use crate::attempt::{Attempts, Order, Settings, Stop};
+use crate::attempt::{Attempts, Order, Run as _, Settings, Stop};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::handlers::Registry;

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use guestkit_protocol::client::Route;
+use guestkit_worker::attempt::Attempts;
 use guestkit_worker::config::{Config, Transport};
 use guestkit_worker::shutdown::Shutdown;
 use guestkit_worker::{attempt, folder, session};
@@ -21,7 +23,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
         let _telemetry = guestkit_telemetry::init("guestkit-worker", &config.telemetry)?;
         let shutdown = Shutdown::listen()?;
         match &config.transport {
-            Transport::Fleet { coordinators, data } => session::stream::run(config, coordinators, data, shutdown).await,
+            Transport::Fleet { coordinators, data } => {
+                let route = Route::new(coordinators.clone());
+                session::stream::run(config, route, data, Attempts::new, shutdown).await
+            }
             Transport::Folder { jobs, results } => folder::run(config, jobs, results, shutdown).await,
         }
     });

@@ -3,33 +3,52 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
-/// The signals that ask this process to leave.
+/// Tells when this worker is asked to leave.
 #[derive(Debug)]
 pub struct Shutdown {
-    terminate: Signal,
-    interrupt: Signal,
+    asks: mpsc::Receiver<()>,
 }
 
 impl Shutdown {
-    /// Starts to listen.
+    /// Starts to listen to the signals that ask a process to leave. Must be called within a runtime.
     ///
     /// # Errors
     /// The signals cannot be listened to.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (asked, asks) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if asked.send(()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self::by(asks))
     }
 
-    /// Waits for the next signal.
+    /// Asked to leave by whoever holds the sender.
+    #[must_use]
+    pub fn by(asks: mpsc::Receiver<()>) -> Self {
+        Self { asks }
+    }
+
+    /// Waits until it is asked once more.
     pub async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        if self.asks.recv().await.is_none() {
+            // Nobody can ask any more.
+            std::future::pending::<()>().await;
         }
     }
 
-    /// Waits for one more signal, at most `patience`.
+    /// Waits to be asked once more, at most `patience`.
     pub async fn hurried(&mut self, patience: Duration) {
         // Either way the waiting is over.
         let _ = tokio::time::timeout(patience, self.asked()).await;

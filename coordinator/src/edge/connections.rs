@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 use tracing::warn;
 
+use crate::ground::Listener;
 use crate::metrics::Metrics;
 
 /// The first words of an HTTP/2 connection (RFC 9113, section 3.4). From there on pings find out who does not go on.
@@ -98,16 +98,11 @@ impl Gate {
     }
 
     /// The next connection that may be served; those above the limits are closed.
-    pub async fn accept(&self, listener: &TcpListener) -> Guarded<TcpStream> {
+    pub async fn accept<L: Listener>(&self, listener: &L) -> Guarded<L::Stream> {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => match self.admit(address) {
-                    Some((peer, seat)) => {
-                        if let Err(error) = stream.set_nodelay(true) {
-                            warn!(%error, "small messages may be delayed on a connection");
-                        }
-                        return Guarded::new(stream, peer, seat, self.shared.limits.patience);
-                    }
+                    Some((peer, seat)) => return Guarded::new(stream, peer, seat, self.shared.limits.patience),
                     None => drop(self.shared.metrics.connections_refused.fetch_add(1, Ordering::Relaxed)),
                 },
                 Err(error) => {
@@ -119,7 +114,7 @@ impl Gate {
     }
 
     /// Every connection that may be served.
-    pub fn incoming(self, listener: TcpListener) -> impl Stream<Item = io::Result<Guarded<TcpStream>>> + Send {
+    pub fn incoming<L: Listener>(self, listener: L) -> impl Stream<Item = io::Result<Guarded<L::Stream>>> + Send {
         futures::stream::unfold((self, listener), async |(gate, listener)| {
             let connection = gate.accept(&listener).await;
             Some((Ok(connection), (gate, listener)))
@@ -260,6 +255,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
     #[tokio::test]

@@ -15,12 +15,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::debug;
 
 use crate::api::Readiness;
 use crate::edge::Gate;
+use crate::ground::Listener;
 use crate::lead::{Lead, Role};
 use crate::metrics::{Metrics, PrometheusText};
 use crate::summary::Summary;
@@ -44,7 +44,7 @@ pub struct WebState {
 /// Serves the pages until `stop` ends, and then what was asked before. A request's head must be whole, and the next one begun,
 /// within `patience`.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Listener,
     gate: Gate,
     patience: Duration,
     state: WebState,

@@ -6,10 +6,10 @@ use std::future::{self, Future};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guestkit_domain::ErrorCode;
-use guestkit_protocol::client::{self, Endpoints, MESSAGE_BYTES_MAX, Route};
+use guestkit_protocol::client::{self, MESSAGE_BYTES_MAX, Route};
 use guestkit_protocol::document::{self, Source};
 use guestkit_protocol::status::{Reason, Refusal};
 use guestkit_protocol::{convert, v1};
@@ -17,6 +17,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -26,7 +27,7 @@ use v1::session_response::Message as Hear;
 
 use super::machine::{Effect, Identity, Machine, Verdict};
 use super::upload;
-use crate::attempt::{Attempts, Order, Settings, Stop};
+use crate::attempt::{Order, Run, Settings, Stop};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::handlers::Registry;
@@ -45,11 +46,18 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a message has besides an outcome's result: ids, digests, and an error's message and details.
 const ENVELOPE_BYTES: usize = 64 << 10;
 
-/// Serves coordinators until told to leave.
+/// Serves the coordinators at the end of `route` until told to leave. Attempts are run by what `attempts` makes of this
+/// worker's settings.
 ///
 /// # Errors
 /// The spool cannot be used, or another process has taken over this worker's name.
-pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run<R: Run>(
+    config: &Config,
+    route: Route,
+    data: &Path,
+    attempts: impl FnOnce(Settings) -> R,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let declared = &config.declared;
     let spool = Arc::new(Spool::open(data, &declared.worker_id)?);
     let kept = spool.load()?;
@@ -77,7 +85,7 @@ pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdow
     let session = Session {
         machine,
         started: Instant::now(),
-        attempts: Attempts::new(settings.clone()),
+        attempts: attempts(settings.clone()),
         settings,
         registry,
         spool,
@@ -86,7 +94,7 @@ pub async fn run(config: &Config, coordinators: &Endpoints, data: &Path, shutdow
         stops: HashMap::new(),
         uploads: HashMap::new(),
         link: Link::Waiting { until: Instant::now() },
-        route: Route::new(coordinators.clone()),
+        route,
         streams: 0,
         events,
         drain_timeout: config.drain_timeout,
@@ -154,11 +162,11 @@ impl Loss {
     }
 }
 
-struct Session {
+struct Session<R> {
     machine: Machine,
     started: Instant,
     settings: Settings,
-    attempts: Attempts,
+    attempts: R,
     registry: Registry,
     spool: Arc<Spool>,
     /// Outcomes on their way to the disk.
@@ -177,7 +185,7 @@ struct Session {
     drain_timeout: Duration,
 }
 
-impl Session {
+impl<R: Run> Session<R> {
     async fn serve(mut self, mut events: mpsc::Receiver<Event>, mut shutdown: Shutdown) -> anyhow::Result<()> {
         let mut asked_to_leave = false;
         loop {
@@ -475,7 +483,7 @@ impl Session {
 
     /// Waits until everything that is to survive this process is on disk; not for ever, because a disk may have died.
     async fn settle(&mut self) {
-        let until = tokio::time::Instant::now() + SETTLE_TIMEOUT;
+        let until = Instant::now() + SETTLE_TIMEOUT;
         for (lease_id, put) in self.puts.drain() {
             if tokio::time::timeout_at(until, put).await.is_err() {
                 tracing::error!(lease = lease_id, "an outcome was not kept on disk in time");
@@ -488,7 +496,7 @@ impl Link {
     async fn next(&mut self) -> News {
         match self {
             Self::Waiting { until } => {
-                tokio::time::sleep_until((*until).into()).await;
+                tokio::time::sleep_until(*until).await;
                 News::Retry
             }
             Self::Connecting(connecting) => {
@@ -526,7 +534,7 @@ pub(super) fn told(status: &tonic::Status) -> String {
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => future::pending().await,
     }
 }
@@ -554,7 +562,7 @@ async fn attend(
     lease_id: u64,
     order: Order,
     stopped: oneshot::Receiver<Stop>,
-    attempts: Attempts,
+    attempts: impl Run,
     events: mpsc::Sender<Event>,
 ) {
     let job_id = order.document.job_id.clone();
