@@ -11,6 +11,7 @@ use guestkit_processes::until;
 use guestkit_protocol::status::{Reason, Refusal};
 use guestkit_protocol::{client, document};
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 
 use crate::house::{COMPLETED, House, REFUSED, UNREACHABLE, echo, lost_attempts};
 
@@ -97,16 +98,21 @@ fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     }
     let (folder, disk) = folder_with_disk("data", "8m");
     let mut house = House::in_folder(folder, &[], &["steady"]);
-    house.submit(&echo("before-full-1", 3.0)).expect_code(COMPLETED);
+    house.submit(&echo("before-full-1", 8.0)).expect_code(COMPLETED);
     house.wait_for_state("before-full-1", "JOB_STATE_RUNNING");
     let coordinator = house.fleet.coordinator().id();
 
     let full = Full::fill(&disk);
-    let (taken, refused) = fill_the_log(&house);
-    // Twice: what was refused once must not be half there.
-    refusal_names_the_disk(&house, &refused);
-    until("a coordinator that says it is not ready", || Ok(page(&house, "/readyz").contains("503").then_some(())))
-        .unwrap();
+    let submitter = Submitter::new(&house);
+    let (mut taken, refused) = submitter.fill("filling", 50_000);
+    house.submit(&refused).expect_code(UNREACHABLE).expect_in_stderr(&["the coordinator's disk is full"]);
+    // Where a large document has no room a small one may have some, and an outcome.
+    until("a coordinator that says it is not ready", || {
+        let round = taken.len();
+        taken.extend(submitter.fill(&format!("crumb-{round}"), 0).0);
+        Ok(page(&house, "/readyz").contains("503").then_some(()))
+    })
+    .unwrap();
     // What is durable can be read.
     assert_eq!(house.job("before-full-1")["state"], "JOB_STATE_RUNNING");
     // The worker's disk has room: what it found out waits there.
@@ -127,35 +133,41 @@ fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     house.fleet.stop().unwrap();
 }
 
-/// Submits until it is refused: the names of the jobs that were taken, and the document that was not.
-fn fill_the_log(house: &House) -> (Vec<String>, Value) {
-    let mut taken = Vec::new();
-    loop {
-        let job_id = format!("filling-{:05}", taken.len());
-        let mut document = echo(&job_id, 0.0);
-        document["payload"]["data"]["message"] = json!("x".repeat(50_000));
-        let answer = house.submit(&document);
-        if answer.code != COMPLETED {
-            answer.expect_code(UNREACHABLE).expect_in_stderr(&["the coordinator's disk is full"]);
-            return (taken, document);
-        }
-        taken.push(job_id);
-        // 8 MiB hold no more than that.
-        assert!(taken.len() < 200, "the disk does not fill");
-    }
+/// Submits over one connection: the log must be full before what runs is over.
+struct Submitter {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
 }
 
-/// What a client sees: a typed refusal, and when to try again.
-fn refusal_names_the_disk(house: &House, refused: &Value) {
-    let document = document::parse(refused.to_string().as_bytes()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let status = runtime.block_on(async {
-        let channel = client::connect(&house.fleet.url().parse().unwrap()).await.unwrap();
-        client::jobs(channel).submit(document).await.unwrap_err()
-    });
-    let refusal = Refusal::from_status(&status).unwrap_or_else(|| panic!("not a refusal of ours: {status:?}"));
-    assert_eq!(refusal.reason, Reason::Unavailable);
-    assert!(refusal.message.contains("disk is full") && refusal.retry_after.is_some(), "{refusal:?}");
+impl Submitter {
+    fn new(house: &House) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let channel = runtime.block_on(client::connect(&house.fleet.url().parse().unwrap())).unwrap();
+        Self { runtime, channel }
+    }
+
+    /// Submits documents with messages of `bytes` until one is refused: the names of the jobs that were taken, and the document
+    /// that was not. The refusal is typed, and says when to try again.
+    fn fill(&self, name: &str, bytes: usize) -> (Vec<String>, Value) {
+        let mut taken = Vec::new();
+        // A disk of 8 MiB does not hold that many, however small.
+        while taken.len() < 4000 {
+            let job_id = format!("{name}-{:05}", taken.len());
+            let mut document = echo(&job_id, 0.0);
+            document["payload"]["data"]["message"] = json!("x".repeat(bytes));
+            let parsed = document::parse(document.to_string().as_bytes()).unwrap();
+            let mut jobs = client::jobs(self.channel.clone());
+            let Err(status) = self.runtime.block_on(jobs.submit(parsed)) else {
+                taken.push(job_id);
+                continue;
+            };
+            let refusal = Refusal::from_status(&status).unwrap_or_else(|| panic!("not a refusal of ours: {status:?}"));
+            assert_eq!(refusal.reason, Reason::Unavailable);
+            assert!(refusal.message.contains("disk is full") && refusal.retry_after.is_some(), "{refusal:?}");
+            return (taken, document);
+        }
+        panic!("the disk does not fill");
+    }
 }
 
 #[test]
