@@ -60,7 +60,12 @@ impl Ground for System {
 
     fn drive(&self, driving: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let runtime = Handle::current();
-        thread::Builder::new().name("driver".into()).spawn(move || runtime.block_on(driving))?;
+        // The runtime serves the driver's timers without running it: a store whose commit waits for a connection runs that.
+        let drive = move || {
+            let _entered = runtime.enter();
+            futures::executor::block_on(driving);
+        };
+        thread::Builder::new().name("driver".into()).spawn(drive)?;
         Ok(())
     }
 }
