@@ -206,7 +206,7 @@ impl Disk {
             return Err(Error::unsupported(format!("the unrecognised content of {}", device.name)));
         };
         match probe.usage {
-            Usage::FileSystem => filesystem::mount(device.source(), probe, &self.budget),
+            Usage::FileSystem => filesystem::mount(&[device.source()], probe, &self.budget),
             Usage::Encrypted => Err(Error::Encrypted { what: format!("{} ({})", device.name, probe.kind) }),
             Usage::Volume => Err(Error::unsupported(format!("volume {}", probe.kind))),
             Usage::Other => Err(Error::unsupported(format!("{} is no file system: mounting it", probe.kind))),

@@ -8,6 +8,7 @@ mod error;
 pub mod filesystem;
 pub mod guest;
 pub mod image;
+mod keys;
 mod limits;
 pub mod partition;
 mod read_at;
@@ -17,6 +18,7 @@ pub use block_cache::BlockCache;
 pub use disk::{Device, Disk, Drive, ImageSpec, Warning};
 pub use error::{Error, Limit, Result};
 pub use guest::Tree;
+pub use keys::{Keys, Secret};
 pub use limits::{Budget, Limits};
 pub use read_at::{Cursor, ReadAt, Slice, Source};
 

@@ -25,7 +25,7 @@ fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budge
     let source: Source = Arc::new(image);
     let found = filesystem::probe(&*source)?;
     let probe = found.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
-    Ok((filesystem::mount(source, &probe, &budget)?, budget))
+    Ok((filesystem::mount(&[source], &probe, &budget)?, budget))
 }
 
 fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
@@ -125,7 +125,7 @@ fn describe(entry: &WalkEntry<'_>) -> serde_json::Value {
         FileType::Regular => (0o100_000, Some(metadata.size), sha256_of(entry).ok(), None),
         FileType::Directory => (0o040_000, None, None, None),
         FileType::Symlink => (0o120_000, None, None, entry.read_link().ok()),
-        FileType::Special => (0, None, None, None),
+        FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => (0, None, None, None),
     };
     let mut all = serde_json::json!({
         "mode": format!("0o{:o}", kind | u32::from(metadata.mode)),
@@ -133,7 +133,7 @@ fn describe(entry: &WalkEntry<'_>) -> serde_json::Value {
         "gid": metadata.gid,
         "ino": metadata.node.0,
         "nlink": metadata.links,
-        "mtime": metadata.modified,
+        "mtime": metadata.modified.seconds,
     });
     if let Some(size) = size {
         all["size"] = size.into();
@@ -261,7 +261,7 @@ fn read_everything(image: Vec<u8>, limits: &Limits) -> Result<(u32, u32)> {
                 None => Ok(()),
             }),
             FileType::Symlink => entry.read_link().map(drop),
-            FileType::Directory | FileType::Special => entry.metadata().map(drop),
+            _ => entry.metadata().map(drop),
         };
         match whole {
             Ok(()) => read += 1,

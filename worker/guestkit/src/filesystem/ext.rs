@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ferrosys::ext::ondisk::{FileType as ExtFileType, Inode};
 use ferrosys::ext::{Limits as ExtLimits, OpenOptions, ReadError, ReadPolicy, Reader};
 
-use super::{DirEntry, FileSystem, FileSystemInfo, FileType, Metadata, NodeId, Probe};
+use super::{DirEntry, FileSystem, FileSystemInfo, FileType, Metadata, NodeId, Probe, Timestamp};
 use crate::block_cache::Lru;
 use crate::bytes::{le_u16, le_u32};
 use crate::error::{Error, Limit, Result};
@@ -179,7 +179,10 @@ fn inline_entries(piece: &[u8]) -> Vec<DirEntry> {
             let file_type = match kind {
                 1 => Some(FileType::Regular),
                 2 => Some(FileType::Directory),
-                3..=6 => Some(FileType::Special),
+                3 => Some(FileType::CharacterDevice),
+                4 => Some(FileType::BlockDevice),
+                5 => Some(FileType::Fifo),
+                6 => Some(FileType::Socket),
                 7 => Some(FileType::Symlink),
                 _ => None,
             };
@@ -232,7 +235,10 @@ impl Shared {
                 ExtFileType::RegFile => Some(FileType::Regular),
                 ExtFileType::Dir => Some(FileType::Directory),
                 ExtFileType::Symlink => Some(FileType::Symlink),
-                _ => Some(FileType::Special),
+                ExtFileType::CharDev => Some(FileType::CharacterDevice),
+                ExtFileType::BlockDev => Some(FileType::BlockDevice),
+                ExtFileType::Fifo => Some(FileType::Fifo),
+                ExtFileType::Socket => Some(FileType::Socket),
             },
         };
         Ok(found.into_iter().map(entry).collect())
@@ -295,9 +301,11 @@ impl FileSystem for Ext {
                 gid: known.gid,
                 size: inode.size,
                 links: u32::from(inode.links_count),
-                modified: known.mtime.secs,
-                changed: known.ctime.secs,
-                created: known.btime.map(|time| time.secs),
+                device: None,
+                accessed: Some(timestamp(known.atime)),
+                modified: timestamp(known.mtime),
+                changed: timestamp(known.ctime),
+                created: known.btime.map(timestamp),
             })
         })
     }
@@ -352,15 +360,13 @@ impl FileSystem for Ext {
     }
 }
 
-/// `S_IFMT` of an inode's mode; `None` for an inode that no file has.
-const fn file_type(mode: u16) -> Option<FileType> {
-    match mode >> 12 {
-        0x8 => Some(FileType::Regular),
-        0x4 => Some(FileType::Directory),
-        0xa => Some(FileType::Symlink),
-        0x1 | 0x2 | 0x6 | 0xc => Some(FileType::Special),
-        _ => None,
-    }
+/// The type of a file; `None` for an inode that no file has.
+fn file_type(mode: u16) -> Option<FileType> {
+    FileType::of_mode(u32::from(mode))
+}
+
+const fn timestamp(time: ferrosys::ext::Timestamp) -> Timestamp {
+    Timestamp { seconds: time.secs, nanoseconds: time.nanos }
 }
 
 fn info(reader: &Reader<Remembering>, probe: &Probe) -> FileSystemInfo {

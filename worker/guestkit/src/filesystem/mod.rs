@@ -28,11 +28,57 @@ pub enum FileType {
     Directory,
     /// A symbolic link.
     Symlink,
-    /// A device node, FIFO or socket: reported, never opened.
-    Special,
+    /// A character device: reported, never opened, as all that follow.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
 }
 
-/// What `stat` tells of a node. Times are seconds since 1970-01-01 UTC.
+impl FileType {
+    /// The type in the upper four bits of a POSIX mode (`S_IFMT`); `None` where they name none.
+    #[must_use]
+    pub const fn of_mode(mode: u32) -> Option<Self> {
+        Some(match mode & 0o170_000 {
+            0o010_000 => Self::Fifo,
+            0o020_000 => Self::CharacterDevice,
+            0o040_000 => Self::Directory,
+            0o060_000 => Self::BlockDevice,
+            0o100_000 => Self::Regular,
+            0o120_000 => Self::Symlink,
+            0o140_000 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The bits of a POSIX mode that stand for it.
+    #[must_use]
+    pub const fn mode_bits(self) -> u32 {
+        match self {
+            Self::Fifo => 0o010_000,
+            Self::CharacterDevice => 0o020_000,
+            Self::Directory => 0o040_000,
+            Self::BlockDevice => 0o060_000,
+            Self::Regular => 0o100_000,
+            Self::Symlink => 0o120_000,
+            Self::Socket => 0o140_000,
+        }
+    }
+}
+
+/// A point of time: seconds since 1970-01-01 UTC, and nanoseconds after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp {
+    /// Whole seconds, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after them, below a thousand million.
+    pub nanoseconds: u32,
+}
+
+/// What `stat` tells of a node. A format without owners gives 0 for both; one without modes 0555 or 0777 by its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     /// The node.
@@ -49,12 +95,42 @@ pub struct Metadata {
     pub size: u64,
     /// Names that point here.
     pub links: u32,
+    /// Major and minor number of a device node.
+    pub device: Option<(u32, u32)>,
+    /// Last access, where the format keeps it.
+    pub accessed: Option<Timestamp>,
     /// Last change of the content.
-    pub modified: i64,
+    pub modified: Timestamp,
     /// Last change of the node.
-    pub changed: i64,
+    pub changed: Timestamp,
     /// Creation, where the format keeps it.
-    pub created: Option<i64>,
+    pub created: Option<Timestamp>,
+}
+
+/// An extended attribute, such as `security.selinux`; where the format has named streams, each is one under `user.`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendedAttribute {
+    /// Its whole name, with the namespace.
+    pub name: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// A subvolume or snapshot of a file system that has several roots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subvolume {
+    /// Its number; btrfs's top level is 5.
+    pub id: u64,
+    /// Its path from the top level, without a leading slash; empty for the top level itself.
+    pub path: Vec<u8>,
+    /// Its root directory.
+    pub root: NodeId,
+    /// Its UUID, where it has one.
+    pub uuid: Option<String>,
+    /// UUID of the subvolume that this is a snapshot of.
+    pub parent_uuid: Option<String>,
+    /// Whether nothing may be written to it.
+    pub read_only: bool,
 }
 
 /// One name in a directory; names are bytes, not text.
@@ -92,7 +168,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// What the superblock tells.
     fn info(&self) -> &FileSystemInfo;
 
-    /// The root directory.
+    /// The root directory; of several subvolumes, that of the one that is mounted when none is named.
     fn root(&self) -> NodeId;
 
     /// The node called `name` in `directory`, or `None`.
@@ -125,6 +201,23 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// [`crate::Error::Corrupt`] where the node is not a symbolic link.
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>>;
 
+    /// The extended attributes of `node`, in on-disk order.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] where they contradict the format.
+    fn extended_attributes(&self, node: NodeId) -> Result<Vec<ExtendedAttribute>> {
+        let _ = node;
+        Ok(Vec::new())
+    }
+
+    /// The subvolumes, the top level first; none where the format has none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] where they cannot be listed.
+    fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+        Ok(Vec::new())
+    }
+
     /// What the reader met and could not take in (journal not replayed, checksum differs…), in words.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -137,11 +230,15 @@ pub type SharedFileSystem = Arc<dyn FileSystem>;
 /// Kinds of file system that [`mount`] reads, as blkid names them.
 pub const MOUNTED: [&str; 3] = ["ext2", "ext3", "ext4"];
 
-/// Mounts the file system that fills `source`; `probe` is what its superblock told.
+/// Mounts the file system on `members`, of which the first is the device that was probed, and `probe` what its superblock
+/// told. Only a file system that spans several devices looks at more than the first.
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming a format or a feature that is not read; [`Error::Corrupt`]; limits and I/O.
-pub fn mount(source: Source, probe: &Probe, budget: &Arc<Budget>) -> Result<SharedFileSystem> {
+pub fn mount(members: &[Source], probe: &Probe, budget: &Arc<Budget>) -> Result<SharedFileSystem> {
+    let Some(source) = members.first().map(Arc::clone) else {
+        return Err(Error::corrupt("file system", 0, "it has no device"));
+    };
     match probe.kind {
         kind if MOUNTED.contains(&kind) => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
         other => Err(Error::unsupported(format!("file system {other}"))),

@@ -84,14 +84,14 @@ fn count(
         FileType::Regular => {
             scan.files += 1;
             // Several names of one inode hold its content once. Inode numbers repeat over mounts, times rarely do.
-            let is_new = metadata.links <= 1 || seen.insert((metadata.changed.cast_unsigned(), metadata.node));
+            let is_new = metadata.links <= 1 || seen.insert((metadata.changed.seconds.cast_unsigned(), metadata.node));
             if is_new {
                 scan.content_bytes = scan.content_bytes.saturating_add(metadata.size);
             }
         }
         FileType::Directory => scan.directories += 1,
         FileType::Symlink => scan.symlinks += 1,
-        FileType::Special => {}
+        FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo | FileType::Socket => {}
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
-use crate::filesystem::{DirEntry, FileSystem, FileSystemInfo, FileType, Metadata, NodeId};
+use crate::filesystem::{DirEntry, FileSystem, FileSystemInfo, FileType, Metadata, NodeId, Timestamp};
 use crate::guest::tree::Tree;
 use crate::limits::{Budget, Limits};
 
@@ -93,7 +93,7 @@ fn file_type(found: fs::FileType) -> FileType {
     } else if found.is_symlink() {
         FileType::Symlink
     } else {
-        FileType::Special
+        FileType::Fifo
     }
 }
 
@@ -120,8 +120,10 @@ impl FileSystem for Folder {
             gid: found.gid(),
             size: found.len(),
             links: u32::try_from(found.nlink()).unwrap(),
-            modified: found.mtime(),
-            changed: found.ctime(),
+            device: None,
+            accessed: None,
+            modified: Timestamp { seconds: found.mtime(), nanoseconds: 0 },
+            changed: Timestamp { seconds: found.ctime(), nanoseconds: 0 },
             created: None,
         })
     }

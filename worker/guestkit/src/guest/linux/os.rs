@@ -341,7 +341,7 @@ fn installed_at(files: &Files<'_>) -> Option<(i64, &'static str)> {
         "/var/log/YaST2/y2start.log",
         "/var/log/bootstrap.log",
     ];
-    traces.iter().find_map(|path| Some((files.stat(path)?.modified, *path)))
+    traces.iter().find_map(|path| Some((files.stat(path)?.modified.seconds, *path)))
 }
 
 /// Bytes of one record of wtmp on 64-bit and 32-bit Linux with glibc (utmp(5)).

@@ -127,7 +127,7 @@ fn install_times(files: &Files<'_>, packages: &mut [Package]) {
     let mut times = HashMap::new();
     let walked = files.tree().walk(DPKG_INFO_DIRECTORY, |entry| {
         if let Some(name) = entry.name().strip_suffix(b".list").and_then(|name| std::str::from_utf8(name).ok()) {
-            times.insert(name.to_owned(), entry.metadata()?.modified);
+            times.insert(name.to_owned(), entry.metadata()?.modified.seconds);
         }
         Ok(WalkNext::Skip)
     });

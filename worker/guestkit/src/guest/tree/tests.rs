@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::filesystem::{FileSystem, FileSystemInfo};
+use crate::filesystem::{FileSystem, FileSystemInfo, Timestamp};
 use crate::limits::Limits;
 
 #[derive(Debug)]
@@ -82,10 +82,12 @@ impl FileSystem for Memory {
             Node::Directory(_) => (FileType::Directory, 0),
             Node::File(text) => (FileType::Regular, text.len() as u64),
             Node::Link(target) => (FileType::Symlink, target.len() as u64),
-            Node::Fifo => (FileType::Special, 0),
+            Node::Fifo => (FileType::Fifo, 0),
         };
-        let (modified, changed) = (0, 0);
-        Ok(Metadata { node, file_type, mode: 0o644, uid: 0, gid: 0, size, links: 1, modified, changed, created: None })
+        let (modified, changed) = (Timestamp::default(), Timestamp::default());
+        let (device, accessed, created) = (None, None, None);
+        let (mode, uid, gid, links) = (0o644, 0, 0, 1);
+        Ok(Metadata { node, file_type, mode, uid, gid, size, links, device, accessed, modified, changed, created })
     }
 
     fn read_dir(&self, directory: NodeId) -> Result<Vec<DirEntry>> {
