@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::Value;
 
+use crate::record::{machine, record};
 use crate::shell::{Need, cargo, check, require, root, say, target_dir};
 
 /// The guest of the README's figures, in a corpus that was laid out.
@@ -46,6 +47,9 @@ pub(crate) struct Fleet {
     /// Only these scenarios; an unknown name is answered with those there are.
     #[arg(long, value_name = "SCENARIO", value_delimiter = ',')]
     only: Vec<String>,
+    /// Put the tables into docs/cost.md.
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    record: bool,
 }
 
 pub(crate) fn run(part: Option<Part>) -> Result<()> {
@@ -79,7 +83,17 @@ fn fleet(what: &Fleet) -> Result<()> {
     if !what.only.is_empty() {
         command.args(["--only", &what.only.join(",")]);
     }
-    check(command.current_dir(root()))
+    command.current_dir(root());
+    if !what.record {
+        return check(&mut command);
+    }
+    let output = command.stderr(Stdio::inherit()).output().context("failed to start the benchmark")?;
+    let tables = String::from_utf8_lossy(&output.stdout);
+    say(&tables);
+    if !output.status.success() {
+        bail!("the benchmark ended with {}", output.status);
+    }
+    record("docs/cost.md", "fleet", "cargo xtask bench fleet", &tables)
 }
 
 /// What the others' drivers need, installed into a folder beside the build.
@@ -112,23 +126,6 @@ fn peers() -> Result<PathBuf> {
         check(&mut pip)?;
     }
     Ok(folder)
-}
-
-/// Processor, cores, memory and kernel.
-pub(crate) fn machine() -> String {
-    let field = |file: &str, name: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':').map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "machine: {}, {cores} cores, {} memory, Linux {}",
-        field("/proc/cpuinfo", "model name"),
-        field("/proc/meminfo", "MemTotal"),
-        kernel.trim()
-    )
 }
 
 /// `guestkit local inspect` as a whole process.

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::bench::machine;
+use crate::record::record;
 use crate::shell::{cargo, check, root, say, target_dir};
 
 /// What to prove.
@@ -77,7 +77,7 @@ pub(crate) fn run(asked: &Chaos) -> Result<()> {
     build()?;
     let table = prove(&proof)?;
     if asked.record {
-        record(&proof, &table)?;
+        record("docs/proof.md", proof.section, &proof.command, &table)?;
     }
     Ok(())
 }
@@ -147,23 +147,4 @@ fn prove(proof: &Proof) -> Result<String> {
     }
     check(&mut command)?;
     fs::read_to_string(&report).with_context(|| format!("failed to read {}", report.display()))
-}
-
-/// Puts a table between the marks of its section, with what made it.
-fn record(proof: &Proof, table: &str) -> Result<()> {
-    let path = root().join("docs/proof.md");
-    let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let [begin, end] = ["begin", "end"].map(|mark| format!("<!-- {}: {mark} -->", proof.section));
-    let parts = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
-    let Some((before, after)) = parts else { bail!("{} has no section between {begin} and {end}", path.display()) };
-    let made = format!("`{}`, {}; {}.", proof.command, today()?, machine());
-    fs::write(&path, format!("{before}{begin}\n\n{made}\n\n{table}\n{end}{after}"))
-        .with_context(|| format!("failed to write {}", path.display()))?;
-    say(format_args!("recorded in {}", path.display()));
-    Ok(())
-}
-
-fn today() -> Result<String> {
-    let output = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().context("failed to start date")?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

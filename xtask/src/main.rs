@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod demo;
 mod fixtures;
+mod record;
 mod schema;
 mod shell;
 mod simulate;
