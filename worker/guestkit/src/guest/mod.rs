@@ -7,4 +7,5 @@ mod roots;
 pub mod tree;
 
 pub use inspect::{Event, InspectOptions, Progress};
+pub use roots::Root;
 pub use tree::{OpenFile, Tree, Unreadable, WalkEntry, WalkNext};

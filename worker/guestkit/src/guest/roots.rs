@@ -1,23 +1,42 @@
 //! Which file systems are the roots of operating systems, and what each system mounts where by its own fstab.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::filesystem::SharedFileSystem;
+use crate::filesystem::{NodeId, SharedFileSystem, Subvolume, Usage};
 use crate::guest::linux::storage::{FSTAB_ENTRIES_MAX, parse_fstab};
 use crate::guest::report::{FstabEntry, Mountpoint, Warning};
 use crate::guest::tree::Tree;
 
-/// A mounted system.
+/// A system that was found, mounted as it would mount itself.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub struct Root {
     /// Device of its root file system.
-    pub(crate) device: String,
+    pub device: String,
     /// Its namespace, with everything mounted that could be.
-    pub(crate) tree: Tree,
+    pub tree: Tree,
     /// What is mounted where, the root first.
-    pub(crate) mountpoints: Vec<Mountpoint>,
+    pub mountpoints: Vec<Mountpoint>,
+}
+
+impl Disk {
+    /// Every system on this disk, mounted, and what could not be read on the way.
+    #[must_use]
+    pub fn roots(&self) -> (Vec<Root>, Vec<Warning>) {
+        let mut warnings = Vec::new();
+        let mut mounted = BTreeMap::new();
+        let holds_files =
+            |device: &&crate::Device| device.probe.as_ref().is_some_and(|probe| probe.usage == Usage::FileSystem);
+        for device in self.devices().iter().filter(holds_files) {
+            match self.mount(device) {
+                Ok(file_system) => drop(mounted.insert(device.name.clone(), file_system)),
+                Err(error) => warnings.push(warning(&device.name, "file system", &error)),
+            }
+        }
+        let roots = find(self, &mounted, &DeviceNames::new(self), &mut warnings);
+        (roots, warnings)
+    }
 }
 
 /// What tells a Linux by its own files, beside `bin` or `usr`.
@@ -74,16 +93,49 @@ pub(crate) fn find(
     warnings: &mut Vec<Warning>,
 ) -> Vec<Root> {
     let mut roots = Vec::new();
+    // Every member of a file system on several devices shows the same files.
+    let mut seen = BTreeSet::new();
     for device in disk.devices() {
         let Some(file_system) = mounted.get(&device.name) else { continue };
-        let tree = Tree::new(file_system.clone(), disk.budget().clone());
-        match is_linux_root(&tree) {
-            Ok(true) => roots.push(mount_all(&device.name, tree, mounted, names, warnings)),
-            Ok(false) => {}
-            Err(error) => warnings.push(warning(&device.name, "root directory", &error)),
+        let info = file_system.info();
+        if info.kind == "btrfs" && info.uuid.as_ref().is_some_and(|uuid| !seen.insert(uuid.clone())) {
+            continue;
+        }
+        for start in starts(&device.name, file_system, warnings) {
+            let tree = Tree::with_root(file_system.clone(), start, disk.budget().clone());
+            match is_linux_root(&tree) {
+                Ok(true) => {
+                    roots.push(mount_all(&device.name, tree, mounted, names, warnings));
+                    break;
+                }
+                Ok(false) => {}
+                Err(error) => warnings.push(warning(&device.name, "root directory", &error)),
+            }
         }
     }
     roots
+}
+
+/// The directories where a system may begin: what is mounted by default, then the subvolumes that distributions install
+/// into by name, then others of the top level. Snapshots and what lies deeper are states and containers of a system, not
+/// systems beside it.
+fn starts(device: &str, file_system: &SharedFileSystem, warnings: &mut Vec<Warning>) -> Vec<NodeId> {
+    let mut subvolumes = file_system.subvolumes().unwrap_or_else(|error| {
+        warnings.push(warning(device, "subvolumes", &error));
+        Vec::new()
+    });
+    let rank = |subvolume: &Subvolume| match subvolume.path.as_slice() {
+        b"@" => 0,
+        b"root" => 1,
+        b"@rootfs" => 2,
+        _ if subvolume.parent_uuid.is_none() => 3,
+        _ => 4,
+    };
+    subvolumes.retain(|subvolume| !subvolume.path.contains(&b'/'));
+    subvolumes.sort_by_key(|subvolume| (rank(subvolume), subvolume.id));
+    let mut starts = vec![file_system.root()];
+    starts.extend(subvolumes.iter().map(|subvolume| subvolume.root));
+    starts
 }
 
 fn is_linux_root(tree: &Tree) -> Result<bool, Error> {
@@ -135,13 +187,40 @@ fn mount_all(
             warn(format!("{found} could not be read, so its files are missing"));
             continue;
         };
-        match tree.mount(&entry.path, file_system.clone()) {
+        let start = match subvolume_of(entry, file_system) {
+            Ok(Some(start)) => start,
+            Ok(None) => {
+                warn(format!("{found} has no such subvolume"));
+                continue;
+            }
+            Err(error) => {
+                warn(error.to_string());
+                continue;
+            }
+        };
+        match tree.mount_directory(&entry.path, file_system.clone(), start) {
             Ok(true) => {}
             Ok(false) => warn("the mount point does not exist".to_owned()),
             Err(error) => warn(error.to_string()),
         }
     }
     Root { device: device.to_owned(), tree, mountpoints }
+}
+
+/// The directory that an entry mounts: by its option `subvol` or `subvolid`, else the default one (btrfs(5)).
+fn subvolume_of(entry: &FstabEntry, file_system: &SharedFileSystem) -> Result<Option<NodeId>, Error> {
+    let option = |name: &str| entry.options.iter().find_map(|option| option.strip_prefix(name));
+    let found = |wanted: &dyn Fn(&Subvolume) -> bool| -> Result<Option<NodeId>, Error> {
+        Ok(file_system.subvolumes()?.iter().find(|subvolume| wanted(subvolume)).map(|subvolume| subvolume.root))
+    };
+    if let Some(path) = option("subvol=") {
+        let path = path.trim_matches('/').as_bytes();
+        return found(&|subvolume| subvolume.path == path);
+    }
+    match option("subvolid=").and_then(|id| id.parse::<u64>().ok()) {
+        Some(id) => found(&|subvolume| subvolume.id == id),
+        None => Ok(Some(file_system.root())),
+    }
 }
 
 fn is_on_disk(entry: &FstabEntry) -> bool {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Limit, Result};
-use crate::filesystem::{DirEntry, FileType, Metadata, NodeId, SharedFileSystem};
+use crate::filesystem::{DirEntry, ExtendedAttribute, FileType, Metadata, NodeId, SharedFileSystem};
 use crate::limits::{Budget, zeroed};
 use crate::read_at::ReadAt;
 
@@ -92,6 +92,20 @@ impl WalkEntry<'_> {
         self.file_system.metadata(self.node)
     }
 
+    /// What all names of one file have in common, and no two files of a tree do.
+    #[must_use]
+    pub fn identity(&self) -> (usize, NodeId) {
+        (Arc::as_ptr(self.file_system).cast::<()>().addr(), self.node)
+    }
+
+    /// Its extended attributes.
+    ///
+    /// # Errors
+    /// As [`crate::filesystem::FileSystem::extended_attributes`].
+    pub fn extended_attributes(&self) -> Result<Vec<ExtendedAttribute>> {
+        self.file_system.extended_attributes(self.node)
+    }
+
     /// The target, where this is a symbolic link.
     ///
     /// # Errors
@@ -171,6 +185,19 @@ impl Tree {
     /// Whatever resolving the mount point meets.
     pub fn mount(&mut self, at: impl AsRef<[u8]>, file_system: SharedFileSystem) -> Result<bool> {
         let root = file_system.root();
+        self.mount_directory(at, file_system, root)
+    }
+
+    /// [`Tree::mount`] of the directory `root` of `file_system`, as a subvolume is mounted.
+    ///
+    /// # Errors
+    /// Whatever resolving the mount point meets.
+    pub fn mount_directory(
+        &mut self,
+        at: impl AsRef<[u8]>,
+        file_system: SharedFileSystem,
+        root: NodeId,
+    ) -> Result<bool> {
         let Some(found) = self.resolve(at.as_ref(), LastLink::Follow)? else { return Ok(false) };
         if self.metadata_of(found.mount, found.node)?.file_type != FileType::Directory {
             return Ok(false);
@@ -275,6 +302,15 @@ impl Tree {
             return Ok(None);
         }
         self.mount_of(found.mount)?.file_system.read_link(found.node).map(Some)
+    }
+
+    /// The extended attributes of `path` itself, a link at its end not followed; `None` where nothing is there.
+    ///
+    /// # Errors
+    /// Whatever lies on the way and cannot be read.
+    pub fn extended_attributes(&self, path: impl AsRef<[u8]>) -> Result<Option<Vec<ExtendedAttribute>>> {
+        let Some(found) = self.resolve(path.as_ref(), LastLink::Keep)? else { return Ok(None) };
+        self.mount_of(found.mount)?.file_system.extended_attributes(found.node).map(Some)
     }
 
     /// Whether `path` names something, links followed.
