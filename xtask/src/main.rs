@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod conformance;
 mod demo;
 mod fixtures;
 mod record;
@@ -46,6 +47,8 @@ enum Chore {
     },
     /// Kill and freeze real processes while jobs go through them, and prove that each job ended exactly once (release build).
     Chaos(chaos::Chaos),
+    /// Read every disk of the corpus and compare with what other tools say of it; print the table of the README.
+    Conformance(conformance::Conformance),
     /// Run the simulation of scheduler, workers and their streams over many seeds.
     Simulate {
         /// The first seed.
@@ -82,6 +85,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Test { corpus } => test::run(corpus),
         Chore::Bench { part } => bench::run(part),
         Chore::Chaos(asked) => chaos::run(&asked),
+        Chore::Conformance(asked) => conformance::run(asked),
         Chore::Simulate { first, seeds, steps } => simulate::run(first, seeds, steps),
         Chore::Fixtures => fixtures::run(),
         Chore::Schema => schema::run(),

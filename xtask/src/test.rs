@@ -139,7 +139,7 @@ fn moto() -> Result<()> {
 }
 
 /// The corpus lies beside the checkout where there is one; it is laid out once into the target folder.
-fn lay_out_corpus(given: Option<PathBuf>) -> Result<Option<PathBuf>> {
+pub(crate) fn lay_out_corpus(given: Option<PathBuf>) -> Result<Option<PathBuf>> {
     let source = given.unwrap_or_else(|| root().join("../shared/corpus"));
     let unpack = source.join("unpack.sh");
     if !unpack.is_file() {
