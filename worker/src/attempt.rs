@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::failure::Failure;
 use crate::outcome::{self, Start};
 use crate::output::OutputRoots;
-use crate::roots::ImageRoots;
+use crate::roots::{ImageRoots, KeysRoot};
 use crate::usage;
 use frame::Kind;
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub worker_id: WorkerId,
     /// Which images may be opened.
     pub images: ImageRoots,
+    /// Where keys lie.
+    pub keys: KeysRoot,
     /// Where reports may be written.
     pub outputs: OutputRoots,
 }
@@ -188,6 +190,7 @@ impl Ready {
         let written = child::Order {
             keeper: std::process::id(),
             images: settings.images.clone(),
+            keys: settings.keys.clone(),
             outputs: settings.outputs.clone(),
             unique: format!("{}.{}.{}", order.document.job_id, settings.worker_id, order.attempt),
             timeout_seconds: order.timeout.as_secs().max(1),

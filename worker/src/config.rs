@@ -11,7 +11,7 @@ use guestkit_protocol::client::Endpoints;
 use guestkit_telemetry::LogFormat;
 
 use crate::output::OutputRoots;
-use crate::roots::ImageRoots;
+use crate::roots::{ImageRoots, KeysRoot};
 use crate::worker::{self, Declared};
 
 /// Where jobs come from.
@@ -87,6 +87,10 @@ struct Args {
     /// Open images beneath this folder only; again for each. Required in a fleet
     #[arg(long, value_name = "DIR", help_heading = "What jobs may touch")]
     image_root: Vec<PathBuf>,
+
+    /// Keys of encrypted volumes lie beneath this folder: jobs name the files, and nobody is told what is in them
+    #[arg(long, value_name = "DIR", help_heading = "What jobs may touch")]
+    keys_root: Option<PathBuf>,
 
     /// Write reports that jobs ask for beneath this folder only; again for each. Without it none is written
     #[arg(long, value_name = "DIR", help_heading = "What jobs may touch")]
@@ -190,6 +194,10 @@ impl Config {
                 labels,
                 features: args.feature,
                 images: ImageRoots::beneath(&args.image_root).map_err(|error| told(&error))?,
+                keys: match &args.keys_root {
+                    Some(folder) => KeysRoot::beneath(folder).map_err(|error| told(&error))?,
+                    None => KeysRoot::none(),
+                },
                 outputs: OutputRoots::beneath(&args.output_root).map_err(|error| told(&error))?,
             },
             transport,

@@ -132,6 +132,7 @@ impl Folder {
         let settings = Settings {
             worker_id: declared.worker_id.clone(),
             images: declared.images.clone(),
+            keys: declared.keys.clone(),
             outputs: declared.outputs.clone(),
         };
         Ok(Self {

@@ -8,7 +8,7 @@ use guestkit_protocol::v1;
 use crate::handlers::{Job, Registry};
 use crate::outcome::{self, Start};
 use crate::output::OutputRoots;
-use crate::roots::{ImageRoots, RootsError};
+use crate::roots::{ImageRoots, KeysRoot, RootsError};
 use crate::usage::{Account, Meter};
 
 /// What a local job may touch.
@@ -16,6 +16,10 @@ use crate::usage::{Account, Meter};
 pub struct Settings {
     /// Which images may be opened.
     pub images: ImageRoots,
+    /// Where keys lie that documents name.
+    pub keys_root: KeysRoot,
+    /// Keys that the caller holds.
+    pub keys: guestkit::Keys,
     /// Where reports may be written.
     pub outputs: OutputRoots,
 }
@@ -26,7 +30,12 @@ impl Settings {
     /// # Errors
     /// The root folder cannot be used.
     pub fn unrestricted() -> Result<Self, RootsError> {
-        Ok(Self { images: ImageRoots::anywhere(), outputs: OutputRoots::beneath(&[PathBuf::from("/")])? })
+        Ok(Self {
+            images: ImageRoots::anywhere(),
+            keys_root: KeysRoot::none(),
+            keys: guestkit::Keys::none(),
+            outputs: OutputRoots::beneath(&[PathBuf::from("/")])?,
+        })
     }
 }
 
@@ -42,6 +51,8 @@ pub fn run(document: &v1::JobDocument, settings: &Settings, progress: &mut dyn F
     let job = Job {
         document,
         images: &settings.images,
+        keys_root: &settings.keys_root,
+        keys: &settings.keys,
         outputs: &settings.outputs,
         unique: &unique,
         own_process: false,

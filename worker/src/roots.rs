@@ -2,11 +2,59 @@
 //! own user may read. The engine asks this policy for the image and for every file that an image names, so a backing
 //! file obeys the same rules. Symbolic links may lead around inside the roots, never out of them.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use guestkit::image::{ImageOpener, Roots};
 use serde::{Deserialize, Serialize};
+
+/// Where the keys of encrypted volumes lie, if anywhere: jobs name files beneath it, and never see what is in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysRoot(Option<PathBuf>);
+
+/// Bytes of a key file: as many as cryptsetup takes.
+const KEY_BYTES_MAX: u64 = 8 << 20;
+
+impl KeysRoot {
+    /// No keys.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The files beneath `folder`.
+    ///
+    /// # Errors
+    /// A folder that is none, or cannot be used.
+    pub fn beneath(folder: &Path) -> Result<Self, RootsError> {
+        Ok(Self(check_folders("keys", std::slice::from_ref(&folder.to_owned()))?.pop()))
+    }
+
+    /// The folder a sandbox must leave readable.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+
+    /// The contents of the key file `name`; links may lead around inside the root, never out of it.
+    ///
+    /// # Errors
+    /// [`guestkit::Error`]: no root, no such file, or one too long to be a key.
+    pub fn read(&self, name: &str) -> guestkit::Result<Vec<u8>> {
+        let path = Path::new(name);
+        let denied = |reason: &str| guestkit::Error::AccessDenied { path: path.into(), reason: reason.into() };
+        let folder = self.0.as_deref().ok_or_else(|| denied("this worker has no keys root (--keys-root)"))?;
+        let file = Roots::beneath([folder])?.open(&folder.join(path))?;
+        let mut contents = Vec::new();
+        let read = file.take(KEY_BYTES_MAX + 1).read_to_end(&mut contents);
+        read.map_err(|source| guestkit::Error::Io { action: format!("reading the key file {name}"), source })?;
+        if contents.len() as u64 > KEY_BYTES_MAX {
+            return Err(denied("it is too long to be a key"));
+        }
+        Ok(contents)
+    }
+}
 
 /// The operator's word on images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

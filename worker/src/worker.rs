@@ -9,7 +9,7 @@ use guestkit_protocol::v1;
 
 use crate::handlers::Registry;
 use crate::output::OutputRoots;
-use crate::roots::ImageRoots;
+use crate::roots::{ImageRoots, KeysRoot};
 
 /// The operator's word.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Declared {
     pub features: Vec<String>,
     /// Which images may be opened.
     pub images: ImageRoots,
+    /// Where keys of encrypted volumes lie.
+    pub keys: KeysRoot,
     /// Where reports may be written.
     pub outputs: OutputRoots,
 }

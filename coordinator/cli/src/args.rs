@@ -1,5 +1,6 @@
 //! What can be typed. Every flag here changes something; what a flag means for a document stands in `proto/guestkit/v1`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -311,6 +312,22 @@ pub(crate) struct Local {
 pub(crate) enum LocalCommand {
     /// Inspect an image here and print the report.
     Inspect(LocalInspect),
+    /// List the file systems on disk images, or everything that is on them.
+    ///
+    /// Types, labels and UUIDs are those that blkid prints, partitions those of sfdisk, sizes those of qemu-img.
+    Filesystems(LocalFilesystems),
+    /// List the files in directories of a guest.
+    Ls(LocalLs),
+    /// Print files of a guest.
+    Cat(LocalCat),
+    /// Tell what is known about files of a guest, links not followed.
+    Stat(LocalPaths),
+    /// List everything below directories of a guest.
+    Find(LocalFind),
+    /// Print the targets of symbolic links of a guest.
+    Readlink(LocalPaths),
+    /// Print the checksums of files of a guest.
+    Checksum(LocalChecksum),
     /// Run a job document here and print its report.
     Run {
         /// The document; `-` is standard input.
@@ -321,11 +338,146 @@ pub(crate) enum LocalCommand {
     },
 }
 
+/// How disk images are opened.
+#[derive(Debug, Args)]
+pub(crate) struct Opening {
+    /// A key of an encrypted volume: `ID:key:PASSPHRASE` or `ID:file:PATH`, where ID is the volume's UUID, its device
+    /// (`/dev/sda2`, `/dev/vg/lv`) or `all`.
+    #[arg(long = "key", value_name = "SELECTOR", help_heading = "Disks")]
+    pub(crate) keys: Vec<String>,
+    /// A bound of the engine: `bytes_read`, `allocation_bytes`, `directory_depth`, `entries`, `chain_length`,
+    /// `symlink_depth`, `text_bytes` or `time_seconds`.
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_pair, help_heading = "Disks")]
+    pub(crate) limits: Vec<(String, String)>,
+}
+
+/// `local filesystems`
+#[derive(Debug, Args)]
+pub(crate) struct LocalFilesystems {
+    /// The disk images of one machine, in its order.
+    #[arg(value_name = "IMAGE", required_unless_present = "add")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Add a disk image; the same as naming it without the flag.
+    #[arg(short = 'a', long, value_name = "IMAGE", help_heading = "Disks")]
+    pub(crate) add: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    /// Everything: disks, partitions, volumes, and what holds no files.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Type, label, size, parents and UUID of each.
+    #[arg(short, long)]
+    pub(crate) long: bool,
+}
+
+/// Which files: of which disks, and how these are put together.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// The disk image, unless `--add` names it, then paths inside the guest.
+    #[arg(value_name = "IMAGE] [PATH", required = true)]
+    pub(crate) names: Vec<OsString>,
+    /// Add a disk image. Several make one machine, in this order.
+    #[arg(short = 'a', long, value_name = "IMAGE", help_heading = "Disks")]
+    pub(crate) add: Vec<PathBuf>,
+    /// Mount a device: `DEVICE[:MOUNTPOINT[:OPTIONS]]`; `subvol=PATH` is the one option that matters. Without a mount
+    /// point it is the root.
+    #[arg(short, long, value_name = "MOUNT", help_heading = "Disks")]
+    pub(crate) mount: Vec<String>,
+    /// Mount as the guest does, by its own fstab. This is done without the flag too, unless --mount is given; with it, a
+    /// disk without an operating system is an error.
+    #[arg(short, long, conflicts_with = "mount", help_heading = "Disks")]
+    pub(crate) inspector: bool,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+}
+
+/// A command about paths.
+#[derive(Debug, Args)]
+pub(crate) struct LocalPaths {
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+/// `local ls`
+#[derive(Debug, Args)]
+pub(crate) struct LocalLs {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Type, mode, owner, size and time of each.
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// Directories below as well, each name with its path.
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// Write the directories as a tar archive to standard output instead.
+    #[arg(long, conflicts_with_all = ["long", "recursive"])]
+    pub(crate) tar: bool,
+}
+
+/// `local cat`
+#[derive(Debug, Args)]
+pub(crate) struct LocalCat {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Write the files, and trees of directories, as a tar archive to standard output instead.
+    #[arg(long)]
+    pub(crate) tar: bool,
+}
+
+/// `local find`
+#[derive(Debug, Args)]
+pub(crate) struct LocalFind {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Only these types: `f` files, `d` directories, `l` links, `b` and `c` devices, `p` pipes, `s` sockets.
+    #[arg(long = "type", value_enum, value_delimiter = ',', value_name = "TYPE")]
+    pub(crate) types: Vec<TypeLetter>,
+}
+
+/// Types of files, by the letters of find(1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TypeLetter {
+    F,
+    D,
+    L,
+    B,
+    C,
+    P,
+    S,
+}
+
+/// `local checksum`
+#[derive(Debug, Args)]
+pub(crate) struct LocalChecksum {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Which checksum.
+    #[arg(long, value_enum, default_value_t = Algorithm::Sha256, value_name = "ALGORITHM")]
+    pub(crate) algorithm: Algorithm,
+}
+
+/// Checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Algorithm {
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
 /// `local inspect`
 #[derive(Debug, Args)]
 pub(crate) struct LocalInspect {
-    /// The disk image.
-    pub(crate) image: PathBuf,
+    /// The disk image; of a machine with several disks, each in its order.
+    #[arg(value_name = "IMAGE", required_unless_present = "add")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Add a disk image; the same as naming it without the flag.
+    #[arg(short = 'a', long, value_name = "IMAGE", help_heading = "Image")]
+    pub(crate) add: Vec<PathBuf>,
+    /// A key of an encrypted volume: `ID:key:PASSPHRASE` or `ID:file:PATH`, where ID is the volume's UUID, its device
+    /// (`/dev/sda2`, `/dev/vg/lv`) or `all`. Keys are not written into the document.
+    #[arg(long = "key", value_name = "SELECTOR", help_heading = "Image")]
+    pub(crate) keys: Vec<String>,
     #[command(flatten)]
     pub(crate) what: InspectWhat,
     #[command(flatten)]
@@ -335,8 +487,14 @@ pub(crate) struct LocalInspect {
 /// `inspect`
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// The disk image, as the worker sees it; made absolute against the current folder.
-    pub(crate) image: PathBuf,
+    /// The disk image, as the worker sees it, made absolute against the current folder; of a machine with several disks,
+    /// each in its order.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// A key of an encrypted volume, by the name of a file beneath the worker's keys root: `ID:FILE`, where ID is the
+    /// volume's UUID, its device (`/dev/sda2`) or `all`.
+    #[arg(long = "key-file", value_name = "ID:FILE", help_heading = "Image")]
+    pub(crate) key_files: Vec<String>,
     #[command(flatten)]
     pub(crate) what: InspectWhat,
     #[command(flatten)]

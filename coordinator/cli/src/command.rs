@@ -1,5 +1,6 @@
 //! The commands, one module for each group.
 
+mod disk;
 mod fleet;
 mod jobs;
 mod local;
@@ -35,6 +36,13 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Summary => block_on(fleet::summary(&remote()?, &output)),
         Command::Local(local) => match local.command {
             LocalCommand::Inspect(args) => local::inspect(&output, &args),
+            LocalCommand::Filesystems(args) => disk::filesystems(&output, &args),
+            LocalCommand::Ls(args) => disk::ls(&output, &args),
+            LocalCommand::Cat(args) => disk::cat(&output, &args),
+            LocalCommand::Stat(args) => disk::stat(&output, &args),
+            LocalCommand::Find(args) => disk::find(&output, &args),
+            LocalCommand::Readlink(args) => disk::readlink(&output, &args),
+            LocalCommand::Checksum(args) => disk::checksum(&output, &args),
             LocalCommand::Run { file, shown } => local::run(&output, &file, shown),
         },
         Command::Completions { shell } => completions(shell),

@@ -60,14 +60,26 @@ pub(crate) fn parse(name: String, bytes: &[u8]) -> Result<Named, Failure> {
     }
 }
 
-/// The document that asks for an inspection of `image`.
-pub(crate) fn inspection(image: &Path, what: &InspectWhat, job: Option<&InspectJob>) -> Result<Named, Failure> {
-    let image = absolute("the image's path", image)?;
+/// The document that asks for an inspection of a machine with these disks.
+pub(crate) fn inspection(
+    images: &[PathBuf],
+    key_files: &[String],
+    what: &InspectWhat,
+    job: Option<&InspectJob>,
+) -> Result<Named, Failure> {
+    let absolute = |image: &PathBuf| absolute("the image's path", image);
+    let images = images.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    let Some((image, further)) = images.split_first() else { return Err(Failure::usage("no image is named")) };
+    let keys = key_files.iter().map(|key| match key.split_once(':') {
+        Some((volume, file)) if !volume.is_empty() => Ok(json!({ "volume": volume, "file": file })),
+        _ => Err(Failure::usage(format!("--key-file: expected ID:FILE, is {key:?}"))),
+    });
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
     let mut value = json!({
         "version": "1.0",
         "kind": "VMOperation",
         "operation": "guestkit.inspect",
-        "payload": { "type": "guestkit.inspect.v1", "data": payload(&image, what)? },
+        "payload": { "type": "guestkit.inspect.v1", "data": payload(image, further, &keys, what)? },
     });
     if let (Value::Object(members), Some(job)) = (&mut value, job) {
         members.extend(around(job));
@@ -75,9 +87,11 @@ pub(crate) fn inspection(image: &Path, what: &InspectWhat, job: Option<&InspectJ
     parse(format!("the inspection of {image}"), value.to_string().as_bytes())
 }
 
-fn payload(image: &str, what: &InspectWhat) -> Result<Value, Failure> {
+fn payload(image: &str, further: &[String], keys: &[Value], what: &InspectWhat) -> Result<Value, Failure> {
     let image = members([
         ("path", Some(json!(image))),
+        ("paths", (!further.is_empty()).then(|| json!(further))),
+        ("keys", (!keys.is_empty()).then(|| json!(keys))),
         ("format", what.format.map(|format| json!(word(format)))),
         ("checksum", what.checksum.as_ref().map(|checksum| json!(checksum))),
     ]);
@@ -175,7 +189,7 @@ mod tests {
     fn built(flags: &[&str]) -> v1::JobDocument {
         let cli = Cli::parse_from(["guestkit", "inspect", "/vms/web1.qcow2"].iter().chain(flags));
         let Command::Inspect(inspect) = cli.command else { panic!("not an inspection") };
-        inspection(&inspect.image, &inspect.what, Some(&inspect.job)).unwrap().document
+        inspection(&inspect.images, &inspect.key_files, &inspect.what, Some(&inspect.job)).unwrap().document
     }
 
     fn data(document: &v1::JobDocument) -> Value {
@@ -245,6 +259,14 @@ mod tests {
         );
         assert_eq!(whole["routing"], json!({ "worker_id": "w1", "worker_pool": "p" }));
         assert_eq!(whole["job_id"], "job-00000001");
+    }
+
+    #[test]
+    fn further_disks_and_keys_are_named_in_the_document() {
+        let document = built(&["/vms/web2.vmdk", "--key-file", "all:fleet.key"]);
+        let image = &data(&document)["image"];
+        assert_eq!(image["paths"], json!(["/vms/web2.vmdk"]));
+        assert_eq!(image["keys"], json!([{ "volume": "all", "file": "fleet.key" }]));
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Output {
         }
     }
 
+    /// Whether standard output is for people and pipes, not a document.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.format == Format::Table
+    }
+
     /// Writes the document: `value` for programs, `sheet` for people.
     pub(crate) fn document(&self, value: impl FnOnce() -> Value, sheet: impl FnOnce() -> Sheet) -> Result<(), Failure> {
         match self.format {
@@ -61,6 +66,11 @@ impl Output {
     /// Writes a list that comes in pages as one document.
     pub(crate) fn pages(&self) -> Pages {
         Pages { output: *self, written: 0 }
+    }
+
+    /// Says on standard error what could not be done, while the rest is.
+    pub(crate) fn complain(&self, line: &str) {
+        let _ = writeln!(std::io::stderr(), "guestkit: {}", crate::table::plain(line));
     }
 
     /// Says something to people on standard error.

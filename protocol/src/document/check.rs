@@ -72,14 +72,21 @@ pub fn check(document: v1::JobDocument, source: Source, now: Time) -> Result<Che
 
     let fingerprint = fingerprint(&document);
     let document = filled(document, now);
-    let spec = spec(&document, &operation, found.image_path.as_deref(), fingerprint, now)?;
+    let spec = spec(&document, &operation, found.paths.image.as_deref(), fingerprint, now)?;
     Ok(CheckedJob { document, spec, operation })
 }
 
 /// What the rules found besides problems.
 pub(super) struct Found {
     operation: Asked,
-    image_path: Option<String>,
+    paths: Paths,
+}
+
+/// The paths on the worker that a payload names.
+#[derive(Debug, Default)]
+struct Paths {
+    image: Option<String>,
+    further_images: Vec<String>,
     destination: Option<String>,
 }
 
@@ -99,8 +106,7 @@ pub(super) fn rules(document: &v1::JobDocument, problems: &mut Problems) -> Foun
     routing(document, problems);
     observability(document, problems);
     let operation = asked(document, problems);
-    let (image_path, destination) = data(document, problems);
-    Found { operation, image_path, destination }
+    Found { operation, paths: data(document, problems) }
 }
 
 fn times(document: &v1::JobDocument, problems: &mut Problems) {
@@ -226,17 +232,17 @@ fn asked(document: &v1::JobDocument, problems: &mut Problems) -> Asked {
     }
 }
 
-/// Checks `payload.data`; gives the paths of the image and of the output in it.
-fn data(document: &v1::JobDocument, problems: &mut Problems) -> (Option<String>, Option<String>) {
-    let Some(payload) = &document.payload else { return (None, None) };
+/// Checks `payload.data`; gives the paths in it.
+fn data(document: &v1::JobDocument, problems: &mut Problems) -> Paths {
+    let Some(payload) = &document.payload else { return Paths::default() };
     let root = Path::ROOT.member("payload");
     let path = root.member("data");
     let empty = Struct::default();
     let data = payload.data.as_ref().unwrap_or(&empty);
     if !carried_exactly(data, &path, problems) {
-        return (None, None);
+        return Paths::default();
     }
-    let Some(known) = operation::of_payload_type(&payload.r#type) else { return (None, None) };
+    let Some(known) = operation::of_payload_type(&payload.r#type) else { return Paths::default() };
 
     let value = from_struct(data);
     let unknown = if known.open { Unknown::Dropped } else { Unknown::Refused };
@@ -248,10 +254,15 @@ fn data(document: &v1::JobDocument, problems: &mut Problems) -> (Option<String>,
     match message.transcode_to::<v1::InspectPayload>() {
         Ok(inspect) if known.payload_message == "guestkit.v1.InspectPayload" => {
             inspect_rules(&inspect, &path, problems);
-            let image = inspect.image.map(|image| image.path).filter(|path| !path.is_empty());
-            (image, inspect.output.map(|output| output.destination).filter(|path| !path.is_empty()))
+            let given = |path: String| Some(path).filter(|path| !path.is_empty());
+            let image = inspect.image.unwrap_or_default();
+            Paths {
+                image: given(image.path),
+                further_images: image.paths,
+                destination: inspect.output.and_then(|output| given(output.destination)),
+            }
         }
-        _ => (None, None),
+        _ => Paths::default(),
     }
 }
 
@@ -335,8 +346,15 @@ fn in_context(document: &v1::JobDocument, found: &Found, source: Source, now: Ti
     if matches!(source, Source::Network | Source::Leased) {
         let root = Path::ROOT.member("payload");
         let data = root.member("data");
+        let further = data.member("image");
+        let further = further.member("paths");
+        for (index, path) in found.paths.further_images.iter().enumerate() {
+            if let Some(problem) = path_problem(path) {
+                problems.add(&further.element(index), problem);
+            }
+        }
         for (object, member, path) in
-            [("image", "path", &found.image_path), ("output", "destination", &found.destination)]
+            [("image", "path", &found.paths.image), ("output", "destination", &found.paths.destination)]
         {
             if let Some(problem) = path.as_deref().and_then(path_problem) {
                 problems.add(&data.member(object).member(member), problem);

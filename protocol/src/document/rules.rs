@@ -77,6 +77,9 @@ const RULES: &[(&str, Rule)] = &[
     ("Authorization.method", WORDS_256),
     ("Authorization.subject", WORDS_256),
     ("ImageRef.path", PATH),
+    ("ImageRef.paths", Rule::List { entries_max: 63, pattern: "^[^\\u0000]{1,4096}$", check: listed_path }),
+    ("KeyRef.volume", WORDS_256),
+    ("KeyRef.file", Rule::Grammar { pattern: "^[^/\\u0000][^\\u0000]{0,4095}$", check: key_file }),
     ("ImageRef.format", Rule::Words(&["auto", "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx"])),
     ("ImageRef.checksum", Rule::Grammar { pattern: "^(sha256:)?[0-9A-Fa-f]{64}$", check: checksum }),
     ("OutputSpec.format", Rule::Words(&["json", "yaml"])),
@@ -94,6 +97,7 @@ const REQUIRED: &[&str] = &[
     "JobDocument.payload",
     "Payload.type",
     "ImageRef.path",
+    "KeyRef.file",
     "InspectPayload.image",
 ];
 
@@ -129,6 +133,19 @@ pub(super) fn apply(message: &DynamicMessage, path: &Path<'_>, problems: &mut Pr
             && !inner.full_name().starts_with("google.")
         {
             apply(inside, &here, problems);
+        }
+        if let (Kind::Message(inner), Value::List(entries)) = (field.kind(), value.as_ref())
+            && !inner.full_name().starts_with("google.")
+        {
+            if entries.len() > ENTRIES_MAX {
+                problems.add(&here, format!("at most {ENTRIES_MAX} entries, has {}", entries.len()));
+                continue;
+            }
+            for (index, entry) in entries.iter().enumerate() {
+                if let Value::Message(inside) = entry {
+                    apply(inside, &here.element(index), problems);
+                }
+            }
         }
     }
 }
@@ -310,6 +327,22 @@ fn span_id(text: &str) -> Result<(), String> {
 
 fn path(text: &str) -> Result<(), String> {
     longest(text, 4096)
+}
+
+fn listed_path(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    path(text)
+}
+
+/// Beneath the keys root by its name alone; the worker resolves links and looks again.
+fn key_file(text: &str) -> Result<(), String> {
+    path(text)?;
+    if text.starts_with('/') || text.split('/').any(|name| name == "..") {
+        return Err("must be a relative path without \"..\", beneath the worker's keys root".to_owned());
+    }
+    Ok(())
 }
 
 fn checksum(text: &str) -> Result<(), String> {

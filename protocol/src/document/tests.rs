@@ -201,6 +201,8 @@ fn each_rule_refuses_by_name() {
     check_one("payload.data.image.size_bytes", json!(-1), "must be 0 to");
     check_one("payload.data.image.size_bytes", json!(1_u64 << 60), "cannot be carried exactly");
     check_one("payload.data.image.read_only", json!(false), "only reads");
+    check_one("payload.data.image.paths", json!(vec!["/srv/b"; 64]), "at most 63 entries, has 64");
+    check_one("payload.data.image.keys", json!(vec![json!({"file": "a"}); 65]), "at most 64 entries, has 65");
     check_one("payload.data.options.include_pakages", json!(true), "unknown field, did you mean include_packages?");
     check_one("payload.data.options.deep_scan", json!("no"), "must be true or false");
     check_one("payload.data.output.format", json!("xml"), "json, yaml");
@@ -209,6 +211,26 @@ fn each_rule_refuses_by_name() {
     check_one("payload.data.output.destination", json!("report.json"), "absolute");
     check_one("prioritty", json!(1), "unknown field");
     check_one("executions", json!({}), "did you mean execution?");
+}
+
+#[test]
+fn further_disks_and_keys_are_held_to_the_rules_of_the_first() {
+    let keys =
+        json!([{"file": "k"}, {}, {"file": "/etc/shadow"}, {"file": "a/../../b"}, {"file": "k", "key": "secret"}]);
+    check_refused(
+        &[("payload.data.image.paths", json!(["/srv/b", ""])), ("payload.data.image.keys", keys)],
+        &[
+            ("payload.data.image.paths[1]", "must not be empty"),
+            ("payload.data.image.keys[1].file", "required"),
+            ("payload.data.image.keys[2].file", "must be a relative path"),
+            ("payload.data.image.keys[3].file", "must be a relative path"),
+            ("payload.data.image.keys[4].key", "unknown field"),
+        ],
+    );
+    check_refused(
+        &[("payload.data.image.paths", json!(["/srv/b", "srv/c", "/srv/../d"]))],
+        &[("payload.data.image.paths[1]", "must be an absolute path"), ("payload.data.image.paths[2]", "\"..\"")],
+    );
 }
 
 #[test]

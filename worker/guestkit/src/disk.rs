@@ -117,6 +117,19 @@ impl Disk {
         Ok(disk)
     }
 
+    /// TEMPORARY until volumes land.
+    ///
+    /// # Errors
+    /// As open.
+    pub fn open_with_keys(
+        images: &[ImageSpec],
+        opener: &dyn ImageOpener,
+        _: &crate::Keys,
+        limits: &Limits,
+    ) -> Result<Self> {
+        Self::open(images, opener, limits)
+    }
+
     fn add(&mut self, name: &str, spec: &ImageSpec, opener: &dyn ImageOpener) -> Result<()> {
         let image = image::open(&spec.path, spec.format, opener, &self.budget)?;
         for warning in image.warnings() {

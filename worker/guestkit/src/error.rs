@@ -104,6 +104,20 @@ pub enum Limit {
     Time,
 }
 
+impl Limit {
+    /// Every bound.
+    pub const ALL: [Self; 8] = [
+        Self::BytesRead,
+        Self::Allocation,
+        Self::DirectoryDepth,
+        Self::Entries,
+        Self::ChainLength,
+        Self::SymlinkDepth,
+        Self::TextSize,
+        Self::Time,
+    ];
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

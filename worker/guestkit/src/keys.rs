@@ -44,11 +44,19 @@ impl Keys {
         self.0.push((id.into(), secret));
     }
 
+    /// Adds what a key file holds for the volume `id`. A passphrase that an editor saved ends with a line feed that is not
+    /// part of it, so that is tried without it first; a binary key is tried as it lies.
+    pub fn add_file(&mut self, id: &str, contents: Vec<u8>) {
+        if let Some(line) = contents.strip_suffix(b"\n") {
+            self.add(id, Secret::new(line.to_vec()));
+        }
+        self.add(id, Secret::new(contents));
+    }
+
     /// The secrets to try on the volume on `device` with `uuid`, in the order they were added.
     pub fn of<'a>(&'a self, device: &'a str, uuid: Option<&'a str>) -> impl Iterator<Item = &'a Secret> {
-        let fits = move |id: &str| {
-            id == "all" || id == device || uuid.is_some_and(|uuid| id.eq_ignore_ascii_case(uuid))
-        };
+        let fits =
+            move |id: &str| id == "all" || id == device || uuid.is_some_and(|uuid| id.eq_ignore_ascii_case(uuid));
         self.0.iter().filter(move |(id, _)| fits(id)).map(|(_, secret)| secret)
     }
 }

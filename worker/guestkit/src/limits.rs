@@ -54,6 +54,31 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Sets the bound called `name`, by the name that an error tells it by ([`Limit`]'s text), to `value`.
+    ///
+    /// # Errors
+    /// The names there are, or the largest value, in words.
+    pub fn set(&mut self, name: &str, value: u64) -> std::result::Result<(), String> {
+        let narrow = || u32::try_from(value).map_err(|_| format!("{name} is at most {}", u32::MAX));
+        match Limit::ALL.into_iter().find(|limit| limit.to_string() == name) {
+            Some(Limit::BytesRead) => self.bytes_read = value,
+            Some(Limit::Allocation) => self.allocation_bytes = value,
+            Some(Limit::DirectoryDepth) => self.directory_depth = narrow()?,
+            Some(Limit::Entries) => self.entries = value,
+            Some(Limit::ChainLength) => self.chain_length = narrow()?,
+            Some(Limit::SymlinkDepth) => self.symlink_depth = narrow()?,
+            Some(Limit::TextSize) => self.text_bytes = value,
+            Some(Limit::Time) => self.time = Duration::from_secs(value),
+            None => {
+                let names: Vec<_> = Limit::ALL.iter().map(ToString::to_string).collect();
+                return Err(format!("there is no limit {name}; those there are: {}", names.join(", ")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What one disk has used of its [`Limits`].
 #[derive(Debug)]
 pub struct Budget {
@@ -176,6 +201,27 @@ mod tests {
         assert!(is_limit(budget.charge_read(1), Limit::BytesRead));
         assert!(budget.charge_entries(2).is_ok());
         assert!(is_limit(budget.charge_entries(1), Limit::Entries));
+    }
+
+    #[test]
+    fn every_limit_is_set_by_the_name_it_is_told_by() {
+        let mut limits = Limits::default();
+        for limit in Limit::ALL {
+            limits.set(&limit.to_string(), 7).unwrap();
+        }
+        let all = Limits {
+            bytes_read: 7,
+            allocation_bytes: 7,
+            directory_depth: 7,
+            entries: 7,
+            chain_length: 7,
+            symlink_depth: 7,
+            text_bytes: 7,
+            time: Duration::from_secs(7),
+        };
+        assert_eq!(limits, all);
+        assert!(limits.set("speed", 1).unwrap_err().contains("bytes_read, "));
+        assert!(limits.set("chain_length", 1 << 32).is_err());
     }
 
     #[test]

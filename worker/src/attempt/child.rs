@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{self, Kind};
 use crate::handlers::{Job, Registry};
 use crate::output::OutputRoots;
-use crate::roots::ImageRoots;
+use crate::roots::{ImageRoots, KeysRoot};
 use crate::sandbox;
 use crate::usage::{Account, Meter};
 
@@ -23,6 +23,8 @@ pub(super) struct Order {
     pub(super) keeper: u32,
     /// Which images may be opened.
     pub(super) images: ImageRoots,
+    /// Where keys lie.
+    pub(super) keys: KeysRoot,
     /// Where reports may be written.
     pub(super) outputs: OutputRoots,
     /// Tells this attempt from all others; fit for a file name.
@@ -51,8 +53,10 @@ pub fn main() -> anyhow::Result<()> {
 
     die_with(order.keeper)?;
     let meter = Meter::new(true);
+    let mut readable = order.images.readable();
+    readable.extend(order.keys.folder().map(Into::into));
     let level = sandbox::enter(&sandbox::Rules {
-        readable: order.images.readable(),
+        readable,
         writable: order.outputs.folders().to_vec(),
         timeout: Duration::from_secs(order.timeout_seconds),
     })?;
@@ -65,6 +69,8 @@ pub fn main() -> anyhow::Result<()> {
     let job = Job {
         document: &document,
         images: &order.images,
+        keys_root: &order.keys,
+        keys: &guestkit::Keys::none(),
         outputs: &order.outputs,
         unique: &order.unique,
         own_process: true,

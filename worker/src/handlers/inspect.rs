@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use guestkit::guest::InspectOptions;
 use guestkit::image::{self, Format, ImageOpener};
-use guestkit::{Disk, Error, ImageSpec, Limits};
+use guestkit::{Disk, Error, ImageSpec, Keys, Limits};
 use guestkit_domain::ErrorCode;
 use guestkit_protocol::{document, v1};
 use serde_json::{Map, Value, json};
@@ -50,8 +50,11 @@ impl Handler for Inspect {
         let sha256 = verify_checksum(job, &image, &*opener, reporter)?;
 
         reporter.report("inspection", INSPECTION, "Opening the image", Map::new());
-        let spec = ImageSpec { path: PathBuf::from(&image.path), format: stated };
-        let disk = Disk::open(&[spec], &*opener, &limits(job)).map_err(|error| failure(&error, stated))?;
+        let first = ImageSpec { path: PathBuf::from(&image.path), format: stated };
+        let specs: Vec<_> = [first].into_iter().chain(image.paths.iter().map(ImageSpec::recognised)).collect();
+        let keys = keys(job, &image)?;
+        let disk =
+            Disk::open_with_keys(&specs, &*opener, &keys, &limits(job)).map_err(|error| failure(&error, stated))?;
         let looked = look(job, &disk, &options(asked.options.unwrap_or_default()), reporter);
         // Whatever comes of it, this much was read.
         job.account.add_read(disk.budget().bytes_read());
@@ -142,6 +145,20 @@ fn verify_checksum(
         .with("what", "sha256")
         .with("expected", expected)
         .with("actual", actual))
+}
+
+/// The keys that the job refers to, and those of whoever runs it.
+fn keys(job: &Job<'_>, image: &v1::ImageRef) -> Result<Keys, Failure> {
+    let mut keys = job.keys.clone();
+    for key in &image.keys {
+        let volume = if key.volume.is_empty() { "all" } else { &key.volume };
+        let contents = job.keys_root.read(&key.file).map_err(|error| {
+            // What was wrong with a key file is told by its name alone.
+            Failure::new(ErrorCode::ValidationError, format!("image.keys: {}", error.with_causes()))
+        })?;
+        keys.add_file(volume, contents);
+    }
+    Ok(keys)
 }
 
 /// The engine's own bounds; its time is the attempt's, so that a bound met is told as what it is where possible.

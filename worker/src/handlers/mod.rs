@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::output::OutputRoots;
-use crate::roots::ImageRoots;
+use crate::roots::{ImageRoots, KeysRoot};
 use crate::usage::{Account, Meter};
 
 pub use echo::Echo;
@@ -26,6 +26,10 @@ pub struct Job<'a> {
     pub document: &'a v1::JobDocument,
     /// Which images may be opened.
     pub images: &'a ImageRoots,
+    /// Where keys lie that the document names.
+    pub keys_root: &'a KeysRoot,
+    /// Keys that whoever runs it holds, tried beside those.
+    pub keys: &'a guestkit::Keys,
     /// Where reports may be written.
     pub outputs: &'a OutputRoots,
     /// Tells this attempt from all others that may write to the same folder; fit for a file name.

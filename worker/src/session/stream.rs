@@ -80,6 +80,7 @@ pub async fn run<R: Run>(
     let settings = Settings {
         worker_id: declared.worker_id.clone(),
         images: declared.images.clone(),
+        keys: declared.keys.clone(),
         outputs: declared.outputs.clone(),
     };
     let session = Session {

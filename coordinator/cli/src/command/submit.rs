@@ -33,7 +33,7 @@ pub(crate) async fn submit(coordinator: &Coordinator, output: &Output, args: Sub
 
 /// Submits the inspection of one image.
 pub(crate) async fn inspect(coordinator: &Coordinator, output: &Output, args: Inspect) -> Result<(), Failure> {
-    let document = document::inspection(&args.image, &args.what, Some(&args.job))?;
+    let document = document::inspection(&args.images, &args.key_files, &args.what, Some(&args.job))?;
     run(coordinator, output, vec![document], &args.follow).await
 }
 
