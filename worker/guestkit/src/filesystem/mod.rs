@@ -2,6 +2,7 @@
 //! which knows paths.
 
 mod ext;
+mod ntfs;
 pub(crate) mod probe;
 mod probes;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub use self::probe::{Probe, Usage, probe};
 
 use self::ext::Ext;
+use self::ntfs::Ntfs;
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
@@ -228,7 +230,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 pub type SharedFileSystem = Arc<dyn FileSystem>;
 
 /// Kinds of file system that [`mount`] reads, as blkid names them.
-pub const MOUNTED: [&str; 3] = ["ext2", "ext3", "ext4"];
+pub const MOUNTED: [&str; 4] = ["ext2", "ext3", "ext4", "ntfs"];
 
 /// Mounts the file system on `members`, of which the first is the device that was probed, and `probe` what its superblock
 /// told. Only a file system that spans several devices looks at more than the first.
@@ -240,7 +242,8 @@ pub fn mount(members: &[Source], probe: &Probe, budget: &Arc<Budget>) -> Result<
         return Err(Error::corrupt("file system", 0, "it has no device"));
     };
     match probe.kind {
-        kind if MOUNTED.contains(&kind) => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
+        "ext2" | "ext3" | "ext4" => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
+        "ntfs" => Ok(Arc::new(Ntfs::open(source, probe, Arc::clone(budget))?)),
         other => Err(Error::unsupported(format!("file system {other}"))),
     }
 }
