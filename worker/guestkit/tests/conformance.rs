@@ -48,6 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 250 }
 const HASHED_BYTES_MAX: u64 = if cfg!(debug_assertions) { 1 << 30 } else { u64::MAX };
 
 type Case = (String, Box<dyn FnOnce() -> Outcome + Send>);
+type Family = fn(&Path) -> Vec<Case>;
 
 fn judge(work: Box<dyn FnOnce() -> Outcome + Send>) -> Outcome {
     let (sender, receiver) = mpsc::channel();
@@ -79,7 +80,7 @@ fn every_case_of_the_corpus_is_as_its_truth_has_it() {
     }
     let mut rows: Vec<(&str, Row)> = Vec::new();
     let mut wrong = Vec::new();
-    let families: [(&str, fn(&Path) -> Vec<Case>); 9] = [
+    let families: [(&str, Family); 9] = [
         ("disk-formats (qemu-img)", disk_formats),
         ("volume-ids (blkid)", volume_ids),
         ("fs-ext, fs-btrfs (kernel mounts)", kernel_trees),
@@ -128,7 +129,8 @@ fn every_case_of_the_corpus_is_as_its_truth_has_it() {
     if let Some(report) = std::env::var_os("GUESTKIT_CONFORMANCE_REPORT") {
         fs::write(report, &table).unwrap();
     }
-    let unexplained: Vec<_> = wrong.iter().filter(|(name, _)| !EXPLAINED.iter().any(|(known, _)| known == name)).collect();
+    let unexplained: Vec<_> =
+        wrong.iter().filter(|(name, _)| !EXPLAINED.iter().any(|(known, _)| known == name)).collect();
     assert!(unexplained.is_empty(), "{unexplained:#?}");
 }
 
@@ -138,7 +140,8 @@ fn json(path: &Path) -> BTreeMap<String, Value> {
 
 /// `path` itself, or what it unpacks to in a folder that lives as long as the case.
 fn laid_out(path: &Path) -> (Option<tempfile::TempDir>, PathBuf) {
-    let packed = path.extension().is_some_and(|extension| ["gz", "xz", "bz2", "zst"].into_iter().any(|one| extension == one));
+    let packed =
+        path.extension().is_some_and(|extension| ["gz", "xz", "bz2", "zst"].into_iter().any(|one| extension == one));
     if !packed {
         return (None, path.to_owned());
     }
@@ -221,7 +224,9 @@ fn volume_ids(corpus: &Path) -> Vec<Case> {
         let case = move || {
             let text = fs::read_to_string(folder.join("expected").join(&file)).unwrap();
             let field = |key: &str| {
-                text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(|text| text.replace('_', " "))
+                text.lines()
+                    .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                    .map(|text| text.replace('_', " "))
             };
             let image: Arc<Vec<u8>> = Arc::new(unpacked(&folder.join(format!("{name}.img.xz"))));
             let found = match probe(&*image) {
@@ -327,7 +332,9 @@ fn compare_entry(entry: &WalkEntry<'_>, truth: &Value) -> Option<String> {
             }
         }
     }
-    for (field, found) in [("uid", u64::from(metadata.uid)), ("gid", metadata.gid.into()), ("nlink", metadata.links.into())] {
+    for (field, found) in
+        [("uid", u64::from(metadata.uid)), ("gid", metadata.gid.into()), ("nlink", metadata.links.into())]
+    {
         if truth[field].as_u64().is_some_and(|expected| expected != found) {
             return Some(format!("{field} {found}, not {}", truth[field]));
         }
@@ -467,10 +474,13 @@ fn luks(corpus: &Path) -> Vec<Case> {
             for (phrase, code) in &passphrases {
                 let mut keys = Keys::none();
                 keys.add("all", Secret::new(phrase.clone().into_bytes()));
-                let opened = open(&[path.clone()], Some(Format::Raw), &keys).map(|disk| disk.devices().len() > 1);
+                let opened =
+                    open(std::slice::from_ref(&path), Some(Format::Raw), &keys).map(|disk| disk.devices().len() > 1);
                 match (opened, code) {
                     (Ok(true), 0) | (Ok(false), 1..) => {}
-                    (found, code) => return Outcome::Differs(format!("{phrase}: {found:?}, cryptsetup ends with {code}")),
+                    (found, code) => {
+                        return Outcome::Differs(format!("{phrase}: {found:?}, cryptsetup ends with {code}"));
+                    }
                 }
             }
             Outcome::Agrees
@@ -558,8 +568,11 @@ fn compare_table(tree: &Tree, table: &str) -> Outcome {
 
 /// Broken on purpose: everything that can be reached is read; what cannot must end in a typed error.
 fn hostile(corpus: &Path, family: &'static str) -> Vec<Case> {
-    let mut names: Vec<PathBuf> =
-        fs::read_dir(corpus.join(family)).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut names: Vec<PathBuf> = fs::read_dir(corpus.join(family))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect();
     names.sort();
     names
         .into_iter()
