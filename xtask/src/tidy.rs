@@ -28,7 +28,7 @@ const WALLS: [(&str, &[&str]); 9] = [
     ("protocol", &["guestkit-domain"]),
     ("coordinator/scheduler", &["guestkit-domain"]),
     ("coordinator", &["guestkit-domain", "guestkit-protocol", "guestkit-scheduler", "guestkit-telemetry"]),
-    ("coordinator/cli", &["guestkit-domain", "guestkit-protocol", "guestkit-telemetry", "guestkit-worker"]),
+    ("coordinator/cli", &["guestkit", "guestkit-domain", "guestkit-protocol", "guestkit-telemetry", "guestkit-worker"]),
     ("worker", &["guestkit", "guestkit-domain", "guestkit-protocol", "guestkit-telemetry"]),
     ("worker/guestkit", &[]),
     ("xtask", &["guestkit-system-tests"]),
