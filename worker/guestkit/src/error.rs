@@ -152,6 +152,14 @@ impl Error {
         Self::Corrupt { structure, offset, reason: reason.into() }
     }
 
+    /// The same, but said of the structure that pointed there, where a range left its source.
+    pub(crate) fn in_structure(self, structure: &'static str, offset: u64) -> Self {
+        match self {
+            Self::Corrupt { reason, .. } => Self::Corrupt { structure, offset, reason },
+            other => other,
+        }
+    }
+
     /// An [`Error::Unsupported`].
     pub(crate) fn unsupported(what: impl Into<String>) -> Self {
         Self::Unsupported { what: what.into() }

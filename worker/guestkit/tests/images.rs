@@ -319,7 +319,8 @@ fn the_images_of_the_corpus_read_as_qemu_img_read_them() {
         serde_json::from_slice(&std::fs::read(folder.join("truth/qemu-img.json")).unwrap()).unwrap();
     let home = tempfile::tempdir().unwrap();
     let mut read = 0;
-    for (name, said) in truth.as_object().unwrap() {
+    // VHD and VHDX are read in `virtual_disks`.
+    for (name, said) in truth.as_object().unwrap().iter().filter(|(name, _)| !name.contains(".vhd")) {
         let path = if name.ends_with(".gz") {
             let path = home.path().join(name.trim_end_matches(".gz").replace('/', "-"));
             // What is in here is not read yet: the start is enough to see that it is named.

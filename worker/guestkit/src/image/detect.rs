@@ -44,7 +44,7 @@ pub enum Format {
 
 impl Format {
     /// The formats that [`super::open`] reads.
-    pub const READ: [Self; 2] = [Self::Raw, Self::Qcow2];
+    pub const READ: [Self; 5] = [Self::Raw, Self::Qcow2, Self::Vdi, Self::Vhd, Self::Vhdx];
 
     /// The name users know, as `qemu-img` spells it where it reads the format; VHD is `vhd`, not `vpc`.
     #[must_use]

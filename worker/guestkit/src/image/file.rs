@@ -17,6 +17,7 @@ pub(crate) struct HostFile {
     length: u64,
     allocated: u64,
     identity: (u64, u64),
+    modified: i64,
     budget: Arc<Budget>,
 }
 
@@ -32,6 +33,7 @@ impl HostFile {
             // The unit is 512 bytes whatever the file system's block (stat(2)).
             allocated: metadata.blocks().saturating_mul(512),
             identity: (metadata.dev(), metadata.ino()),
+            modified: metadata.mtime(),
             budget,
         })
     }
@@ -48,6 +50,11 @@ impl HostFile {
     /// Device and inode: the same for two names of one file.
     pub(crate) const fn identity(&self) -> (u64, u64) {
         self.identity
+    }
+
+    /// When it was last written to, in seconds since 1970.
+    pub(crate) const fn modified(&self) -> i64 {
+        self.modified
     }
 }
 

@@ -4,12 +4,17 @@
 //! image names is held to the same policy as the image itself, and a format is only guessed where the caller asked for
 //! it.
 
+mod blocks;
 mod checksum;
 mod detect;
 mod file;
 mod open;
+mod parent;
 mod qcow2;
 mod raw;
+mod vdi;
+mod vhd;
+mod vhdx;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -167,6 +172,9 @@ impl Chain<'_> {
                 Ok(Arc::new(raw))
             }
             Format::Qcow2 => self.open_qcow2(file, layer, known == Known::GuessBacking),
+            Format::Vdi => self.open_vdi(Arc::new(file), layer, known == Known::GuessBacking),
+            Format::Vhd => self.open_vhd(Arc::new(file), layer, known == Known::GuessBacking),
+            Format::Vhdx => self.open_vhdx(Arc::new(file), layer, known == Known::GuessBacking),
             Format::Compressed(by) => Err(Error::unsupported(format!("an image compressed as a whole by {by}"))),
             other => Err(Error::unsupported(format!("image format {}", other.name()))),
         }
@@ -187,12 +195,7 @@ impl Chain<'_> {
         layer.cluster_size_bytes = Some(header.cluster_bytes());
         layer.compression = Some(header.compression);
         let names_files = header.backing_name.is_some() || header.has_data_file;
-        if only_guessed && names_files {
-            // The oldest trick against overlays: a guest writes a qcow2 header into its raw disk and names a file.
-            let reason = "its format was only guessed, so it may not name further files; \
-                          `qemu-img rebase -u -F` in the image above it records the format";
-            return Err(Error::AccessDenied { path, reason: reason.into() });
-        }
+        self.refuse_guessed(&path, only_guessed && names_files)?;
         let data_file = match (header.has_data_file, &header.data_file_name) {
             (false, _) => None,
             (true, None) => return Err(Error::corrupt("qcow2 header", 72, "it has a data file and does not name it")),
@@ -213,6 +216,13 @@ impl Chain<'_> {
             None => None,
         };
         Ok(Arc::new(Qcow2::open(header, Arc::new(file), data_file, backing, self.budget)?))
+    }
+
+    /// The oldest trick against overlays: a guest writes a header into its raw disk and names a file.
+    fn refuse_guessed(&self, path: &Path, only_guessed: bool) -> Result<()> {
+        let reason = "its format was only guessed, so it may not name further files; \
+                      `qemu-img rebase -u -F` in the image above it records the format";
+        if only_guessed { Err(Error::AccessDenied { path: path.into(), reason: reason.into() }) } else { Ok(()) }
     }
 
     fn open_backing(&mut self, overlay: &Path, name: &[u8], declared: Option<&[u8]>) -> Result<Source> {

@@ -13,6 +13,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
+/// Entries of a directory that are shown: a folder of images holds some hundreds.
+const LISTED_MAX: usize = 10_000;
+
 /// Opens a file of the host for reading, or says why not.
 pub trait ImageOpener: fmt::Debug + Send + Sync {
     /// Opens the regular file at `path`.
@@ -20,6 +23,16 @@ pub trait ImageOpener: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::NotFound`], [`Error::AccessDenied`], [`Error::NotAnImage`] or [`Error::Io`].
     fn open(&self, path: &Path) -> Result<File>;
+
+    /// The paths of what lies in `directory`, in order, for an image that is known by its identity and not by its name.
+    /// Nothing for a policy that does not show directories, and for one outside of what the policy allows.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn files_in(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let _ = directory;
+        Ok(Vec::new())
+    }
 }
 
 /// The policy of a list of directories: only files beneath them are opened, symbolic links resolved first.
@@ -92,6 +105,19 @@ impl ImageOpener for Roots {
         let metadata = file.metadata().map_err(|source| host_error(path, "examining", source))?;
         refuse_type(path, metadata.file_type())?;
         Ok(file)
+    }
+
+    fn files_in(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let directory = if directory == Path::new("") { Path::new(".") } else { directory };
+        let Ok(real) = directory.canonicalize() else { return Ok(Vec::new()) };
+        if !self.directories.is_empty() && !self.directories.iter().any(|root| real.starts_with(root)) {
+            return Ok(Vec::new());
+        }
+        let Ok(entries) = std::fs::read_dir(&real) else { return Ok(Vec::new()) };
+        let names: io::Result<Vec<_>> = entries.take(LISTED_MAX).map(|entry| Ok(entry?.file_name())).collect();
+        let mut names = names.map_err(|source| host_error(directory, "listing", source))?;
+        names.sort();
+        Ok(names.into_iter().map(|name| directory.join(name)).collect())
     }
 }
 
@@ -196,6 +222,11 @@ mod tests {
         assert!(denied(&policy.open(Path::new("/etc/passwd"))));
         assert!(denied(&policy.open(Path::new("/absent/at/all"))));
         assert!(matches!(policy.open(&root.join("absent")), Err(Error::NotFound { .. })));
+        let listed = |directory: &str| policy.files_in(&root.join(directory)).unwrap();
+        assert_eq!(listed("sub"), [root.join("sub/disk.raw")]);
+        for hidden in ["door", "../outside", "absent"] {
+            assert!(listed(hidden).is_empty(), "{hidden}");
+        }
         assert!(matches!(policy.open(&root.join("turning")), Err(Error::Io { .. })));
         assert!(matches!(policy.open(&root.join("sub")), Err(Error::NotAnImage { found: "a directory", .. })));
         assert!(Roots::beneath(Vec::<PathBuf>::new()).is_err(), "no directory must not mean every directory");
