@@ -1,17 +1,25 @@
 //! One file per on-disk format; above them all stands [`FileSystem`], which knows nodes, and [`crate::guest::Tree`],
 //! which knows paths.
 
+mod calendar;
+mod clusters;
+mod exfat;
 mod ext;
+mod fat;
+mod held;
 mod ntfs;
 pub(crate) mod probe;
 mod probes;
+mod utf16;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use self::probe::{Probe, Usage, probe};
 
+use self::exfat::Exfat;
 use self::ext::Ext;
+use self::fat::Fat;
 use self::ntfs::Ntfs;
 use crate::error::{Error, Result};
 use crate::limits::Budget;
@@ -80,7 +88,8 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
-/// What `stat` tells of a node. A format without owners gives 0 for both; one without modes 0555 or 0777 by its flags.
+/// What `stat` tells of a node. A format without owners gives 0 for both; one without modes what the kernel's mount gives
+/// root: 0755 or 0555, by its flags; one without counts of links 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     /// The node.
@@ -230,7 +239,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 pub type SharedFileSystem = Arc<dyn FileSystem>;
 
 /// Kinds of file system that [`mount`] reads, as blkid names them.
-pub const MOUNTED: [&str; 4] = ["ext2", "ext3", "ext4", "ntfs"];
+pub const MOUNTED: [&str; 6] = ["exfat", "ext2", "ext3", "ext4", "ntfs", "vfat"];
 
 /// Mounts the file system on `members`, of which the first is the device that was probed, and `probe` what its superblock
 /// told. Only a file system that spans several devices looks at more than the first.
@@ -244,6 +253,8 @@ pub fn mount(members: &[Source], probe: &Probe, budget: &Arc<Budget>) -> Result<
     match probe.kind {
         "ext2" | "ext3" | "ext4" => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
         "ntfs" => Ok(Arc::new(Ntfs::open(source, probe, Arc::clone(budget))?)),
+        "exfat" => Ok(Arc::new(Exfat::open(source, probe, Arc::clone(budget))?)),
+        "vfat" => Ok(Arc::new(Fat::open(source, probe, Arc::clone(budget))?)),
         other => Err(Error::unsupported(format!("file system {other}"))),
     }
 }

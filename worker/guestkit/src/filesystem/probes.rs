@@ -178,14 +178,23 @@ pub(super) fn refs(view: &View<'_>) -> Found {
 /// FAT12, FAT16, FAT32 ("FAT: General Overview of On-Disk Format", Microsoft).
 pub(super) fn vfat(view: &View<'_>) -> Found {
     let Some(boot) = FatBoot::parse(view.head()) else { return Ok(None) };
+    if !boot.is_signed && !boot.has_media_in_table(view)? {
+        return Ok(None);
+    }
     let label = boot.find_label(view)?;
-    Ok(Some(Probe::file_system("vfat").with_uuid_text(serial_number(boot.serial)).with_label_text(label)))
+    let serial = Some(boot.serial).filter(|_| boot.is_signed).and_then(serial_number);
+    Ok(Some(Probe::file_system("vfat").with_uuid_text(serial).with_label_text(label)))
 }
 
 #[derive(Debug)]
 struct FatBoot {
+    /// Whether it says that it is FAT. Volumes for Atari do not; blkid does not name them, and Linux mounts them.
+    is_signed: bool,
+    media: u8,
     sector_bytes: u64,
     cluster_bytes: u64,
+    /// Where the volume ends.
+    end: u64,
     fat_start: u64,
     fats_bytes: u64,
     root_entries: u64,
@@ -199,9 +208,6 @@ impl FatBoot {
         let named = named || has(head, 82, b"FAT32   ") || has(head, 82, b"MSWIN");
         let jumps = matches!(head.first(), Some(0xeb | 0xe9));
         let bootable = jumps && has(head, 510, &[0x55, 0xaa]);
-        if !named && !bootable {
-            return None;
-        }
         let sector_bytes = u64::from(le_u16(head, 11)?);
         let cluster_sectors = u64::from(*head.get(13)?);
         let reserved = u64::from(le_u16(head, 14)?);
@@ -226,14 +232,23 @@ impl FatBoot {
             return None;
         }
         Some(Self {
+            is_signed: named || bootable,
+            media,
             sector_bytes,
             cluster_bytes: cluster_sectors * sector_bytes,
+            end: sectors * sector_bytes,
             fat_start: reserved * sector_bytes,
             fats_bytes: fats * fat_sectors * sector_bytes,
             root_entries: u64::from(le_u16(head, 17)?),
             root_cluster: if is_fat32 { Some(le_u32(head, 44)?) } else { None },
             serial: le_u32(head, if is_fat32 { 67 } else { 39 })?,
         })
+    }
+
+    /// The first entry of each table repeats the media byte, and all its other bits are set.
+    fn has_media_in_table(&self, view: &View<'_>) -> Result<bool> {
+        let first = view.at(self.fat_start, 3)?;
+        Ok(first.first() == Some(&self.media) && first.get(1..) == Some(&[0xff; 2]) && view.len() >= self.end)
     }
 
     /// The label is an entry of the root directory; the one in the boot sector is not kept up and not looked at.

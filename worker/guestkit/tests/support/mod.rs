@@ -1,6 +1,8 @@
 //! What several tests of this folder need: the corpus, outside tools, and noise that is the same each time.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub(crate) mod trees;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -29,6 +31,16 @@ pub(crate) fn has_tool(name: &str) -> bool {
         println!("{name} not present");
     }
     found
+}
+
+/// Whether all of the outside tools `names`, which continuous integration does not have, are there.
+pub(crate) fn has_tools(names: &[&str]) -> bool {
+    let folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    let missing = names.iter().find(|name| !folders.iter().any(|folder| folder.join(name).exists()));
+    if let Some(name) = missing {
+        println!("{name} is not installed");
+    }
+    missing.is_none()
 }
 
 /// Runs an outside tool, which must succeed, and gives its standard output.

@@ -1,0 +1,140 @@
+//! File systems mounted from bytes, and trees walked: whole, to compare them, and roughly, to see that hostile ones end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use guestkit::filesystem::{self, FileType, Metadata};
+use guestkit::guest::{WalkEntry, WalkNext};
+use guestkit::{BlockCache, Budget, Error, Limits, ReadAt, Result, Source, Tree};
+use sha2::Digest as _;
+
+use super::Noise;
+
+/// The tree of the file system in `image`, seen as [`guestkit::Disk`] shows it: probed, and through the cache.
+pub(crate) fn mount(image: Vec<u8>) -> Result<Tree> {
+    let budget = Budget::new(&Limits::default());
+    let source: Source = Arc::new(BlockCache::new(Arc::new(image), Arc::clone(&budget)));
+    let probe = filesystem::probe(&*source)?.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
+    Ok(Tree::new(filesystem::mount(&[source], &probe, &budget)?, budget))
+}
+
+/// What a walk found at one path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) metadata: Metadata,
+    /// The contents of a regular file.
+    pub(crate) sha256: Option<String>,
+    /// The target of a symbolic link.
+    pub(crate) target: Option<Vec<u8>>,
+}
+
+/// Everything in `tree` by its path without a leading slash; nothing may be unreadable.
+pub(crate) fn walk(tree: &Tree) -> BTreeMap<String, Found> {
+    let mut found = BTreeMap::new();
+    let unreadable = tree.walk("/", |entry| {
+        let metadata = entry.metadata()?;
+        assert_eq!(metadata.file_type, entry.file_type, "{:?}", String::from_utf8_lossy(entry.path));
+        let path = String::from_utf8_lossy(&entry.path[1..]).into_owned();
+        let sha256 = if metadata.file_type == FileType::Regular { Some(sha256_of(entry)?) } else { None };
+        let target = if metadata.file_type == FileType::Symlink { Some(entry.read_link()?) } else { None };
+        found.insert(path, Found { metadata, sha256, target });
+        Ok(WalkNext::Descend)
+    });
+    let unreadable = unreadable.unwrap();
+    assert!(unreadable.is_empty(), "{unreadable:?}");
+    found
+}
+
+fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
+    let file = entry.open()?.unwrap();
+    let mut hash = sha2::Sha256::new();
+    // A length that fits no structure's size.
+    let mut piece = vec![0; 300_007];
+    let mut at = 0;
+    while at < file.len() {
+        let count = usize::try_from(file.len() - at).unwrap().min(piece.len());
+        file.read_exact_at(&mut piece[..count], at)?;
+        hash.update(&piece[..count]);
+        at += count as u64;
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// The SHA-256 of `bytes` in hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&sha2::Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Looks at everything in `image`, going on after what cannot be read. Panics where that takes long.
+pub(crate) fn read_roughly(image: Vec<u8>) -> Result<(u32, u32)> {
+    let started = Instant::now();
+    let outcome = read_all(image);
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    outcome
+}
+
+fn read_all(image: Vec<u8>) -> Result<(u32, u32)> {
+    let tree = mount(image)?;
+    let (mut read, mut refused, mut seen) = (0, 0, 0);
+    let mut piece = vec![0; 1 << 16];
+    let unreadable = tree.walk("/", |entry| {
+        seen += 1;
+        // Trees in circles are as deep as a walk may go, and each level can branch.
+        if seen > 3000 {
+            return Ok(WalkNext::Stop);
+        }
+        let whole = match entry.file_type {
+            FileType::Regular => entry.open().and_then(|file| match file {
+                Some(file) => {
+                    let first = usize::try_from(file.len().min(1 << 16)).unwrap();
+                    file.read_exact_at(&mut piece[..first], 0)?;
+                    file.read_exact_at(&mut piece[..first], file.len() - first as u64)
+                }
+                None => Ok(()),
+            }),
+            FileType::Symlink => entry.read_link().map(drop),
+            _ => entry.metadata().map(drop),
+        };
+        match whole {
+            Ok(()) => read += 1,
+            Err(_) => refused += 1,
+        }
+        Ok(WalkNext::Descend)
+    })?;
+    Ok((read, refused + u32::try_from(unreadable.len()).unwrap()))
+}
+
+/// Mutants of `good`, whose first `metadata_bytes` are changed here and there, and copies cut at many lengths: each must
+/// end in an answer.
+pub(crate) fn mutate(good: &[u8], metadata_bytes: usize, count: usize, seed: u64) {
+    let mut noise = Noise::new(seed);
+    let (mut whole, mut partly, mut refused) = (0, 0, 0);
+    let mut look = |image: Vec<u8>| match read_roughly(image) {
+        Ok((_, 0)) => whole += 1,
+        Ok(_) => partly += 1,
+        Err(Error::Io { action, source }) => panic!("{action}: {source}"),
+        Err(_) => refused += 1,
+    };
+    for _ in 0..count {
+        let mut image = good.to_vec();
+        for _ in 0..1 + noise.below(6) {
+            let at = noise.below(metadata_bytes.min(good.len()));
+            image[at] = match noise.below(4) {
+                0 => 0,
+                1 => 0xff,
+                2 => image[at] ^ (1 << noise.below(8)),
+                _ => noise.next() as u8,
+            };
+        }
+        look(image);
+    }
+    for _ in 0..count / 4 {
+        look(good[..noise.below(good.len())].to_vec());
+    }
+    println!("{whole} read whole, {partly} in part, {refused} refused");
+}
