@@ -7,9 +7,11 @@ mod exfat;
 mod ext;
 mod fat;
 mod held;
+mod iso9660;
 mod ntfs;
 pub(crate) mod probe;
 mod probes;
+mod squashfs;
 mod utf16;
 
 use std::fmt;
@@ -20,7 +22,9 @@ pub use self::probe::{Probe, Usage, probe};
 use self::exfat::Exfat;
 use self::ext::Ext;
 use self::fat::Fat;
+use self::iso9660::Iso9660;
 use self::ntfs::Ntfs;
+use self::squashfs::Squashfs;
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
@@ -239,7 +243,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 pub type SharedFileSystem = Arc<dyn FileSystem>;
 
 /// Kinds of file system that [`mount`] reads, as blkid names them.
-pub const MOUNTED: [&str; 6] = ["exfat", "ext2", "ext3", "ext4", "ntfs", "vfat"];
+pub const MOUNTED: [&str; 8] = ["exfat", "ext2", "ext3", "ext4", "iso9660", "ntfs", "squashfs", "vfat"];
 
 /// Mounts the file system on `members`, of which the first is the device that was probed, and `probe` what its superblock
 /// told. Only a file system that spans several devices looks at more than the first.
@@ -254,6 +258,9 @@ pub fn mount(members: &[Source], probe: &Probe, budget: &Arc<Budget>) -> Result<
         "ext2" | "ext3" | "ext4" => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
         "ntfs" => Ok(Arc::new(Ntfs::open(source, probe, Arc::clone(budget))?)),
         "exfat" => Ok(Arc::new(Exfat::open(source, probe, Arc::clone(budget))?)),
+        // A disc that UDF shares with ISO 9660 is read by that side.
+        "iso9660" | "udf" => Ok(Arc::new(Iso9660::open(source, probe, Arc::clone(budget))?)),
+        "squashfs" => Ok(Arc::new(Squashfs::open(source, probe, Arc::clone(budget))?)),
         "vfat" => Ok(Arc::new(Fat::open(source, probe, Arc::clone(budget))?)),
         other => Err(Error::unsupported(format!("file system {other}"))),
     }
