@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use guestkit::filesystem::FileType;
 use guestkit::{Error, Tree};
-use support::trees::{Found, mount, mutate, sha256, walk};
+use support::trees::{Found, fixture, mount, mutate, sha256, walk};
 use support::{Noise, corpus, has_tool, has_tools, run, unpacked};
 
 /// A tree with what file systems find hard: long names, deep folders, sparse and incompressible and small files, links.
@@ -82,7 +82,7 @@ fn paths_below(root: &Path) -> BTreeMap<String, PathBuf> {
 /// Compares what was found with the tree it was made of: types, contents, targets, modes, owners and times.
 fn check_tree(found: &BTreeMap<String, Found>, root: &Path, what: &str) {
     let expected = paths_below(root);
-    let names: Vec<_> = found.keys().filter(|path| !path.is_empty()).collect();
+    let names: Vec<_> = found.keys().collect();
     assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{what}");
     for (path, on_host) in &expected {
         let (found, said) = (&found[path], on_host.symlink_metadata().unwrap());
@@ -97,6 +97,55 @@ fn check_tree(found: &BTreeMap<String, Found>, root: &Path, what: &str) {
         }
         let target = std::fs::read_link(on_host).ok().map(|target| target.into_os_string().into_encoded_bytes());
         assert_eq!(found.target, target, "{what}: {path}");
+    }
+}
+
+/// `fixtures/discs/README.md` tells how the images were made; `find` and `sha256sum` are the truth.
+#[test]
+fn fixtures_read_whole() {
+    let truth = String::from_utf8(fixture("discs/tree.tsv")).unwrap();
+    let lines: Vec<Vec<&str>> = truth.lines().map(|line| line.split('\t').collect()).collect();
+    let packed = ["gzip", "xz", "lzo", "lz4", "zstd", "lzma"].map(|codec| format!("discs/{codec}.squashfs.gz"));
+    let discs = ["rock-ridge", "relocated-joliet", "zisofs"].map(|disc| format!("discs/{disc}.iso.gz"));
+    for name in packed.iter().chain(&discs) {
+        let image = fixture(name);
+        let mut found = walk(&mount(image.clone()).unwrap());
+        found.remove("rr_moved");
+        assert_eq!(found.len(), lines.len(), "{name}");
+        for line in &lines {
+            let Found { metadata, sha256, target } = &found[line[0]];
+            let what = format!("{name}: {}", line[0]);
+            let kind = match line[1] {
+                "d" => FileType::Directory,
+                "l" => FileType::Symlink,
+                "c" => FileType::CharacterDevice,
+                "p" => FileType::Fifo,
+                _ => FileType::Regular,
+            };
+            assert_eq!(metadata.file_type, kind, "{what}");
+            assert_eq!(format!("{:o}", metadata.mode), line[2], "{what}");
+            assert_eq!(
+                (metadata.uid.to_string().as_str(), metadata.gid.to_string().as_str()),
+                (line[3], line[4]),
+                "{what}"
+            );
+            assert_eq!(metadata.modified.seconds, 1_717_236_001, "{what}");
+            assert_eq!(metadata.device, (kind == FileType::CharacterDevice).then_some((1, 3)), "{what}");
+            if kind == FileType::Regular {
+                assert_eq!(metadata.size.to_string(), line[5], "{what}");
+                assert_eq!(sha256.as_deref(), Some(line[6]), "{what}");
+            }
+            if kind == FileType::Symlink {
+                assert_eq!(target.as_deref(), Some(line[6].as_bytes()), "{what}");
+            }
+        }
+        assert_eq!(found["etc/text"].metadata.links, 2, "{name}");
+        mutate(&image, image.len().min(200_000), 40, 77);
+    }
+    // Joliet has no links and devices, names of 64 characters at most, and eight folders below one another.
+    let found = walk(&mount(fixture("discs/joliet.iso.gz")).unwrap());
+    for line in lines.iter().filter(|line| line[1] == "f" && line[0].len() < 64 && !line[0].contains("/1/")) {
+        assert_eq!(found[line[0]].sha256.as_deref(), Some(line[6]), "joliet: {}", line[0]);
     }
 }
 
@@ -307,7 +356,7 @@ fn discs_without_rock_ridge_read_as_in_the_kernel() {
 
     run("genisoimage", &["-quiet", "-o", image_text, root_text]);
     let tree = mount(std::fs::read(&image).unwrap()).unwrap();
-    let mut found: Vec<String> = walk(&tree).into_keys().filter(|path| !path.is_empty()).collect();
+    let mut found: Vec<String> = walk(&tree).into_keys().collect();
     // `/FOLDER/GRSSE_UN.CON;1`, and `/README.;1`.
     let listed = String::from_utf8(run("isoinfo", &["-f", "-i", image_text])).unwrap().to_lowercase();
     let plain = |line: &str| line.trim_start_matches('/').trim_end_matches(";1").trim_end_matches('.').to_owned();

@@ -1,6 +1,8 @@
 //! File systems mounted from bytes, and trees walked: whole, to compare them, and roughly, to see that hostile ones end.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,18 @@ pub(crate) fn mount(image: Vec<u8>) -> Result<Tree> {
     let source: Source = Arc::new(BlockCache::new(Arc::new(image), Arc::clone(&budget)));
     let probe = filesystem::probe(&*source)?.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
     Ok(Tree::new(filesystem::mount(&[source], &probe, &budget)?, budget))
+}
+
+/// A file of `tests/fixtures`, unpacked where its name ends in `.gz`.
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let bytes = std::fs::read(&path).unwrap();
+    if !name.ends_with(".gz") {
+        return bytes;
+    }
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked).unwrap();
+    unpacked
 }
 
 /// What a walk found at one path.
