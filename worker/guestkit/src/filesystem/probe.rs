@@ -112,7 +112,7 @@ type Probing = fn(&View<'_>) -> Result<Option<Probe>>;
 
 /// Members of volumes and encryption first, then file systems, those with the strongest signatures first. NTFS, exFAT
 /// and FAT share a boot sector's signature and tell each other apart; ISO 9660 stands behind UDF, whose discs carry both.
-const PROBES: [Probing; 34] = [
+const PROBES: [Probing; 36] = [
     volume::md,
     volume::lvm2,
     volume::luks,
@@ -123,6 +123,7 @@ const PROBES: [Probing; 34] = [
     volume::vdo,
     volume::ddf,
     volume::intel,
+    volume::controllers,
     volume::ubi,
     probes::xfs,
     probes::btrfs,
@@ -146,6 +147,7 @@ const PROBES: [Probing; 34] = [
     probes::ufs,
     probes::gfs2,
     probes::small,
+    probes::rare,
     probes::minix,
 ];
 

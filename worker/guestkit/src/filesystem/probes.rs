@@ -566,6 +566,26 @@ pub(super) fn small(view: &View<'_>) -> Found {
     })
 }
 
+/// What blkid knows and few machines have: Novell Storage Services, ScoutFS (its kernel module's `format.h`), and the control
+/// volume of drbdmanage.
+pub(super) fn rare(view: &View<'_>) -> Found {
+    const SCOUTFS: usize = 64 << 10;
+    let head = view.head();
+    if has(head, 4096, b"SPB5") {
+        return Ok(Some(Probe::file_system("nss").with_uuid(array(head, 4096 + 348))));
+    }
+    if le_u32(head, SCOUTFS + 4) == Some(0x103c_428b) && le_u64(head, SCOUTFS + 24) == Some(16) {
+        let is_metadata = le_u64(head, SCOUTFS + 48).is_some_and(|flags| flags & 1 != 0);
+        let kind = if is_metadata { "scoutfs_meta" } else { "scoutfs_data" };
+        return Ok(Some(Probe::file_system(kind).with_uuid(array(head, SCOUTFS + 56))));
+    }
+    if has(head, 0, b"$DRBDmgr=q+") {
+        let uuid = slice(head, 11, 32).and_then(|digits| String::from_utf8(digits.to_vec()).ok());
+        return Ok(Some(Probe::new("drbdmanage_control_volume", Usage::Other).with_uuid_text(uuid)));
+    }
+    Ok(None)
+}
+
 /// Minix (the kernel's `minix_fs.h`): superblock at 1024; a magic of two bytes, so the bitmaps must fit as well.
 pub(super) fn minix(view: &View<'_>) -> Found {
     Ok(is_minix(view.head().get(1024..1056).unwrap_or_default()).then(|| Probe::file_system("minix")))

@@ -1,5 +1,9 @@
 //! Members of volumes and encrypted containers, recognised by their own signatures and named as blkid names them.
 
+mod controllers;
+
+pub(crate) use self::controllers::controllers;
+
 use crate::bytes::{array, be_u32, has, le_u32, le_u64, slice};
 use crate::error::Result;
 use crate::filesystem::probe::{Probe, Usage, View, label};

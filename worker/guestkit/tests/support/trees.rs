@@ -84,11 +84,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// In production an answer takes five seconds at most; unoptimised code on a loaded machine is many times slower.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 5 });
+
 /// Looks at everything in `image`, going on after what cannot be read. Panics where that takes long.
 pub(crate) fn read_roughly(image: Vec<u8>) -> Result<(u32, u32)> {
     let started = Instant::now();
     let outcome = read_all(image);
-    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE, "took {:?}", started.elapsed());
     outcome
 }
 
