@@ -906,3 +906,77 @@ fn mutated_images_end_in_an_answer() {
         assert!(opened > 20, "{format}: {opened} mutants were opened");
     }
 }
+
+/// Tables of gigabytes that are there, as holes: opening such an image reads none of them, and reading it no more than it
+/// needs.
+#[test]
+fn tables_as_large_as_can_be_are_not_taken_in() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("disk");
+    let mut vdi = vdi(1, 0, 0, &[None], &[]);
+    put(&mut vdi, 368, &(1_u64 << 43).to_le_bytes());
+    put(&mut vdi, 384, &u32::MAX.to_le_bytes());
+    let mut vhd = Differencing { data: &[], here: &[], parent_id: [0; 16], locators: &[] }.vhd();
+    let end = vhd.len() - 512;
+    for footer in [0, end] {
+        put(&mut vhd, footer + 48, &(1_u64 << 43).to_be_bytes());
+        put(&mut vhd, footer + 60, &3_u32.to_be_bytes());
+        seal_vhd(&mut vhd[footer..footer + 512], 64);
+    }
+    put(&mut vhd, 512 + 28, &u32::MAX.to_be_bytes());
+    seal_vhd(&mut vhd[512..1536], 36);
+    let mut vhdx = VhdxParts { data: &[], sector: 512, parent: None, data_guid: [1; 16] }.build();
+    put(&mut vhdx, 2 * MIB + 65536 + 8, &(64_u64 << 40).to_le_bytes());
+    for table in [192 << 10, 256 << 10] {
+        put(&mut vhdx, table + 16 + 24, &(1_u32 << 30).to_le_bytes());
+        seal_vhdx(&mut vhdx[table..table + (64 << 10)]);
+    }
+    for (bytes, format) in [(vdi, Format::Vdi), (vhd, Format::Vhd), (vhdx, Format::Vhdx)] {
+        std::fs::write(&path, &bytes).unwrap();
+        let met = open(&path, Some(format));
+        assert!(matches!(met, Err(Error::Corrupt { .. })), "the table leaves the file: {met:?}");
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(40 << 30).unwrap();
+        let budget = support::budget();
+        let started = Instant::now();
+        let image = guestkit::image::open(&path, Some(format), &Roots::anywhere(), &budget).unwrap();
+        let source = image.source();
+        let mut piece = vec![0; 3 * MIB];
+        for at in (0..source.len()).step_by(1 << 39) {
+            let _ = source.read_exact_at(&mut piece, at);
+        }
+        assert!(started.elapsed() < Duration::from_secs(5), "{format:?}");
+        assert!(budget.bytes_read() < 1 << 30, "{format:?}: {} bytes", budget.bytes_read());
+    }
+}
+
+#[test]
+fn images_that_are_cut_end_in_an_answer() {
+    if !has_tool("qemu-img") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (raw, path) = (home.path().join("disk.raw"), home.path().join("disk"));
+    let disk = Noise::new(19).disk(2 * MIB);
+    std::fs::write(&raw, &disk).unwrap();
+    for format in ["vdi", "vpc", "vhdx"] {
+        run("qemu-img", &["convert", "-O", format, text(&raw), text(&path)]);
+        let expected = flattened(&path, format);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let mut length = file.metadata().unwrap().len();
+        let mut noise = Noise::new(20);
+        while length > 600 {
+            length -= 1 + noise.next() % (length / 8);
+            file.set_len(length).unwrap();
+            let Ok(image) = open(&path, Format::from_name(format)) else { continue };
+            let source = image.source();
+            for at in (0..source.len()).step_by(4096) {
+                let mut piece = [0; 4096];
+                let count = usize::try_from(source.len() - at).unwrap().min(4096);
+                if source.read_exact_at(&mut piece[..count], at).is_ok() {
+                    let start = usize::try_from(at).unwrap();
+                    assert_same(&piece[..count], &expected[start..start + count], "what is left of it");
+                }
+            }
+        }
+    }
+}

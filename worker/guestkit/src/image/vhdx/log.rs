@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::header::Header;
 use super::overlay::Overlay;
 use crate::bytes::{array, has, le_u32, le_u64, slice};
-use crate::error::{Error, Result};
+use crate::error::{Error, Limit, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
 
@@ -18,6 +18,8 @@ const SECTOR_BYTES: u64 = 4096;
 const ENTRY_HEADER_BYTES: u64 = 64;
 /// "Zero Descriptor" and "Data Descriptor" (2.3.1.2, 2.3.1.3).
 const DESCRIPTOR_BYTES: u64 = 32;
+/// Bytes of a log that is replayed: Hyper-V and QEMU make logs of 1 MiB. One of this size has half a million updates.
+const LOG_BYTES_MAX: u32 = 16 << 20;
 /// How often the bytes of the log may be run through the checksum: each entry once, twice where the ring's end is gone
 /// over, and what is left of entries of earlier rounds. A log that asks for more is made to keep us busy.
 const CHECKED_TIMES_MAX: u64 = 8;
@@ -29,6 +31,9 @@ fn corrupt(offset: u64, reason: impl Into<String>) -> Error {
 /// `file` as it is once its log was replayed.
 pub(super) fn replay(file: Source, header: &Header, budget: &Budget) -> Result<Source> {
     let Some(guid) = header.log_guid else { return Ok(file) };
+    if header.log_length > LOG_BYTES_MAX {
+        return Err(Error::LimitReached { which: Limit::Allocation, value: LOG_BYTES_MAX.into() });
+    }
     let mut bytes = budget.allocate(header.log_length.into())?;
     file.read_exact_at(&mut bytes, header.log_offset)
         .map_err(|error| error.in_structure("vhdx log", header.log_offset))?;
@@ -345,6 +350,8 @@ mod tests {
         assert!(bytes[..4096] == [2; 4096] && bytes[4096..8192] == [0; 4096] && bytes[8192] == 0xaa);
         assert!(bytes[2 << 20..(2 << 20) + 4096] == [9; 4096]);
 
+        let long = replay(Arc::new(file.clone()), &header(LOG_BYTES_MAX + (1 << 20)), &budget);
+        assert!(matches!(long, Err(Error::LimitReached { .. })), "{long:?}");
         file.truncate((1 << 20) - 1);
         file.resize(1 << 20, 0);
         let cut = replay(Arc::new(file), &header(LOG_BYTES as u32), &budget);
