@@ -11,7 +11,6 @@ use crate::error::{Error, Limit, Result};
 pub(super) mod kind {
     pub(in super::super) const STANDARD_INFORMATION: u32 = 0x10;
     pub(in super::super) const ATTRIBUTE_LIST: u32 = 0x20;
-    pub(in super::super) const FILE_NAME: u32 = 0x30;
     pub(in super::super) const VOLUME_NAME: u32 = 0x60;
     pub(in super::super) const VOLUME_INFORMATION: u32 = 0x70;
     pub(in super::super) const DATA: u32 = 0x80;
@@ -82,6 +81,8 @@ pub(super) fn fix_up(block: &mut [u8], signature: [u8; 4], structure: &'static s
 pub(super) struct Record {
     /// How often it was taken into use.
     pub(super) sequence: u16,
+    /// Names of the file, those for DOS with them.
+    pub(super) links: u16,
     /// Whether a file has it now.
     pub(super) in_use: bool,
     /// Whether that file is a directory.
@@ -101,14 +102,15 @@ impl Record {
         fix_up(&mut bytes, *b"FILE", "NTFS MFT record", at)?;
         let corrupt = |reason: &str| Error::corrupt("NTFS MFT record", at, reason);
         let header = || {
-            let (flags, base) = (le_u16(&bytes, 22)?, le_u64(&bytes, 32)?);
-            Some((le_u16(&bytes, 16)?, le_u16(&bytes, 20)?, flags, le_u32(&bytes, 24)?, base))
+            let (links, flags, base) = (le_u16(&bytes, 18)?, le_u16(&bytes, 22)?, le_u64(&bytes, 32)?);
+            Some((le_u16(&bytes, 16)?, links, le_u16(&bytes, 20)?, flags, le_u32(&bytes, 24)?, base))
         };
-        let (sequence, first, flags, used, base) = header().ok_or_else(|| corrupt("it is too short"))?;
+        let (sequence, links, first, flags, used, base) = header().ok_or_else(|| corrupt("it is too short"))?;
         let used = usize::try_from(used).ok().and_then(|used| bytes.get(..used));
         let used = used.ok_or_else(|| corrupt("more bytes are in use than it has"))?;
         let mut record = Self {
             sequence,
+            links,
             in_use: flags & 1 != 0,
             is_directory: flags & 2 != 0,
             base: (base != 0).then(|| Reference::new(base)),

@@ -48,21 +48,21 @@ pub(super) struct Entry<'a> {
 
 /// A `$FILE_NAME`, in an index or a record.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FileName<'a> {
+struct FileName<'a> {
     attributes: u32,
     namespace: u8,
     name: &'a [u8],
 }
 
 impl<'a> FileName<'a> {
-    pub(super) fn parse(value: &'a [u8]) -> Option<Self> {
+    fn parse(value: &'a [u8]) -> Option<Self> {
         let length = usize::from(*value.get(64)?);
         let name = slice(value, 66, 2 * length)?;
         Some(Self { attributes: le_u32(value, 56)?, namespace: *value.get(65)?, name })
     }
 
     /// Whether it is a name of its own, not the short form of another.
-    pub(super) const fn is_visible(self) -> bool {
+    const fn is_visible(self) -> bool {
         self.namespace != DOS
     }
 

@@ -3,6 +3,7 @@
 //! What stands for what:
 //! - Owners are root and modes 0777, 0555 for files with the read-only flag, unless WSL keeps others in extended
 //!   attributes. Access control lists are not read.
+//! - A file's links are counted with its name for DOS, a directory's not at all.
 //! - The volume's own files (`$MFT`, `$Extend`…) and names for DOS are not listed; both are found when asked for by name.
 //!   A name that differs from the one asked for in case only is found where there is no other.
 //! - Named streams of up to 64 KiB are extended attributes `user.NAME`. Any is found as `FILE:NAME` where no file has that
@@ -38,7 +39,7 @@ use crate::limits::Budget;
 use crate::read_at::Source;
 
 use self::attribute::{Attribute, Stream, kind};
-use self::index::{FileName, Listed, Root, Search};
+use self::index::{Listed, Root, Search};
 use self::names::UpCase;
 use self::reparse::{ELSEWHERE, Kind, Posix, Target};
 use self::volume::{Node, Pieces, Volume};
@@ -528,8 +529,6 @@ impl FileSystem for Ntfs {
             (None, Kind::Directory | Kind::Elsewhere { .. }) => size_of(kind::INDEX_ALLOCATION, &index_name()),
             (None, Kind::Special { .. }) => 0,
         };
-        let names = file.node.attributes.iter().filter(|attribute| attribute.kind == kind::FILE_NAME);
-        let names = names.filter_map(|name| FileName::parse(name.resident()?)).filter(|name| name.is_visible());
         let is_read_only = file_type == FileType::Regular && file.flags & index::READ_ONLY != 0;
         let mode = file.posix.mode.unwrap_or(if is_read_only { 0o555 } else { 0o777 });
         Ok(Metadata {
@@ -539,7 +538,7 @@ impl FileSystem for Ntfs {
             uid: file.posix.uid.unwrap_or(0),
             gid: file.posix.gid.unwrap_or(0),
             size,
-            links: if file_type == FileType::Directory { 1 } else { u32::try_from(names.count()).unwrap_or(u32::MAX) },
+            links: if file_type == FileType::Directory { 1 } else { u32::from(file.node.links) },
             device: match file.kind {
                 Kind::Special { device, .. } if stream.is_none() => device,
                 _ => None,

@@ -107,6 +107,7 @@ impl fmt::Debug for Volume {
 pub(super) struct Node {
     pub(super) number: u64,
     pub(super) sequence: u16,
+    pub(super) links: u16,
     pub(super) is_directory: bool,
     pub(super) attributes: Vec<Attribute>,
 }
@@ -228,13 +229,13 @@ impl Volume {
             let reason = format!("record {number} belongs to the file {}", other.record);
             return Err(Error::corrupt("NTFS MFT record", at, reason));
         }
-        let (sequence, is_directory) = (base.sequence, base.is_directory);
+        let (sequence, links, is_directory) = (base.sequence, base.links, base.is_directory);
         let list = base.attributes.iter().find(|attribute| attribute.kind == kind::ATTRIBUTE_LIST);
         let attributes = match list.map(|list| self.list(list, at)).transpose()? {
             Some(list) => self.gather(number, &mut base, &parse_list(&list, at)?, at)?,
             None => base.attributes,
         };
-        Ok(Node { number, sequence, is_directory, attributes })
+        Ok(Node { number, sequence, links, is_directory, attributes })
     }
 
     /// All attributes that an attribute list names, in its order.
