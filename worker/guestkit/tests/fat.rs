@@ -42,7 +42,8 @@ fn fat_trees_are_what_mtools_sees() {
     }
 }
 
-/// `truth/tree.json`, confirmed by sleuthkit or Linux where the column `result` begins with "tree OK".
+/// `truth/tree.json`, confirmed by sleuthkit or Linux where the column `result` begins with "tree OK"; of
+/// the others Linux reads none, and what is read must be right nevertheless.
 #[test]
 fn the_matrix_of_mkfs_vfat_reads_whole() {
     let Some(corpus) = corpus() else { return };
@@ -67,10 +68,6 @@ fn the_matrix_of_mkfs_vfat_reads_whole() {
             }
             Err(_) => continue,
         };
-        if !fields[7].starts_with("tree OK") {
-            wrong.push(format!("{}: read, and Linux does not", fields[0]));
-            continue;
-        }
         let found = walk(&tree);
         for (path, said) in truth["files"].as_object().unwrap() {
             // FAT has no hard links.
