@@ -97,6 +97,11 @@ impl View<'_> {
         &self.head
     }
 
+    /// The device itself.
+    pub(crate) fn device(&self) -> &dyn ReadAt {
+        self.device
+    }
+
     /// Length of the device in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.device.len()
@@ -112,7 +117,8 @@ type Probing = fn(&View<'_>) -> Result<Option<Probe>>;
 
 /// Members of volumes and encryption first, then file systems, those with the strongest signatures first. NTFS, exFAT
 /// and FAT share a boot sector's signature and tell each other apart; ISO 9660 stands behind UDF, whose discs carry both.
-const PROBES: [Probing; 36] = [
+/// What only a copy of a superblock shows comes last.
+const PROBES: [Probing; 37] = [
     volume::md,
     volume::lvm2,
     volume::luks,
@@ -149,6 +155,7 @@ const PROBES: [Probing; 36] = [
     probes::small,
     probes::rare,
     probes::minix,
+    probes::ext_copy,
 ];
 
 /// Probes `device`.

@@ -33,6 +33,11 @@ pub(super) fn ext(view: &View<'_>) -> Found {
     Ok(ext_superblock(view.head().get(1024..2048).unwrap_or_default()))
 }
 
+/// A file system of the ext family whose primary superblock is lost: a sound copy shows it, as it does to `e2fsck -b`.
+pub(super) fn ext_copy(view: &View<'_>) -> Found {
+    Ok(super::ext::lost_superblock(view.device())?.as_deref().and_then(ext_superblock))
+}
+
 fn ext_superblock(superblock: &[u8]) -> Option<Probe> {
     if le_u16(superblock, 0x38)? != 0xef53 {
         return None;

@@ -402,6 +402,17 @@ impl Ext {
 
 const ROOT_NODE: NodeId = NodeId(inode::ROOT as u64);
 
+/// The bytes of the copy of the superblock that stands for a primary that is lost, if there is a sound one.
+///
+/// # Errors
+/// Limits and I/O.
+pub(super) fn lost_superblock(device: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
+    match superblock::find_copy(device, &[])? {
+        Some((_, at)) => read_up_to(device, at, SUPERBLOCK_BYTES).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// A poisoned lock is taken over: what is remembered is plain data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
