@@ -13,6 +13,7 @@ pub(crate) mod probe;
 mod probes;
 mod squashfs;
 mod utf16;
+mod xfs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use self::fat::Fat;
 use self::iso9660::Iso9660;
 use self::ntfs::Ntfs;
 use self::squashfs::Squashfs;
+use self::xfs::Xfs;
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
@@ -243,7 +245,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 pub type SharedFileSystem = Arc<dyn FileSystem>;
 
 /// Kinds of file system that [`mount`] reads, as blkid names them.
-pub const MOUNTED: [&str; 8] = ["exfat", "ext2", "ext3", "ext4", "iso9660", "ntfs", "squashfs", "vfat"];
+pub const MOUNTED: [&str; 9] = ["exfat", "ext2", "ext3", "ext4", "iso9660", "ntfs", "squashfs", "vfat", "xfs"];
 
 /// Mounts the file system on `members`, of which the first is the device that was probed, and `probe` what its superblock
 /// told. Only a file system that spans several devices looks at more than the first.
@@ -262,6 +264,7 @@ pub fn mount(members: &[Source], probe: &Probe, budget: &Arc<Budget>) -> Result<
         "iso9660" | "udf" => Ok(Arc::new(Iso9660::open(source, probe, Arc::clone(budget))?)),
         "squashfs" => Ok(Arc::new(Squashfs::open(source, probe, Arc::clone(budget))?)),
         "vfat" => Ok(Arc::new(Fat::open(source, probe, Arc::clone(budget))?)),
+        "xfs" => Ok(Arc::new(Xfs::open(source, probe, Arc::clone(budget))?)),
         other => Err(Error::unsupported(format!("file system {other}"))),
     }
 }
