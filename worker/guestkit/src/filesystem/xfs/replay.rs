@@ -248,7 +248,7 @@ impl<'a> Replay<'a> {
         let (group, block, inodes, inode_bytes, blocks) = (word(4)?, word(8)?, word(12)?, word(16)?, word(20)?);
         let generation = be_u32(format, 24).ok_or_else(cut)?;
         let is_sound = inode_bytes == u64::from(geometry.inode_bytes)
-            && inodes <= 64
+            && inodes <= 64.max(1 << geometry.inodes_per_block_log)
             && inodes << geometry.inode_log == blocks << geometry.block_log
             && block < u64::from(geometry.ag_blocks)
             && geometry.v5;
