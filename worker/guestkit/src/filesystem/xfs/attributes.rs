@@ -18,8 +18,8 @@ const INCOMPLETE: u8 = 0x80;
 /// Bytes of a value at most (`XFS_XATTR_SIZE_MAX`), and of all attributes of one inode that are taken in.
 const VALUE_MAX: u32 = 64 << 10;
 const ALL_MAX: usize = 64 << 20;
-/// Leaves of one inode at most: `ALL_MAX` in the smallest blocks, and soon read where they form a ring.
-const LEAVES_MAX: u32 = 1 << 16;
+/// What an attribute takes beside its bytes.
+const OVERHEAD: usize = 64;
 const DEPTH_MAX: u32 = 5;
 /// Bytes of the header that each block of a value out of line has in version 5 (`xfs_attr3_rmt_hdr`).
 const REMOTE_HEADER: usize = 56;
@@ -125,7 +125,8 @@ fn leaves(volume: &Volume, inode: &Inode, found: &mut Vec<ExtendedAttribute>) ->
         offset = place(be_u32(&block, header + 4).ok_or_else(broken)?);
     }
     let mut taken = 0;
-    for _ in 0..LEAVES_MAX {
+    // Leaves can be half empty; where they form a ring, this is where it ends.
+    for _ in 0..2 * ALL_MAX / block.len() {
         volume.budget.check_time()?;
         leaf(volume, inode, &block, &mut taken, found)?;
         let next = be_u32(&block, 0).unwrap_or(0);
@@ -173,7 +174,7 @@ fn leaf(
             (slice(block, at + 9, name_length), Some(remote.as_slice()))
         };
         let (name, value) = (name.ok_or_else(broken)?, value.ok_or_else(broken)?);
-        *taken = taken.saturating_add(name.len()).saturating_add(value.len());
+        *taken = taken.saturating_add(OVERHEAD + name.len() + value.len());
         if *taken > ALL_MAX {
             return Err(inode.corrupt("its attributes are larger than any can be"));
         }

@@ -113,6 +113,10 @@ fn descend(volume: &Volume, inode: &Inode, root: &[u8], from: u64) -> Result<Map
     }
     let (mut pointer, next) = child(root, count, ROOT_HEADER, ROOT_HEADER + room * 8, from).ok_or_else(broken)?;
     let mut until = next.unwrap_or(u64::MAX);
+    // Whoever asks goes on from there, and must come to an end.
+    if until <= from {
+        return Err(broken());
+    }
     let header = if geometry.v5 { 72 } else { 24 };
     let mut block = vec![0; geometry.block_bytes as usize];
     loop {

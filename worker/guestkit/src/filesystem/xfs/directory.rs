@@ -5,7 +5,7 @@ use super::bmap::{self, Contents};
 use super::inode::{Fork, Format, Inode};
 use super::volume::{Seal, Volume};
 use crate::bytes::{array, be_u16, be_u32, be_u64, slice};
-use crate::error::Result;
+use crate::error::{Error, Limit, Result};
 use crate::filesystem::{DirEntry, FileType, NodeId};
 
 /// Where the index begins in a directory's fork, in bytes (`XFS_DIR2_LEAF_OFFSET`).
@@ -16,6 +16,8 @@ const RUN_BYTES: u64 = 128 << 10;
 const DEPTH_MAX: u32 = 5;
 /// Leaves that can be full of one hash: more than a directory of chosen names has, and soon read where leaves form a ring.
 const EQUAL_LEAVES_MAX: u32 = 10_000;
+/// Bytes of an entry that is listed, beside its name.
+const ENTRY_BYTES: u64 = 48;
 /// Bytes of a record in an index: a hash and where it leads.
 const INDEX_RECORD: usize = 8;
 
@@ -27,18 +29,24 @@ pub(super) const INDEX_SEAL: Seal = Seal { name: "xfs directory index", checksum
 /// # Errors
 /// [`Error::Corrupt`] where it contradicts the format.
 pub(super) fn entries(volume: &Volume, directory: &Inode) -> Result<Vec<DirEntry>> {
+    let bound = volume.budget.limits().allocation_bytes;
     let mut found = Vec::new();
+    let mut taken = 0_u64;
     let mut add = |name: &[u8], node: u64, kind: Option<u8>| {
         if !matches!(name, b"." | b"..") {
             let file_type = kind.and_then(file_type);
+            taken = taken.saturating_add(ENTRY_BYTES + name.len() as u64);
             found.push(DirEntry { name: name.to_vec(), node: NodeId(node), file_type });
         }
-        true
+        taken <= bound
     };
     if directory.format(Fork::Data)? == Format::Local {
         short_form(volume, directory, &mut add)?;
     } else {
         each_block(volume, directory, &mut |block, at| data_entries(volume, directory, block, at, &mut add))?;
+    }
+    if taken > bound {
+        return Err(Error::LimitReached { which: Limit::Allocation, value: bound });
     }
     Ok(found)
 }

@@ -92,10 +92,7 @@ fn try_recover(volume: &Volume, recovery: &mut Recovery) -> Result<()> {
         return Err(Error::unsupported(format!("xfs log feature {:#x}", geometry.log_unknown)));
     }
     let mut replay = Replay::new(volume);
-    log.each_transaction(dirty, &mut |_, items| {
-        replay.first_pass(&items);
-        Ok(())
-    })?;
+    log.each_transaction(dirty, &mut |_, items| replay.first_pass(&items))?;
     log.each_transaction(dirty, &mut |lsn, items| {
         replay.second_pass(lsn, &items)?;
         if replay.overlay.len() > OVERLAY_MAX {
@@ -217,19 +214,8 @@ impl<'a> Log<'a> {
         {
             return Ok(None);
         }
-        let mut head = self.skip_back_over_holes(split)?;
-        // A record that was cut off is none: the head is where it begins. So is what follows a torn one.
-        let last = loop {
-            let last =
-                self.last_record(head, IN_FLIGHT)?.ok_or_else(|| corrupt(head, "no record lies before its head"))?;
-            if (last.block + last.blocks()) % self.blocks == head % self.blocks {
-                break last;
-            }
-            if last.block % self.blocks == head % self.blocks {
-                return Err(corrupt(head, "no record lies before its head"));
-            }
-            head = last.block;
-        };
+        let head = self.skip_back_over_holes(split)?;
+        let last = self.last_whole(head)?.ok_or_else(|| corrupt(head, "no record lies before its head"))?;
         let Some(last) = self.last_intact(last)? else {
             return Err(corrupt(head, "none of its last records is intact"));
         };
@@ -238,6 +224,20 @@ impl<'a> Log<'a> {
         }
         let head = (last.block + last.blocks()) % self.blocks;
         Ok(Some(Dirty { tail: (last.tail_lsn & 0xffff_ffff) % self.blocks, head }))
+    }
+
+    /// The last record before `head` that was written to its end: of one that was not, its beginning is the head.
+    fn last_whole(&self, mut head: u64) -> Result<Option<Header>> {
+        for _ in 0..=RECORDS_IN_FLIGHT {
+            match self.last_record(head, IN_FLIGHT)? {
+                Some(last) if (last.block + last.blocks()) % self.blocks == head % self.blocks => {
+                    return Ok(Some(last));
+                }
+                Some(last) => head = last.block,
+                None => break,
+            }
+        }
+        Ok(None)
     }
 
     /// The block where the newest cycle ends (`xlog_find_head`); `None` for a log that was never written.
@@ -268,7 +268,7 @@ impl<'a> Log<'a> {
             // Behind the ring's beginning lies this cycle, before it the one that came before.
             let at = start + index;
             let expected = if at >= self.blocks { newest } else { newest.wrapping_sub(1) };
-            let expected = if split == self.blocks { newest } else { expected };
+
             if cycle_of(block) != expected {
                 return Ok(at % self.blocks);
             }
@@ -323,12 +323,14 @@ impl<'a> Log<'a> {
         Ok(intact)
     }
 
+    /// mkfs writes such a record too, without a checksum.
     fn says_unmounted(&self, header: &Header) -> Result<bool> {
         if header.operations != 1 {
             return Ok(false);
         }
-        let record = self.record(*header)?;
-        Ok(record.payload.get(9).is_some_and(|flags| flags & UNMOUNT != 0))
+        // Only the first four bytes of a block are kept elsewhere.
+        let bytes = self.read(header.block + header.header_blocks, 1)?;
+        Ok(bytes.get(9).is_some_and(|flags| flags & UNMOUNT != 0))
     }
 
     /// Reads a record, verifies its checksum (`xlog_cksum`), and puts the first bytes of its blocks back.

@@ -20,7 +20,7 @@ use self::superblock::Geometry;
 use self::volume::{Overlay, Volume};
 use super::{DirEntry, ExtendedAttribute, FileSystem, FileSystemInfo, FileType, Metadata, NodeId, Probe};
 use crate::block_cache::Lru;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
 
@@ -59,7 +59,13 @@ impl Xfs {
             volume.overlay = recovery.overlay;
         }
         if recovery.was_dirty && volume.geometry.lazy_counters {
-            volume.geometry.free_blocks = volume.count_free_blocks()?;
+            match volume.count_free_blocks() {
+                Ok(free) => volume.geometry.free_blocks = free,
+                Err(error @ Error::Corrupt { .. }) => {
+                    warnings.push(format!("free space could not be counted: {error}"))
+                }
+                Err(other) => return Err(other),
+            }
         }
         let geometry = &volume.geometry;
         let info = FileSystemInfo {

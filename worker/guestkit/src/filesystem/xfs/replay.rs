@@ -41,6 +41,9 @@ const CHUNK: usize = 128;
 /// Basic blocks of a buffer at most: a directory block or an inode chunk, of 64 KiB each, and room.
 const BUFFER_BLOCKS_MAX: u64 = (256 << 10) / BASIC_BLOCK;
 
+/// Cancelled buffers and intents that are noted: more than a log of 2 GiB holds of a file system in use.
+const NOTES_MAX: usize = 1 << 20;
+
 /// `XFS_ILOG_*`: what an inode's item has besides the core.
 const DATA_FORK: u32 = 0x02 | 0x04 | 0x08;
 const DATA_ROOT: u32 = 0x08;
@@ -132,7 +135,13 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes note of what a transaction cancels, and of what it leaves to be done.
-    pub(super) fn first_pass(&mut self, items: &[Item]) {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there is more of it than is kept.
+    pub(super) fn first_pass(&mut self, items: &[Item]) -> Result<()> {
+        if self.cancelled.len().saturating_add(self.pending.len()) > NOTES_MAX {
+            return Err(Error::unsupported("an xfs log of so many changes"));
+        }
         for item in items {
             let Some(format) = item.regions.first() else { continue };
             let kind = le_u16(format, 0).unwrap_or(0);
@@ -151,6 +160,7 @@ impl<'a> Replay<'a> {
                 }
             }
         }
+        Ok(())
     }
 
     /// What was left to be done, in words.
