@@ -111,8 +111,11 @@ impl Disk {
     pub fn open(images: &[ImageSpec], opener: &dyn ImageOpener, limits: &Limits) -> Result<Self> {
         let mut disk =
             Self { drives: Vec::new(), devices: Vec::new(), warnings: Vec::new(), budget: Budget::new(limits) };
-        for (index, spec) in images.iter().enumerate() {
-            disk.add(&drive_name(index), spec, opener)?;
+        for spec in images {
+            // An appliance holds all the disks of its machine.
+            for image in image::open_all(&spec.path, spec.format, opener, &image::stay_locked, &disk.budget)? {
+                disk.add(&drive_name(disk.drives.len()), spec, image)?;
+            }
         }
         Ok(disk)
     }
@@ -130,8 +133,7 @@ impl Disk {
         Self::open(images, opener, limits)
     }
 
-    fn add(&mut self, name: &str, spec: &ImageSpec, opener: &dyn ImageOpener) -> Result<()> {
-        let image = image::open(&spec.path, spec.format, opener, &self.budget)?;
+    fn add(&mut self, name: &str, spec: &ImageSpec, image: Image) -> Result<()> {
         for warning in image.warnings() {
             self.warn(name, "disk image", warning);
         }

@@ -1,5 +1,6 @@
 //! What format a file's own bytes show, read from its header and, for two formats, its tail.
 
+use super::ova;
 use crate::bytes::{be_u32, be_u64, has, le_u32, slice};
 use crate::error::Result;
 use crate::read_at::{ReadAt, read_up_to};
@@ -36,7 +37,9 @@ pub enum Format {
     Ewf,
     /// Advanced Forensic Format, version 1 to 3.
     Aff,
-    /// A tar archive, as an OVA is.
+    /// A virtual machine in a tar archive: an OVF descriptor, and the disks it names.
+    Ova,
+    /// Any other tar archive.
     Tar,
     /// Compressed as a whole by gzip, bzip2, xz, zstd or lz4.
     Compressed(&'static str),
@@ -44,7 +47,7 @@ pub enum Format {
 
 impl Format {
     /// The formats that [`super::open`] reads.
-    pub const READ: [Self; 5] = [Self::Raw, Self::Qcow2, Self::Vdi, Self::Vhd, Self::Vhdx];
+    pub const READ: [Self; 7] = [Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vdi, Self::Vhd, Self::Vhdx, Self::Ova];
 
     /// The name users know, as `qemu-img` spells it where it reads the format; VHD is `vhd`, not `vpc`.
     #[must_use]
@@ -63,7 +66,8 @@ impl Format {
             Self::Dmg => "dmg",
             Self::Ewf => "ewf",
             Self::Aff => "aff",
-            Self::Tar => "tar archive (ova)",
+            Self::Ova => "ova",
+            Self::Tar => "tar archive",
             Self::Compressed(by) => by,
         }
     }
@@ -84,6 +88,7 @@ impl Format {
             Self::Bochs,
             Self::Dmg,
             Self::Ewf,
+            Self::Ova,
         ];
         match name {
             "vpc" => Some(Self::Vhd),
@@ -93,7 +98,11 @@ impl Format {
 
     /// The container format that a file name's extension claims.
     pub(crate) fn from_extension(extension: &str) -> Option<Self> {
-        Self::from_name(&extension.to_ascii_lowercase()).filter(|format| *format != Self::Raw)
+        match extension.to_ascii_lowercase().as_str() {
+            "hdd" | "hds" => Some(Self::Parallels),
+            "e01" | "ex01" | "s01" => Some(Self::Ewf),
+            name => Self::from_name(name).filter(|format| *format != Self::Raw),
+        }
     }
 }
 
@@ -103,8 +112,10 @@ impl Format {
 /// Whatever reading the file gives.
 pub fn detect(file: &dyn ReadAt) -> Result<Format> {
     let head = read_up_to(file, 0, HEAD_BYTES)?;
-    if let Some(format) = by_head(&head) {
-        return Ok(format);
+    match by_head(&head) {
+        Some(Format::Tar) if ova::is_appliance(file)? => return Ok(Format::Ova),
+        Some(format) => return Ok(format),
+        None => {}
     }
     // A fixed VHD, and a dmg, have nothing but a trailer; a VHD's may be 511 bytes (Virtual PC before 2004).
     let tail = read_up_to(file, file.len().saturating_sub(512), 512)?;

@@ -8,13 +8,16 @@ mod blocks;
 mod checksum;
 mod detect;
 mod file;
+mod inflate;
 mod open;
+mod ova;
 mod parent;
 mod qcow2;
 mod raw;
 mod vdi;
 mod vhd;
 mod vhdx;
+mod vmdk;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -28,6 +31,7 @@ pub use open::{ImageOpener, Roots};
 pub use qcow2::Compression;
 
 use self::file::HostFile;
+use self::ova::Appliance;
 use self::qcow2::{Header, Qcow2};
 use self::raw::Raw;
 use crate::error::{Error, Limit, Result};
@@ -55,6 +59,8 @@ pub struct Layer {
     pub compression: Option<Compression>,
     /// The file that holds the data of this image, where it is not the image file.
     pub data_file: Option<PathBuf>,
+    /// What a VMDK's descriptor calls its CID: changes whenever the contents were changed.
+    pub content_id: Option<u32>,
 }
 
 /// An opened image, with all it rests on.
@@ -98,11 +104,61 @@ impl Image {
     }
 }
 
-/// Opens the image at `path`. `stated` is its format, or `None` to have it recognised.
+/// Opens the image at `path`. `stated` is its format, or `None` to have it recognised. Of an appliance with several
+/// disks it opens the first, with a warning that names the others; [`open_all`] opens them all.
 ///
 /// # Errors
 /// Any variant of [`Error`]; the path in it is that of the file of the chain that failed.
 pub fn open(path: &Path, stated: Option<Format>, opener: &dyn ImageOpener, budget: &Arc<Budget>) -> Result<Image> {
+    let (mut image, appliance) = open_disk(path, stated, opener, &stay_locked, budget, None)?;
+    let disks = appliance.map(|appliance| appliance.disk_names()).unwrap_or_default();
+    if let Some((_, others)) = disks.split_first().filter(|(_, others)| !others.is_empty()) {
+        image.warnings.push(format!("{} also holds the disks {}", path.display(), others.join(", ")));
+    }
+    Ok(image)
+}
+
+/// Opens the image at `path` as [`open`] does; an appliance (OVA) gives all its disks, in the order it lists them.
+/// `unlock` opens what an encrypted image holds.
+///
+/// # Errors
+/// As of [`open`], and what `unlock` gives.
+pub fn open_all(
+    path: &Path,
+    stated: Option<Format>,
+    opener: &dyn ImageOpener,
+    unlock: &Unlock<'_>,
+    budget: &Arc<Budget>,
+) -> Result<Vec<Image>> {
+    let (first, appliance) = open_disk(path, stated, opener, unlock, budget, None)?;
+    let mut images = vec![first];
+    for disk in 1..appliance.as_ref().map_or(0, |appliance| appliance.disk_count()) {
+        let asked = appliance.clone().map(|appliance| (appliance, disk));
+        images.push(open_disk(path, stated, opener, unlock, budget, asked)?.0);
+    }
+    Ok(images)
+}
+
+/// From a LUKS volume, as an image encrypts itself with one, to its plain bytes.
+pub type Unlock<'a> = dyn Fn(Source) -> Result<Source> + 'a;
+
+/// The [`Unlock`] of who has no key.
+///
+/// # Errors
+/// [`Error::Encrypted`].
+pub fn stay_locked(_: Source) -> Result<Source> {
+    Err(Error::Encrypted { what: "qcow2 image (LUKS)".into() })
+}
+
+/// Opens one disk of the image: where it is an appliance the first, or the one asked for.
+fn open_disk(
+    path: &Path,
+    stated: Option<Format>,
+    opener: &dyn ImageOpener,
+    unlock: &Unlock<'_>,
+    budget: &Arc<Budget>,
+    appliance: Option<(Arc<Appliance>, usize)>,
+) -> Result<(Image, Option<Arc<Appliance>>)> {
     let mut chain = Chain {
         opener,
         budget,
@@ -110,10 +166,13 @@ pub fn open(path: &Path, stated: Option<Format>, opener: &dyn ImageOpener, budge
         seen: HashSet::new(),
         image: Vec::new(),
         warnings: Vec::new(),
+        unlock,
+        appliance,
     };
     let known = stated.map_or(Known::Guess, Known::Stated);
     let source = chain.open(path, known)?;
-    Ok(Image { source, layers: chain.image, format_was_guessed: stated.is_none(), warnings: chain.warnings })
+    let image = Image { source, layers: chain.image, format_was_guessed: stated.is_none(), warnings: chain.warnings };
+    Ok((image, chain.appliance.map(|(appliance, _)| appliance)))
 }
 
 /// How the format of one image of the chain is known.
@@ -129,6 +188,27 @@ enum Known {
     GuessBacking,
 }
 
+/// Why a backing file of a guessed format may not name files.
+const GUESSED: &str = "its format was only guessed, so it may not name further files; \
+                       `qemu-img rebase -u -F` in the image above it records the format";
+
+/// Whether an image may name further files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Allowed,
+    /// It may not, for this reason.
+    Refused(&'static str),
+}
+
+impl Naming {
+    fn check(self, path: &Path) -> Result<()> {
+        match self {
+            Self::Allowed => Ok(()),
+            Self::Refused(reason) => Err(Error::AccessDenied { path: path.into(), reason: reason.into() }),
+        }
+    }
+}
+
 struct Chain<'a> {
     opener: &'a dyn ImageOpener,
     budget: &'a Arc<Budget>,
@@ -136,6 +216,9 @@ struct Chain<'a> {
     seen: HashSet<(u64, u64)>,
     image: Vec<Layer>,
     warnings: Vec<String>,
+    unlock: &'a Unlock<'a>,
+    /// The appliance that the image is, and which of its disks is asked for.
+    appliance: Option<(Arc<Appliance>, usize)>,
 }
 
 impl Chain<'_> {
@@ -153,7 +236,7 @@ impl Chain<'_> {
             return Err(Error::NotAnImage { path: path.into(), found: "an empty file" });
         }
         let format = settle_format(path, known, &file)?;
-        let mut layer = Layer {
+        let layer = Layer {
             path: path.into(),
             format,
             format_version: None,
@@ -163,18 +246,28 @@ impl Chain<'_> {
             cluster_size_bytes: None,
             compression: None,
             data_file: None,
+            content_id: None,
         };
-        match format {
+        let is_guess = known == Known::GuessBacking;
+        let naming = if is_guess { Naming::Refused(GUESSED) } else { Naming::Allowed };
+        self.open_contents(Arc::new(file), layer, naming)
+    }
+
+    /// Opens what is in `file` by the format that `layer` names.
+    fn open_contents(&mut self, file: Source, mut layer: Layer, naming: Naming) -> Result<Source> {
+        match layer.format {
             Format::Raw => {
-                let raw = Raw::new(Arc::new(file));
+                let raw = Raw::new(file);
                 layer.virtual_size_bytes = raw.len();
                 self.image.push(layer);
                 Ok(Arc::new(raw))
             }
-            Format::Qcow2 => self.open_qcow2(file, layer, known == Known::GuessBacking),
-            Format::Vdi => self.open_vdi(Arc::new(file), layer, known == Known::GuessBacking),
-            Format::Vhd => self.open_vhd(Arc::new(file), layer, known == Known::GuessBacking),
-            Format::Vhdx => self.open_vhdx(Arc::new(file), layer, known == Known::GuessBacking),
+            Format::Qcow2 => self.open_qcow2(file, layer, naming),
+            Format::Vmdk => self.open_vmdk(file, layer, naming),
+            Format::Vdi => self.open_vdi(file, layer, naming != Naming::Allowed),
+            Format::Vhd => self.open_vhd(file, layer, naming != Naming::Allowed),
+            Format::Vhdx => self.open_vhdx(file, layer, naming != Naming::Allowed),
+            Format::Ova if self.image.is_empty() => self.open_ova(&file, layer),
             Format::Compressed(by) => Err(Error::unsupported(format!("an image compressed as a whole by {by}"))),
             other => Err(Error::unsupported(format!("image format {}", other.name()))),
         }
@@ -184,9 +277,9 @@ impl Chain<'_> {
         HostFile::new(self.opener.open(path)?, path, Arc::clone(self.budget))
     }
 
-    fn open_qcow2(&mut self, file: HostFile, mut layer: Layer, only_guessed: bool) -> Result<Source> {
-        let header = Header::read(&file)?;
-        let path = file.path().to_path_buf();
+    fn open_qcow2(&mut self, file: Source, mut layer: Layer, naming: Naming) -> Result<Source> {
+        let header = Header::read(&*file)?;
+        let path = layer.path.clone();
         if header.marked_corrupt {
             self.warnings.push(format!("{} is marked corrupt by the program that wrote it", path.display()));
         }
@@ -194,8 +287,9 @@ impl Chain<'_> {
         layer.virtual_size_bytes = header.virtual_size;
         layer.cluster_size_bytes = Some(header.cluster_bytes());
         layer.compression = Some(header.compression);
-        let names_files = header.backing_name.is_some() || header.has_data_file;
-        self.refuse_guessed(&path, only_guessed && names_files)?;
+        if header.backing_name.is_some() || header.has_data_file {
+            naming.check(&path)?;
+        }
         let data_file = match (header.has_data_file, &header.data_file_name) {
             (false, _) => None,
             (true, None) => return Err(Error::corrupt("qcow2 header", 72, "it has a data file and does not name it")),
@@ -215,14 +309,17 @@ impl Chain<'_> {
             Some(name) => Some(self.open_backing(&path, name, header.backing_format.as_deref())?),
             None => None,
         };
-        Ok(Arc::new(Qcow2::open(header, Arc::new(file), data_file, backing, self.budget)?))
+        let data = data_file.unwrap_or_else(|| Arc::clone(&file));
+        let data = match header.luks {
+            Some(place) => (self.unlock)(qcow2::luks_volume(&file, place, data)?)?,
+            None => data,
+        };
+        Ok(Arc::new(Qcow2::open(header, file, data, backing, self.budget)?))
     }
 
     /// The oldest trick against overlays: a guest writes a header into its raw disk and names a file.
     fn refuse_guessed(&self, path: &Path, only_guessed: bool) -> Result<()> {
-        let reason = "its format was only guessed, so it may not name further files; \
-                      `qemu-img rebase -u -F` in the image above it records the format";
-        if only_guessed { Err(Error::AccessDenied { path: path.into(), reason: reason.into() }) } else { Ok(()) }
+        if only_guessed { Naming::Refused(GUESSED).check(path) } else { Ok(()) }
     }
 
     fn open_backing(&mut self, overlay: &Path, name: &[u8], declared: Option<&[u8]>) -> Result<Source> {

@@ -6,11 +6,13 @@
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::inflate::Inflate;
+use super::raw::Raw;
 use crate::block_cache::Lru;
-use crate::bytes::{array, be_u32, be_u64, slice};
+use crate::bytes::{array, be_u16, be_u32, be_u64, has, slice};
 use crate::error::{Error, Limit, Result};
 use crate::limits::{Budget, zeroed};
-use crate::read_at::{ReadAt, Source, check_range, read_up_to};
+use crate::read_at::{ReadAt, Slice, Source, check_range, read_up_to};
 
 /// Header fields of version 2; version 3 says its own length.
 const HEADER_V2_BYTES: u32 = 72;
@@ -76,6 +78,8 @@ pub(crate) struct Header {
     pub(crate) backing_name: Option<Vec<u8>>,
     pub(crate) backing_format: Option<Vec<u8>>,
     pub(crate) data_file_name: Option<Vec<u8>>,
+    /// "Full disk encryption header pointer": offset and length of the LUKS header.
+    pub(crate) luks: Option<(u64, u64)>,
 }
 
 fn corrupt(offset: u64, reason: impl Into<String>) -> Error {
@@ -100,12 +104,12 @@ impl Header {
         if !(9..=21).contains(&cluster_bits) {
             return Err(corrupt(20, format!("a cluster of 2^{cluster_bits} bytes is outside 512 bytes to 2 MiB")));
         }
-        match field32(32)? {
-            0 => {}
+        let is_luks = match field32(32)? {
+            0 => false,
             1 => return Err(Error::Encrypted { what: "qcow2 image (AES)".into() }),
-            2 => return Err(Error::Encrypted { what: "qcow2 image (LUKS)".into() }),
+            2 => true,
             other => return Err(Error::unsupported(format!("qcow2 encryption method {other}"))),
-        }
+        };
         let (features, header_length) = match version {
             3 => (field64(72)?, field32(100)?),
             _ => (0, HEADER_V2_BYTES),
@@ -127,6 +131,13 @@ impl Header {
                 other => return Err(Error::unsupported(format!("qcow2 compression type {other:?}"))),
             },
         };
+        let luks = match (is_luks, extensions.luks_header) {
+            (false, _) => None,
+            (true, None) => {
+                return Err(corrupt(32, "it is encrypted, and no extension says where the LUKS header lies"));
+            }
+            (true, place) => place,
+        };
         let header = Self {
             version,
             cluster_bits,
@@ -140,6 +151,7 @@ impl Header {
             backing_name: backing_name(file, field64(8)?, field32(16)?)?,
             backing_format: extensions.backing_format,
             data_file_name: extensions.data_file_name,
+            luks,
         };
         header.check()?;
         Ok(header)
@@ -194,6 +206,7 @@ fn backing_name(file: &dyn ReadAt, offset: u64, length: u32) -> Result<Option<Ve
 struct Extensions {
     backing_format: Option<Vec<u8>>,
     data_file_name: Option<Vec<u8>>,
+    luks_header: Option<(u64, u64)>,
     /// "Feature name table": type, bit and name.
     feature_names: Vec<(u8, u8, Vec<u8>)>,
 }
@@ -215,6 +228,7 @@ impl Extensions {
             match kind {
                 0xe279_2aca => found.backing_format = Some(data.to_vec()),
                 0x4441_5441 => found.data_file_name = Some(data.to_vec()),
+                0x0537_be77 => found.luks_header = be_u64(data, 0).zip(be_u64(data, 8)),
                 0x6803_f857 => {
                     let entries = data.chunks_exact(48).filter_map(|entry| entry.split_first_chunk::<2>());
                     found.feature_names = entries.map(|([kind, bit], name)| (*kind, *bit, name.to_vec())).collect();
@@ -242,6 +256,58 @@ impl Extensions {
     }
 }
 
+/// An encrypted image as a LUKS volume: the LUKS header that lies at `place` of `file`, and behind it `data`, every byte
+/// at the place it has in its file. Clusters are encrypted by where they lie there, so the plain bytes of this volume
+/// are the file's, decrypted, without a word about qcow2.
+///
+/// # Errors
+/// [`Error::Corrupt`] where no LUKS header lies there, [`Error::Unsupported`] for one of another version than 1.
+pub(crate) fn luks_volume(file: &Source, place: (u64, u64), data: Source) -> Result<Source> {
+    let (offset, length) = place;
+    let head = read_up_to(&**file, offset, 592)?;
+    let broken = |reason: &str| Error::corrupt("qcow2 LUKS header", offset, reason);
+    if !has(&head, 0, b"LUKS\xba\xbe") {
+        return Err(broken("its magic is wrong"));
+    }
+    match be_u16(&head, 6) {
+        Some(1) => {}
+        version => return Err(Error::unsupported(format!("qcow2 with LUKS version {}", version.unwrap_or(0)))),
+    }
+    let payload = be_u32(&head, 104).ok_or_else(|| broken("it ends early"))?;
+    let payload = u64::from(payload).saturating_mul(512);
+    if payload == 0 || payload > length {
+        return Err(broken("its key slots leave the space that it has"));
+    }
+    let header = Slice::new(Arc::clone(file), offset, payload);
+    if header.len() < payload {
+        return Err(broken("it leaves the file"));
+    }
+    Ok(Arc::new(LuksVolume { header, data: Raw::new(data) }))
+}
+
+#[derive(Debug)]
+struct LuksVolume {
+    header: Slice,
+    data: Raw,
+}
+
+impl ReadAt for LuksVolume {
+    fn len(&self) -> u64 {
+        self.header.len().saturating_add(self.data.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        check_range(self.len(), buffer.len(), offset)?;
+        let in_header = usize::try_from(self.header.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (header, data) = buffer.split_at_mut(in_header.min(buffer.len()));
+        if !header.is_empty() {
+            self.header.read_exact_at(header, offset)?;
+        }
+        let from = offset.saturating_sub(self.header.len());
+        if data.is_empty() { Ok(()) } else { self.data.read_exact_at(data, from) }
+    }
+}
+
 /// Where the bytes of a stretch of the guest's disk come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -260,20 +326,21 @@ enum Place {
 pub(crate) struct Qcow2 {
     header: Header,
     file: Source,
-    /// Where uncompressed clusters lie: the image file, or the external data file.
+    /// Where uncompressed clusters lie: the image file, or the external data file; either decrypted.
     data: Source,
     backing: Option<Source>,
     l1: Vec<u64>,
     l2: Mutex<Lru<u64, Arc<[u8]>>>,
     decompressed: Mutex<Lru<u64, Arc<[u8]>>>,
+    inflate: Inflate,
 }
 
 impl Qcow2 {
-    /// Opens the image whose header was read from `file`.
+    /// Opens the image whose header was read from `file`, and whose uncompressed clusters lie in `data`.
     pub(crate) fn open(
         header: Header,
         file: Source,
-        data_file: Option<Source>,
+        data: Source,
         backing: Option<Source>,
         budget: &Budget,
     ) -> Result<Self> {
@@ -282,7 +349,6 @@ impl Qcow2 {
             .map_err(|error| in_structure(error, "qcow2 L1 table", header.l1_offset))?;
         let l1 = table.chunks_exact(8).filter_map(|entry| be_u64(entry, 0)).collect();
         let clusters_held = DECOMPRESSED_BYTES >> header.cluster_bits;
-        let data = data_file.unwrap_or_else(|| Arc::clone(&file));
         Ok(Self {
             header,
             file,
@@ -291,6 +357,7 @@ impl Qcow2 {
             l1,
             l2: Mutex::new(Lru::new(L2_SLICES)),
             decompressed: Mutex::new(Lru::new(clusters_held)),
+            inflate: Inflate::raw(),
         })
     }
 
@@ -389,11 +456,17 @@ impl Qcow2 {
     }
 
     fn read_compressed(&self, offset: u64, length: u64, buffer: &mut [u8], within: u64) -> Result<()> {
+        if buffer.len() as u64 == self.header.cluster_bytes() {
+            return self.decompress(offset, length, buffer);
+        }
         let held = self.decompressed.lock().unwrap_or_else(PoisonError::into_inner).get(offset);
         let cluster = match held {
             Some(cluster) => cluster,
             None => {
-                let cluster: Arc<[u8]> = self.decompress(offset, length)?.into();
+                let too_large = Error::LimitReached { which: Limit::Allocation, value: self.header.cluster_bytes() };
+                let mut cluster = zeroed(self.header.cluster_bytes()).ok_or(too_large)?;
+                self.decompress(offset, length, &mut cluster)?;
+                let cluster: Arc<[u8]> = cluster.into();
                 let mut kept = self.decompressed.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.insert(offset, Arc::clone(&cluster));
                 cluster
@@ -406,21 +479,17 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn decompress(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+    /// Unpacks a whole cluster into `cluster`.
+    fn decompress(&self, offset: u64, length: u64, cluster: &mut [u8]) -> Result<()> {
         let refused = |reason: String| Error::corrupt("qcow2 compressed cluster", offset, reason);
         // At most two clusters: the sector count has cluster_bits - 8 bits.
         let mut packed = zeroed(length).ok_or_else(|| refused(format!("it takes {length} bytes")))?;
         self.file.read_exact_at(&mut packed, offset)?;
-        let too_large = Error::LimitReached { which: Limit::Allocation, value: self.header.cluster_bytes() };
-        let mut cluster = zeroed(self.header.cluster_bytes()).ok_or(too_large)?;
         match self.header.compression {
             Compression::Zlib => {
-                let mut stream = flate2::Decompress::new(false);
-                stream
-                    .decompress(&packed, &mut cluster, flate2::FlushDecompress::Finish)
-                    .map_err(|error| refused(error.to_string()))?;
-                if stream.total_out() != self.header.cluster_bytes() {
-                    return Err(refused(format!("it unpacks to {} bytes only", stream.total_out())));
+                let unpacked = self.inflate.unpack(&packed, cluster).map_err(refused)?;
+                if unpacked.length != cluster.len() {
+                    return Err(refused(format!("it unpacks to {} bytes only", unpacked.length)));
                 }
             }
             Compression::Zstd => {
@@ -428,10 +497,10 @@ impl Qcow2 {
                 let mut stream =
                     ruzstd::decoding::StreamingDecoder::new_with_max_window_size(packed.as_slice(), window)
                         .map_err(|error| refused(error.to_string()))?;
-                stream.read_exact(&mut cluster).map_err(|error| refused(error.to_string()))?;
+                stream.read_exact(cluster).map_err(|error| refused(error.to_string()))?;
             }
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Reads allocated bytes. The last cluster of a file may be cut short: what is missing there reads as zeros, as
