@@ -212,6 +212,35 @@ fn a_raw_base_stays_raw_whatever_its_guest_wrote_into_it() {
     assert!(image.warnings()[0].contains("guessed"), "{:?}", image.warnings());
 }
 
+/// An image that encrypts itself is, seen as a volume, what QEMU's own LUKS driver opens.
+#[test]
+fn an_encrypted_image_is_read_through_its_luks_volume() {
+    if !has_tool("qemu-img") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let disk = Noise::new(7).disk(MIB);
+    std::fs::write(at("disk.raw"), &disk).unwrap();
+    let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let secret = ["--object", "secret,id=s,data=x"];
+    let (raw, encrypted) = (at("disk.raw"), at("luks.qcow2"));
+    let made = ["convert", "-O", "qcow2", "-o", options, text(&raw), text(&encrypted)];
+    run("qemu-img", &[&made[..1], &secret, &made[1..]].concat());
+    let (locked, plain) = (at("volume.luks"), at("plain.raw"));
+    let unlock = |volume: guestkit::Source| -> guestkit::Result<guestkit::Source> {
+        let mut bytes = vec![0; usize::try_from(volume.len()).unwrap()];
+        volume.read_exact_at(&mut bytes, 0)?;
+        std::fs::write(&locked, bytes).unwrap();
+        let from = format!("driver=luks,key-secret=s,file.filename={}", text(&locked));
+        let arguments = ["convert", "--image-opts", &from, "-O", "raw", text(&plain)];
+        run("qemu-img", &[&arguments[..1], &secret, &arguments[1..]].concat());
+        Ok(std::sync::Arc::new(std::fs::read(&plain).unwrap()))
+    };
+    let images = guestkit::image::open_all(&encrypted, None, &Roots::anywhere(), &unlock, &support::budget());
+    assert_same(&contents(&images.unwrap()[0]), &disk, "luks.qcow2");
+}
+
 #[test]
 fn encrypted_images_are_named_as_such() {
     if !has_tool("qemu-img") {
