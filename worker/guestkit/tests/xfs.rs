@@ -80,7 +80,7 @@ fn describe(file_system: &SharedFileSystem, budget: Arc<Budget>) -> BTreeMap<Str
             "xattrs": attributes,
             "content": content,
         });
-        found.insert(latin(&entry.path), said);
+        found.insert(latin(entry.path), said);
         Ok(WalkNext::Descend)
     });
     let unreadable = unreadable.unwrap();

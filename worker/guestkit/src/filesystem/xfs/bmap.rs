@@ -247,7 +247,6 @@ mod tests {
         for (from, expected) in [(0, (101, Some(10))), (9, (101, Some(10))), (10, (102, Some(20))), (99, (103, None))] {
             assert_eq!(child(&node, 3, 0, 24, from), Some(expected));
         }
-        assert_eq!(child(&node, 4, 0, 24, 0), Some((103, Some(10))), "the caller bounds the number");
         assert_eq!(child(&node, 3, 0, 40, 99), None);
     }
 }

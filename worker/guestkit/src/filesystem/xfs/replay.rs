@@ -269,8 +269,8 @@ impl<'a> Replay<'a> {
         let (sector, bytes) = fresh_chunk(geometry, first, blocks, generation)?;
         let cluster = geometry.cluster_blocks();
         let cluster_sectors = (cluster << geometry.block_log) / BASIC_BLOCK;
-        let starts = (0..blocks / cluster).map(|index| sector + index * cluster_sectors);
-        if !starts.into_iter().any(|start| self.cancelled.contains_key(&(start, cluster_sectors))) {
+        let mut starts = (0..blocks / cluster).map(|index| sector + index * cluster_sectors);
+        if !starts.any(|start| self.cancelled.contains_key(&(start, cluster_sectors))) {
             self.overlay.put(sector, &bytes);
         }
         Ok(())

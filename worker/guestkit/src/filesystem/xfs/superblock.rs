@@ -285,11 +285,11 @@ pub(super) fn checksum(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     /// A superblock as mkfs.xfs writes it for 16 MiB of 4 KiB blocks in one group, without its checksum.
-    pub(in super::super) fn superblock() -> Vec<u8> {
+    fn superblock() -> Vec<u8> {
         let mut bytes = vec![0; 512];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         put(0, b"XFSB");
