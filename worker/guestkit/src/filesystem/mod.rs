@@ -1,6 +1,7 @@
 //! One file per on-disk format; above them all stands [`FileSystem`], which knows nodes, and [`crate::guest::Tree`],
 //! which knows paths.
 
+mod btrfs;
 mod calendar;
 mod clusters;
 mod exfat;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use self::probe::{Probe, Usage, probe};
 
+use self::btrfs::Btrfs;
 use self::exfat::Exfat;
 use self::ext::Ext;
 use self::fat::Fat;
@@ -245,7 +247,8 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 pub type SharedFileSystem = Arc<dyn FileSystem>;
 
 /// Kinds of file system that [`mount`] reads, as blkid names them.
-pub const MOUNTED: [&str; 9] = ["exfat", "ext2", "ext3", "ext4", "iso9660", "ntfs", "squashfs", "vfat", "xfs"];
+pub const MOUNTED: [&str; 10] =
+    ["btrfs", "exfat", "ext2", "ext3", "ext4", "iso9660", "ntfs", "squashfs", "vfat", "xfs"];
 
 /// Mounts the file system on `members`, of which the first is the device that was probed, and `probe` what its superblock
 /// told. Only a file system that spans several devices looks at more than the first.
@@ -257,6 +260,7 @@ pub fn mount(members: &[Source], probe: &Probe, budget: &Arc<Budget>) -> Result<
         return Err(Error::corrupt("file system", 0, "it has no device"));
     };
     match probe.kind {
+        "btrfs" => Ok(Arc::new(Btrfs::open(members, probe, Arc::clone(budget))?)),
         "ext2" | "ext3" | "ext4" => Ok(Arc::new(Ext::open(source, probe, Arc::clone(budget))?)),
         "ntfs" => Ok(Arc::new(Ntfs::open(source, probe, Arc::clone(budget))?)),
         "exfat" => Ok(Arc::new(Exfat::open(source, probe, Arc::clone(budget))?)),
