@@ -96,6 +96,8 @@ pub enum Limit {
     Entries,
     /// Images of one backing chain.
     ChainLength,
+    /// Devices that partitions and volumes make.
+    Devices,
     /// Symbolic links followed for one path.
     SymlinkDepth,
     /// Bytes of one text file that a parser takes in.
@@ -106,12 +108,13 @@ pub enum Limit {
 
 impl Limit {
     /// Every bound.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BytesRead,
         Self::Allocation,
         Self::DirectoryDepth,
         Self::Entries,
         Self::ChainLength,
+        Self::Devices,
         Self::SymlinkDepth,
         Self::TextSize,
         Self::Time,
@@ -126,6 +129,7 @@ impl fmt::Display for Limit {
             Self::DirectoryDepth => "directory_depth",
             Self::Entries => "entries",
             Self::ChainLength => "chain_length",
+            Self::Devices => "devices",
             Self::SymlinkDepth => "symlink_depth",
             Self::TextSize => "text_bytes",
             Self::Time => "time_seconds",

@@ -15,12 +15,13 @@ mod read_at;
 mod volume;
 
 pub use block_cache::BlockCache;
-pub use disk::{Device, Disk, Drive, ImageSpec, Warning};
+pub use disk::{Device, DeviceKind, Disk, Drive, ImageSpec, Warning};
 pub use error::{Error, Limit, Result};
 pub use guest::Tree;
 pub use keys::{Keys, Secret};
 pub use limits::{Budget, Limits};
 pub use read_at::{Cursor, ReadAt, Slice, Source};
+pub use volume::{Array, LogicalVolume, PhysicalVolume, VolumeGroup};
 
 /// What this engine reads, by the names that a job's required capabilities use: `disk.qcow2`, `fs.ext4`, `partition.gpt`.
 #[must_use]
@@ -28,5 +29,6 @@ pub fn capabilities() -> Vec<String> {
     let disks = image::Format::READ.map(|format| format!("disk.{}", format.name()));
     let file_systems = filesystem::MOUNTED.map(|kind| format!("fs.{kind}"));
     let tables = ["gpt", "mbr"].map(|kind| format!("partition.{kind}"));
-    disks.into_iter().chain(file_systems).chain(tables).collect()
+    let volumes = ["luks", "lvm2", "md"].map(|kind| format!("volume.{kind}"));
+    disks.into_iter().chain(file_systems).chain(tables).chain(volumes).collect()
 }

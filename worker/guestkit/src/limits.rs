@@ -23,6 +23,8 @@ pub struct Limits {
     pub entries: u64,
     /// Images of one backing chain, the top one counted.
     pub chain_length: u32,
+    /// Devices that the partitions and volumes of the disks make.
+    pub devices: u32,
     /// Symbolic links followed for one path.
     pub symlink_depth: u32,
     /// Bytes of one file that is read whole.
@@ -44,6 +46,8 @@ impl Default for Limits {
             entries: 20_000_000,
             // qemu-img itself warns of chains past some tens; snapshots of a year of nights stay below this.
             chain_length: 64,
+            // A host of many guests has a logical volume for each of their disks.
+            devices: 4_096,
             // The kernel's MAXSYMLINKS.
             symlink_depth: 40,
             // The dpkg status file of a full archive install is about 100 MB; configuration is kilobytes.
@@ -67,6 +71,7 @@ impl Limits {
             Some(Limit::DirectoryDepth) => self.directory_depth = narrow()?,
             Some(Limit::Entries) => self.entries = value,
             Some(Limit::ChainLength) => self.chain_length = narrow()?,
+            Some(Limit::Devices) => self.devices = narrow()?,
             Some(Limit::SymlinkDepth) => self.symlink_depth = narrow()?,
             Some(Limit::TextSize) => self.text_bytes = value,
             Some(Limit::Time) => self.time = Duration::from_secs(value),
@@ -215,6 +220,7 @@ mod tests {
             directory_depth: 7,
             entries: 7,
             chain_length: 7,
+            devices: 7,
             symlink_depth: 7,
             text_bytes: 7,
             time: Duration::from_secs(7),

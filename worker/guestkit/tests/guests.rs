@@ -44,7 +44,7 @@ fn devices_of_stacks_are_named_as_by_blkid() {
         assert!(disk.drives()[0].partition_table().is_some(), "{guest}");
         let mut named = 0;
         for device in disk.devices() {
-            let Some(partition) = &device.partition else { panic!("{guest}: {}", device.name) };
+            let Some(partition) = &device.partition else { continue };
             let offset = partition.start_bytes.to_string();
             let size = device.size_bytes.to_string();
             let arguments = ["-p", "-o", "export", "-O", &offset, "-S", &size, path.to_str().unwrap()];
@@ -67,7 +67,7 @@ fn devices_of_stacks_are_named_as_by_blkid() {
 #[test]
 fn what_is_not_read_yet_is_named() {
     let Some(corpus) = corpus() else { return };
-    for (guest, expected) in [("lvm", "volume LVM2_member"), ("md5.1", "volume linux_raid_member")] {
+    for (guest, expected) in [("lvm", "its content is on /dev/vgdev/"), ("md5.1", "volume linux_raid_member")] {
         let path = corpus.join(format!("guests/{guest}.raw"));
         let disk = Disk::open(&[ImageSpec::recognised(path)], &Roots::anywhere(), &Limits::default()).unwrap();
         let refused = disk.devices().iter().filter_map(|device| disk.mount(device).err());

@@ -215,11 +215,12 @@ fn check_virtual_size(job: &Job<'_>, disk: &Disk) -> Result<(), Failure> {
 
 /// Why nothing that starts was found: because something could not be read, which is told first, or because there is none.
 fn why_no_system(disk: &Disk) -> Failure {
-    let is_candidate = |device: &&guestkit::Device| {
-        device.probe.as_ref().is_some_and(|probe| probe.usage != guestkit::filesystem::Usage::Other)
-    };
-    let errors: Vec<Error> =
-        disk.devices().iter().filter(is_candidate).filter_map(|device| disk.mount(device).err()).collect();
+    let errors: Vec<Error> = disk
+        .devices()
+        .iter()
+        .filter(|device| device.is_candidate())
+        .filter_map(|device| disk.mount(device).err())
+        .collect();
     let rank = |error: &Error| match error {
         Error::LimitReached { .. } => 0,
         Error::Encrypted { .. } => 1,

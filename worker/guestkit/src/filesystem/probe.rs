@@ -7,7 +7,7 @@ use super::probes;
 use crate::error::Result;
 use crate::partition::uuid;
 use crate::read_at::{ReadAt, read_up_to};
-use crate::volume;
+use crate::volume::probes as volume;
 
 /// What recognised content is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

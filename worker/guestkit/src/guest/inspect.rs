@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::disk::{Device, Disk};
-use crate::filesystem::{SharedFileSystem, Usage};
+use crate::filesystem::SharedFileSystem;
 use crate::guest::linux::{self, Module};
 use crate::guest::report::{
     Filesystem, ImageFile, ImageInfo, InspectReport, InspectSummary, Partition, PartitionTable, Warning,
@@ -173,8 +173,7 @@ fn mount_all(disk: &Disk, report: &mut InspectReport) -> BTreeMap<String, Shared
     let mut mounted = BTreeMap::new();
     for device in disk.devices() {
         let mut filesystem = filesystem(device);
-        let is_file_system = device.probe.as_ref().is_some_and(|probe| probe.usage != Usage::Other);
-        if is_file_system {
+        if device.is_candidate() {
             match disk.mount(device) {
                 Ok(file_system) => {
                     let info = file_system.info();

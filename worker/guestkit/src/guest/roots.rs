@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::disk::Disk;
+use crate::disk::{DeviceKind, Disk};
 use crate::error::Error;
 use crate::filesystem::{NodeId, SharedFileSystem, Subvolume, Usage};
-use crate::guest::linux::storage::{FSTAB_ENTRIES_MAX, parse_fstab};
-use crate::guest::report::{FstabEntry, Mountpoint, Warning};
+use crate::guest::linux::storage::{FSTAB_ENTRIES_MAX, parse_crypttab, parse_fstab};
+use crate::guest::report::{CrypttabEntry, FstabEntry, Mountpoint, Warning};
 use crate::guest::tree::Tree;
 
 /// A system that was found, mounted as it would mount itself.
@@ -26,8 +26,9 @@ impl Disk {
     pub fn roots(&self) -> (Vec<Root>, Vec<Warning>) {
         let mut warnings = Vec::new();
         let mut mounted = BTreeMap::new();
-        let holds_files =
-            |device: &&crate::Device| device.probe.as_ref().is_some_and(|probe| probe.usage == Usage::FileSystem);
+        let holds_files = |device: &&crate::Device| {
+            device.is_candidate() && device.probe.as_ref().is_some_and(|probe| probe.usage == Usage::FileSystem)
+        };
         for device in self.devices().iter().filter(holds_files) {
             match self.mount(device) {
                 Ok(file_system) => drop(mounted.insert(device.name.clone(), file_system)),
@@ -171,6 +172,13 @@ fn mount_all(
         let why = format!("entries past the first {FSTAB_ENTRIES_MAX} are left out");
         warnings.push(Warning { r#where: device.to_owned(), what: "/etc/fstab".to_owned(), why });
     }
+    let crypttab = match tree.read_text("/etc/crypttab") {
+        Ok(text) => parse_crypttab(&text.unwrap_or_default()),
+        Err(error) => {
+            warnings.push(warning(device, "/etc/crypttab", &error));
+            Vec::new()
+        }
+    };
     let mut entries: Vec<&FstabEntry> = fstab.iter().filter(|entry| is_on_disk(entry)).collect();
     // What is mounted on a mount must come after it.
     entries.sort_by_key(|entry| entry.path.matches('/').count());
@@ -178,7 +186,7 @@ fn mount_all(
         let mut warn = |why: String| {
             warnings.push(Warning { r#where: device.to_owned(), what: entry.path.clone(), why });
         };
-        let Some(found) = names.device(&entry.spec) else {
+        let Some(found) = names.device(&entry.spec).or_else(|| names.opened(&entry.spec, &crypttab)) else {
             warn(format!("{} is in fstab and was not found on this disk", entry.spec));
             continue;
         };
@@ -259,7 +267,22 @@ impl<'a> DeviceNames<'a> {
                 _ => self.tagged(tag, &unescape(value)),
             };
         }
+        if let Some(device) = self
+            .disk
+            .device_called(spec)
+            .filter(|device| device.kind != DeviceKind::Disk && device.kind != DeviceKind::Partition)
+        {
+            return Some(device.name.clone());
+        }
         self.kernel_name(spec.strip_prefix("/dev/")?)
+    }
+
+    /// The device that a line of crypttab opens under the name of `spec`. Source: crypttab(5).
+    fn opened(&self, spec: &str, crypttab: &[CrypttabEntry]) -> Option<String> {
+        let name = spec.strip_prefix("/dev/mapper/")?;
+        let line = crypttab.iter().find(|line| line.name == name)?;
+        let container = self.device(&line.spec)?;
+        self.disk.device(&container)?.holders.first().cloned()
     }
 
     fn tagged(&self, tag: &str, value: &str) -> Option<String> {

@@ -76,7 +76,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// Source: crypttab(5).
-fn parse_crypttab(text: &str) -> Vec<CrypttabEntry> {
+pub(crate) fn parse_crypttab(text: &str) -> Vec<CrypttabEntry> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .filter_map(|line| {
