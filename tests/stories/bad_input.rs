@@ -122,7 +122,7 @@ fn bad_images(house: &House) -> Vec<(PathBuf, &'static str, &'static str)> {
     fs::write(images.join("empty.qcow2"), "").unwrap();
     fs::write(images.join("text.qcow2"), "this is a text file\n").unwrap();
     qemu_img(&["create", "-q", "-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw"], &images.join("thief.qcow2"));
-    qemu_img(&["create", "-q", "-f", "vmdk"], &images.join("other.vmdk"));
+    qemu_img(&["create", "-q", "-f", "qed"], &images.join("other.qed"));
     qemu_img(&["create", "-q", "-f", "raw"], &images.join("blank.raw"));
     vec![
         (outside, "IMAGE_ACCESS_DENIED", "image root"),
@@ -134,7 +134,7 @@ fn bad_images(house: &House) -> Vec<(PathBuf, &'static str, &'static str)> {
         (images.join("empty.qcow2"), "IMAGE_CORRUPT", "empty"),
         (images.join("text.qcow2"), "IMAGE_CORRUPT", "text.qcow2"),
         (images.join("thief.qcow2"), "IMAGE_ACCESS_DENIED", "/etc/passwd"),
-        (images.join("other.vmdk"), "IMAGE_UNSUPPORTED", "vmdk"),
+        (images.join("other.qed"), "IMAGE_UNSUPPORTED", "qed"),
         (images.join("blank.raw"), "NO_OPERATING_SYSTEM", ""),
     ]
 }

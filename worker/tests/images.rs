@@ -49,7 +49,7 @@ fn images_that_cannot_be_inspected_end_in_the_outcome_that_says_why() {
     fs::write(images.join("passwd.qcow2"), qcow2_on("/etc/passwd")).unwrap();
     fs::write(images.join("parent.qcow2"), qcow2_on("../secret.raw")).unwrap();
     fs::write(images.join("cut.qcow2"), &qcow2_on("")[..40]).unwrap();
-    fs::write(images.join("disk.vmdk"), b"KDMV\x01\0\0\0".repeat(200)).unwrap();
+    fs::write(images.join("disk.qed"), b"QED\0\0\0\x01\0".repeat(200)).unwrap();
 
     let at = |name: &str| images.join(name);
     let none = || json!({});
@@ -69,7 +69,7 @@ fn images_that_cannot_be_inspected_end_in_the_outcome_that_says_why() {
         ("cut", at("cut.qcow2"), none(), "IMAGE_CORRUPT", "header"),
         ("backing", at("passwd.qcow2"), none(), "IMAGE_ACCESS_DENIED", "/etc/passwd"),
         ("backing-up", at("parent.qcow2"), none(), "IMAGE_ACCESS_DENIED", "secret.raw"),
-        ("vmdk", at("disk.vmdk"), none(), "IMAGE_UNSUPPORTED", "vmdk"),
+        ("qed", at("disk.qed"), none(), "IMAGE_UNSUPPORTED", "qed"),
         ("zeros", at("zeros.raw"), none(), "NO_OPERATING_SYSTEM", "no operating system"),
         ("stated", at("zeros.raw"), json!({"image": {"format": "qcow2"}}), "VALIDATION_ERROR", "qcow2"),
         (
@@ -176,4 +176,71 @@ fn a_real_guest_is_inspected_and_its_report_written() {
     assert!(!folders.path("away.json").exists());
     let left: Vec<_> = fs::read_dir(&out).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left.len(), 3, "nothing half-written stays: {left:?}");
+}
+
+/// An encrypted system on two disks, of which the second is its `/srv`: the key lies beneath the keys root, and jobs name it.
+/// Oracle: qemu-img encrypts (its LUKS driver), mke2fs makes the file systems.
+#[test]
+fn keys_are_named_and_never_told_and_several_disks_are_one_machine() {
+    let found =
+        |name: &str| ["/usr/bin", "/usr/sbin", "/sbin"].iter().any(|folder| Path::new(folder).join(name).exists());
+    if !["qemu-img", "mke2fs"].into_iter().all(found) {
+        assert!(std::env::var_os("CI").is_none(), "qemu-img and mke2fs must be there in continuous integration");
+        return;
+    }
+    let folders = Folders::new();
+    let images = folders.path("images");
+    let keys = folders.path("keys");
+    fs::create_dir(&keys).unwrap();
+    fs::write(keys.join("fleet.key"), "open sesame\n").unwrap();
+    fs::write(keys.join("wrong.key"), "let me in").unwrap();
+    symlink("/etc/hostname", keys.join("escape.key")).unwrap();
+
+    let tree = folders.path("tree");
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    fs::create_dir_all(tree.join("usr")).unwrap();
+    fs::create_dir_all(tree.join("srv")).unwrap();
+    fs::write(tree.join("etc/os-release"), "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n").unwrap();
+    fs::write(tree.join("etc/hostname"), "vault\n").unwrap();
+    fs::write(tree.join("etc/fstab"), "LABEL=srv /srv ext4 defaults 0 2\n").unwrap();
+    let run = |command: &str, args: &[&str]| {
+        let output = Command::new(command).args(args).env("PATH", "/usr/bin:/usr/sbin:/sbin:/bin").output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let plain = text(&folders.path("plain.raw"));
+    run("mke2fs", &["-q", "-F", "-t", "ext4", "-d", &text(&tree), &plain, "16M"]);
+    let root = text(&images.join("root.luks"));
+    let secret = "secret,id=key,data=open sesame";
+    run(
+        "qemu-img",
+        &["convert", "--object", secret, "-f", "raw", "-O", "luks", "-o", "key-secret=key,iter-time=10", &plain, &root],
+    );
+    let srv = text(&images.join("srv.raw"));
+    run("mke2fs", &["-q", "-F", "-t", "ext4", "-L", "srv", &srv, "4M"]);
+
+    let cases = [
+        ("opened", json!([{ "volume": "all", "file": "fleet.key" }]), "completed"),
+        ("no-key", json!([]), "IMAGE_ENCRYPTED"),
+        ("wrong-key", json!([{ "file": "wrong.key" }]), "IMAGE_ENCRYPTED"),
+        ("no-such-key", json!([{ "file": "missing.key" }]), "VALIDATION_ERROR"),
+        ("key-outside", json!([{ "file": "escape.key" }]), "VALIDATION_ERROR"),
+    ];
+    for (name, keys, _) in &cases {
+        let more = json!({ "image": { "paths": [srv], "keys": keys } });
+        folders.drop_job(&format!("{name}.json"), &inspect(&format!("keys-{name}"), Path::new(&root), &more));
+    }
+    let _worker = folders.worker("w", &["--image-root", "images", "--keys-root", "keys", "--slots", "2"]);
+    for (name, _, expected) in &cases {
+        let result = folders.result(&format!("keys-{name}"));
+        assert!(!result.to_string().contains("sesame") && !result.to_string().contains("let me in"), "{result}");
+        if *expected == "completed" {
+            let system = &result["report"]["systems"][0];
+            assert_eq!(system["operating_system"]["hostname"], "vault", "{result:#}");
+            let mounts = system["mountpoints"].as_array().unwrap();
+            assert!(mounts.iter().any(|mount| mount["path"] == "/srv" && mount["device"] == "/dev/sdb"), "{mounts:?}");
+        } else {
+            assert_eq!(result["error"]["code"], *expected, "{name}: {result:#}");
+        }
+    }
 }
