@@ -5,6 +5,7 @@ mod chaos;
 mod conformance;
 mod demo;
 mod fixtures;
+mod fuzz;
 mod record;
 mod schema;
 mod shell;
@@ -49,6 +50,8 @@ enum Chore {
     Chaos(chaos::Chaos),
     /// Read every disk of the corpus and compare with what other tools say of it; print the table of the README.
     Conformance(conformance::Conformance),
+    /// Take mutated disks through the whole engine: nothing may panic, hang or take memory without bound.
+    Fuzz(fuzz::Fuzz),
     /// Run the simulation of scheduler, workers and their streams over many seeds.
     Simulate {
         /// The first seed.
@@ -86,6 +89,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Bench { part } => bench::run(part),
         Chore::Chaos(asked) => chaos::run(&asked),
         Chore::Conformance(asked) => conformance::run(asked),
+        Chore::Fuzz(asked) => fuzz::run(asked),
         Chore::Simulate { first, seeds, steps } => simulate::run(first, seeds, steps),
         Chore::Fixtures => fixtures::run(),
         Chore::Schema => schema::run(),
