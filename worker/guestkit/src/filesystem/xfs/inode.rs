@@ -99,7 +99,7 @@ impl Inode {
         let bit = 1_u64 << (index % 64);
         let word = cluster.sound.get(index / 64);
         // Nothing else is published through the bits, so no order is needed.
-        if !word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
+        if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
             check(volume, raw, number, at)?;
             if let Some(word) = word {
                 word.fetch_or(bit, Ordering::Relaxed);

@@ -62,7 +62,7 @@ impl Xfs {
             match volume.count_free_blocks() {
                 Ok(free) => volume.geometry.free_blocks = free,
                 Err(error @ Error::Corrupt { .. }) => {
-                    warnings.push(format!("free space could not be counted: {error}"))
+                    warnings.push(format!("free space could not be counted: {error}"));
                 }
                 Err(other) => return Err(other),
             }
