@@ -235,7 +235,7 @@ fn keys_are_named_and_never_told_and_several_disks_are_one_machine() {
         let result = folders.result(&format!("keys-{name}"));
         assert!(!result.to_string().contains("sesame") && !result.to_string().contains("let me in"), "{result}");
         if *expected == "completed" {
-            let system = &result["report"]["systems"][0];
+            let system = &result["data"]["systems"][0];
             assert_eq!(system["operating_system"]["hostname"], "vault", "{result:#}");
             let mounts = system["mountpoints"].as_array().unwrap();
             assert!(mounts.iter().any(|mount| mount["path"] == "/srv" && mount["device"] == "/dev/sdb"), "{mounts:?}");

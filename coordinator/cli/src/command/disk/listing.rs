@@ -26,7 +26,8 @@ pub(super) struct Entry {
 struct Known {
     metadata: Metadata,
     target: Option<Vec<u8>>,
-    attributes: Vec<ExtendedAttribute>,
+    /// What keeps them from being told (one too large to be an attribute) is told in their place.
+    attributes: Result<Vec<ExtendedAttribute>, String>,
 }
 
 impl Entry {
@@ -35,7 +36,8 @@ impl Entry {
         let look = || -> Result<Known, Error> {
             let metadata = entry.metadata()?;
             let target = (metadata.file_type == FileType::Symlink).then(|| entry.read_link()).transpose()?;
-            Ok(Known { metadata, target, attributes: entry.extended_attributes()? })
+            let attributes = entry.extended_attributes().map_err(|error| error.with_causes());
+            Ok(Known { metadata, target, attributes })
         };
         let known = known.then(|| look().map_err(|error| error.with_causes()));
         Self { path: entry.path.to_vec(), file_type: entry.file_type, known }
@@ -45,7 +47,8 @@ impl Entry {
     pub(super) fn of_path(tree: &Tree, path: &[u8]) -> Result<Option<Self>, Error> {
         let Some(metadata) = tree.symlink_metadata(path)? else { return Ok(None) };
         let target = tree.read_link(path)?;
-        let attributes = tree.extended_attributes(path)?.unwrap_or_default();
+        let attributes = tree.extended_attributes(path).map(Option::unwrap_or_default);
+        let attributes = attributes.map_err(|error| error.with_causes());
         let file_type = metadata.file_type;
         Ok(Some(Self { path: path.to_vec(), file_type, known: Some(Ok(Known { metadata, target, attributes })) }))
     }
@@ -87,9 +90,13 @@ impl Entry {
                 if let Some(target) = target {
                     put("target", lossy(target).into());
                 }
-                if !attributes.is_empty() {
-                    let all = attributes.iter().map(|one| (lossy(&one.name), attribute_text(&one.value).into()));
-                    put("extended_attributes", Value::Object(all.collect()));
+                match attributes {
+                    Ok(attributes) if attributes.is_empty() => {}
+                    Ok(attributes) => {
+                        let all = attributes.iter().map(|one| (lossy(&one.name), attribute_text(&one.value).into()));
+                        put("extended_attributes", Value::Object(all.collect()));
+                    }
+                    Err(why) => put("extended_attributes_error", why.as_str().into()),
                 }
             }
         }
@@ -177,12 +184,14 @@ fn known_pairs(pairs: Pairs, Known { metadata, target, attributes }: &Known) -> 
     if let Some(target) = target {
         pairs = pairs.put("Target", lossy(target));
     }
-    if !attributes.is_empty() {
-        let all: Vec<String> =
-            attributes.iter().map(|one| format!("{}={}", lossy(&one.name), attribute_text(&one.value))).collect();
-        pairs = pairs.put("Attributes", Text::new(all.join(", ")));
+    match attributes {
+        Ok(attributes) if attributes.is_empty() => pairs,
+        Ok(attributes) => {
+            let one = |one: &ExtendedAttribute| format!("{}={}", lossy(&one.name), attribute_text(&one.value));
+            pairs.put("Attributes", Text::new(attributes.iter().map(one).collect::<Vec<_>>().join(", ")))
+        }
+        Err(why) => pairs.put("Attributes", Text::new(why)),
     }
-    pairs
 }
 
 /// A value as getfattr(1) writes it: text where it is text, else base64 behind `0s`.

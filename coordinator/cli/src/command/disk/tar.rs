@@ -71,12 +71,18 @@ impl Writer<'_> {
         }
         let mut stopped = None;
         let unreadable = tree.walk(path, |entry| {
-            let look = || -> guestkit::Result<Item> {
+            let mut look = || -> guestkit::Result<Item> {
                 let metadata = entry.metadata()?;
                 let is = |file_type| metadata.file_type == file_type;
                 Ok(Item {
                     path: entry.path.to_vec(),
-                    attributes: entry.extended_attributes()?,
+                    attributes: match entry.extended_attributes() {
+                        Ok(attributes) => attributes,
+                        Err(error) => {
+                            self.trouble.tell(entry.path, &format!("its attributes: {}", error.with_causes()));
+                            Vec::new()
+                        }
+                    },
                     target: is(FileType::Symlink).then(|| entry.read_link()).transpose()?,
                     contents: if is(FileType::Regular) { entry.open()? } else { None },
                     first_name: None,
