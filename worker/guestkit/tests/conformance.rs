@@ -121,7 +121,7 @@ fn every_case_of_the_corpus_is_as_its_truth_has_it() {
                 Outcome::Refused => row.refused += 1,
                 Outcome::Differs(how) => {
                     row.differ += 1;
-                    wrong.push((name, how));
+                    wrong.push((name, how.replace(&*format!("{}/", corpus.display()), "")));
                 }
                 Outcome::Crashed(how) => {
                     row.crash += 1;
