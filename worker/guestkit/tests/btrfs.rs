@@ -17,7 +17,7 @@ use guestkit::filesystem::{self, FileType, SharedFileSystem};
 use guestkit::guest::{WalkEntry, WalkNext};
 use guestkit::{Budget, Error, Limits, ReadAt as _, Result, Source, Tree};
 use sha2::Digest as _;
-use support::{corpus, has_tool, run, unpacked};
+use support::{corpus, has_tool, has_tools, run, unpacked};
 
 fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budget>)> {
     mount_all(&[Arc::new(image)], limits)
@@ -188,7 +188,7 @@ fn make_tree(at: &Path) -> BTreeMap<String, String> {
 /// a file system from a folder only on one device; on several it is the trees that are read, through their profile.
 #[test]
 fn every_profile_reads_and_survives_what_it_is_made_to_survive() {
-    if !has_tool("mkfs.btrfs") {
+    if !has_tools(&["mkfs.btrfs"]) {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -293,7 +293,7 @@ fn broken_file_systems_end_in_an_answer() {
 /// Mutations of a good image, with the checksums of the blocks they fall into set right again.
 #[test]
 fn mutated_file_systems_end_in_an_answer() {
-    if !has_tool("mkfs.btrfs") {
+    if !has_tools(&["mkfs.btrfs"]) {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -337,7 +337,7 @@ fn mutated_file_systems_end_in_an_answer() {
 #[test]
 fn what_was_synced_is_there_before_it_was_committed() {
     let Some(corpus) = corpus() else { return };
-    if !has_tool("xz") || !has_tool("btrfs-image") {
+    if !has_tool("xz") || !has_tools(&["btrfs-image"]) {
         return;
     }
     let home = tempfile::tempdir().unwrap();
