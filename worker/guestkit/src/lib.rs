@@ -6,6 +6,7 @@ mod bytes;
 mod disk;
 mod error;
 pub mod filesystem;
+mod galois;
 pub mod guest;
 pub mod image;
 mod keys;

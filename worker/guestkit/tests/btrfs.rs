@@ -13,10 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guestkit::filesystem::{self, FileType, SharedFileSystem};
+use guestkit::filesystem::{FileType, SharedFileSystem};
 use guestkit::guest::{WalkEntry, WalkNext};
-use guestkit::{Budget, Error, Limits, ReadAt as _, Result, Source, Tree};
-use sha2::Digest as _;
+use guestkit::{Budget, Error, Limits, Result, Source, Tree};
+use support::trees::{mount_within, read_ends, read_everything as read_everything_in, sha256, sha256_of};
 use support::{corpus, has_tool, has_tools, run, unpacked};
 
 fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budget>)> {
@@ -25,23 +25,7 @@ fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budge
 
 fn mount_all(sources: &[Source], limits: &Limits) -> Result<(SharedFileSystem, Arc<Budget>)> {
     let budget = Budget::new(limits);
-    let found = filesystem::probe(&*sources[0])?;
-    let probe = found.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
-    Ok((filesystem::mount(sources, &probe, &budget)?, budget))
-}
-
-fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
-    let file = entry.open()?.unwrap();
-    let mut hash = sha2::Sha256::new();
-    let mut piece = vec![0; 100_003];
-    let mut at = 0;
-    while at < file.len() {
-        let count = usize::try_from(file.len() - at).unwrap().min(piece.len());
-        file.read_exact_at(&mut piece[..count], at)?;
-        hash.update(&piece[..count]);
-        at += count as u64;
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok((mount_within(sources, &budget)?, budget))
 }
 
 /// The inode number within its subvolume.
@@ -177,8 +161,7 @@ fn make_tree(at: &Path) -> BTreeMap<String, String> {
         let bytes: Vec<u8> = (0..size).map(|_| noise.next() as u8).collect();
         let path = format!("etc/deep/er/file-{index}");
         std::fs::write(at.join(&path), &bytes).unwrap();
-        let hash = sha2::Sha256::digest(&bytes);
-        made.insert(path, hash.iter().map(|byte| format!("{byte:02x}")).collect());
+        made.insert(path, sha256(&bytes));
     }
     std::os::unix::fs::symlink("a".repeat(200), at.join("link")).unwrap();
     made
@@ -237,30 +220,7 @@ fn every_profile_reads_and_survives_what_it_is_made_to_survive() {
 fn read_everything(image: Vec<u8>, limits: &Limits) -> Result<(u32, u32)> {
     let (file_system, budget) = mount(image, limits)?;
     let _ = file_system.subvolumes();
-    let tree = Tree::new(file_system, budget);
-    let (mut read, mut refused) = (0, 0);
-    let mut piece = vec![0; 1 << 16];
-    let unreadable = tree.walk("/", |entry| {
-        let whole = match entry.file_type {
-            FileType::Regular => entry.open().and_then(|file| match file {
-                Some(file) => {
-                    let first = file.len().min(1 << 16);
-                    file.read_exact_at(&mut piece[..usize::try_from(first).unwrap()], 0)?;
-                    file.read_exact_at(&mut piece[..usize::try_from(first).unwrap()], file.len() - first)
-                }
-                None => Ok(()),
-            }),
-            FileType::Symlink => entry.read_link().map(drop),
-            _ => entry.metadata().map(drop),
-        };
-        match whole {
-            Ok(()) => read += 1,
-            Err(error @ Error::LimitReached { .. }) if error.is_budget_exhausted() => return Err(error),
-            Err(_) => refused += 1,
-        }
-        Ok(WalkNext::Descend)
-    })?;
-    Ok((read, refused + u32::try_from(unreadable.len()).unwrap()))
+    read_everything_in(&Tree::new(file_system, budget), read_ends)
 }
 
 /// btrfs-progs' tests of its checker and its fuzzed images: each is broken in its own way.

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use guestkit::filesystem::{FileType, Metadata, probe};
 use guestkit::guest::{OpenFile, WalkEntry, WalkNext};
 use guestkit::image::{Format, Roots};
-use guestkit::{Disk, Error, ImageSpec, Keys, Limits, ReadAt, Secret, Tree};
+use guestkit::{Disk, Error, ImageSpec, Keys, Limits, Secret, Tree};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use support::trees::{read_ends, read_everything, sha256, sha256_of_source};
 use support::{corpus, has_tool, unpacked};
 
 /// How one case came out.
@@ -174,19 +174,6 @@ fn open(paths: &[PathBuf], format: Option<Format>, keys: &Keys) -> Result<Disk, 
     Disk::open_with_keys(&specs, &Roots::anywhere(), keys, &Limits::default())
 }
 
-fn sha256(source: &dyn ReadAt) -> Result<String, Error> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < source.len() {
-        let count = usize::try_from(source.len() - at).unwrap_or(usize::MAX).min(buffer.len());
-        source.read_exact_at(&mut buffer[..count], at)?;
-        hash.update(&buffer[..count]);
-        at += count as u64;
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// Sizes and contents as `qemu-img info` and `convert` give them. What QEMU refuses may be refused or read; an image of which
 /// a part is missing must be refused.
 fn disk_formats(corpus: &Path) -> Vec<Case> {
@@ -218,7 +205,7 @@ fn disk_formats(corpus: &Path) -> Vec<Case> {
                 if source.len() > HASHED_BYTES_MAX {
                     return Outcome::Agrees;
                 }
-                match sha256(&*source) {
+                match sha256_of_source(&*source) {
                     Ok(found) if found == expected => Outcome::Agrees,
                     Ok(found) => Outcome::Differs(format!("content {found}, qemu-img convert gives {expected}")),
                     Err(error) => Outcome::Differs(error.with_causes()),
@@ -393,7 +380,7 @@ fn compare_contents(
     if size.is_some_and(|size| size != metadata.size) {
         return Some(format!("size {}, not {size:?}", metadata.size));
     }
-    match file.and_then(|file| file.map(|file| sha256(&file)).transpose()) {
+    match file.and_then(|file| file.map(|file| sha256_of_source(&file)).transpose()) {
         Ok(Some(found)) if found == expected => None,
         Ok(found) => Some(format!("content {found:?}, not {expected}")),
         Err(error) => Some(error.with_causes()),
@@ -458,7 +445,7 @@ fn compare_matrix_tree(tree: &Tree, truth: &BTreeMap<String, Value>, result: &st
         let hash = match expected["sha256"].as_str() {
             Some(hash) => hash,
             None => {
-                content = sha256(&truth["file1"]["content"].as_str().unwrap().as_bytes().to_vec()).unwrap();
+                content = sha256(truth["file1"]["content"].as_str().unwrap().as_bytes());
                 &content
             }
         };
@@ -612,30 +599,9 @@ fn hostile(corpus: &Path, family: &'static str) -> Vec<Case> {
 }
 
 /// Reads everything; gives how many things could not be.
-fn read_all(path: &Path) -> Result<usize, Error> {
-    let tree = tree_of(path)?;
-    let mut refused = 0;
-    let mut buffer = vec![0; 1 << 16];
-    let unreadable = tree.walk("/", |entry| {
-        let read = entry.metadata().and_then(|_| entry.extended_attributes()).and_then(|_| match entry.file_type {
-            FileType::Symlink => entry.read_link().map(drop),
-            FileType::Regular => match entry.open()? {
-                // The size of a broken file can be anything; its ends tell enough.
-                Some(file) => {
-                    let count = usize::try_from(file.len()).unwrap_or(usize::MAX).min(buffer.len());
-                    file.read_exact_at(&mut buffer[..count], 0)?;
-                    file.read_exact_at(&mut buffer[..count], file.len() - count as u64)
-                }
-                None => Ok(()),
-            },
-            _ => Ok(()),
-        });
-        match read {
-            Ok(()) => {}
-            Err(error) if error.is_budget_exhausted() => return Err(error),
-            Err(_) => refused += 1,
-        }
-        Ok(WalkNext::Descend)
-    })?;
-    Ok(refused + unreadable.len())
+fn read_all(path: &Path) -> Result<u32, Error> {
+    let one = |entry: &WalkEntry<'_>| {
+        entry.metadata().and_then(|_| entry.extended_attributes()).and_then(|_| read_ends(entry))
+    };
+    read_everything(&tree_of(path)?, one).map(|(_, refused)| refused)
 }

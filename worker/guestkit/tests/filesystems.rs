@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guestkit::filesystem::{self, FileSystem, FileType, SharedFileSystem};
+use guestkit::filesystem::{FileSystem, FileType, SharedFileSystem};
 use guestkit::guest::{WalkEntry, WalkNext};
 use guestkit::image::Roots;
 use guestkit::{Budget, Disk, Error, ImageSpec, Limits, ReadAt, Result, Source, Tree};
-use sha2::Digest as _;
+use support::trees::{mount_within, read_ends, read_everything as read_everything_in, sha256_of};
 use support::{assert_same, corpus, has_tool, run, unpacked};
 
 fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budget>)> {
@@ -26,9 +26,7 @@ fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budge
 
 fn mount_source(source: Source, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budget>)> {
     let budget = Budget::new(limits);
-    let found = filesystem::probe(&*source)?;
-    let probe = found.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
-    Ok((filesystem::mount(&[source], &probe, &budget)?, budget))
+    Ok((mount_within(&[source], &budget)?, budget))
 }
 
 /// An image where it lies, so that a test's memory is the reader's.
@@ -45,20 +43,6 @@ impl ReadAt for OnDisk {
         std::os::unix::fs::FileExt::read_exact_at(&self.0, buffer, offset)
             .map_err(|source| Error::Io { action, source })
     }
-}
-
-fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
-    let file = entry.open()?.unwrap();
-    let mut hash = sha2::Sha256::new();
-    let mut piece = vec![0; 100_003];
-    let mut at = 0;
-    while at < file.len() {
-        let count = usize::try_from(file.len() - at).unwrap().min(piece.len());
-        file.read_exact_at(&mut piece[..count], at)?;
-        hash.update(&piece[..count]);
-        at += count as u64;
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// `truth/trees.json`: what Linux saw on the same images, mounted read-only.
@@ -265,31 +249,7 @@ fn check_listing(tree: &Tree, path: &str, listing: &str) {
 /// Reads everything there is, and gives the number of files read and of things refused.
 fn read_everything(image: Vec<u8>, limits: &Limits) -> Result<(u32, u32)> {
     let (file_system, budget) = mount(image, limits)?;
-    let tree = Tree::new(file_system, budget);
-    let (mut read, mut refused) = (0, 0);
-    let mut piece = vec![0; 1 << 16];
-    let unreadable = tree.walk("/", |entry| {
-        let whole = match entry.file_type {
-            FileType::Regular => entry.open().and_then(|file| match file {
-                // The size of a broken file can be anything; two pieces of it tell enough.
-                Some(file) => {
-                    let first = file.len().min(1 << 16);
-                    file.read_exact_at(&mut piece[..usize::try_from(first).unwrap()], 0)?;
-                    file.read_exact_at(&mut piece[..usize::try_from(first).unwrap()], file.len() - first)
-                }
-                None => Ok(()),
-            }),
-            FileType::Symlink => entry.read_link().map(drop),
-            _ => entry.metadata().map(drop),
-        };
-        match whole {
-            Ok(()) => read += 1,
-            Err(error @ Error::LimitReached { .. }) if error.is_budget_exhausted() => return Err(error),
-            Err(_) => refused += 1,
-        }
-        Ok(WalkNext::Descend)
-    })?;
-    Ok((read, refused + u32::try_from(unreadable.len()).unwrap()))
+    read_everything_in(&Tree::new(file_system, budget), read_ends)
 }
 
 /// e2fsprogs' tests of e2fsck: each image is broken in its own way. None may panic, hang or eat memory.

@@ -18,7 +18,7 @@ use guestkit::guest::WalkNext;
 use guestkit::image::Roots;
 use guestkit::{Budget, Disk, Error, ImageSpec, Limits, Result, Source, Tree};
 use serde_json::{Value, json};
-use sha2::Digest as _;
+use support::trees::sha256;
 use support::{corpus, has_tool, unpacked};
 
 /// The root directory's record.
@@ -63,10 +63,6 @@ fn contents(file_system: &SharedFileSystem, metadata: &Metadata) -> Result<Vec<u
     assert_eq!(file_system.read(metadata.node, &mut whole, 0)?, bytes.len());
     assert!(whole == bytes, "the same in pieces and as a whole");
     Ok(bytes)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -14,33 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guestkit::filesystem::{self, FileType, SharedFileSystem};
-use guestkit::guest::{WalkEntry, WalkNext};
+use guestkit::filesystem::{FileType, SharedFileSystem};
+use guestkit::guest::WalkNext;
 use guestkit::image::Roots;
-use guestkit::{Budget, Disk, Error, ImageSpec, Limits, ReadAt, Result, Source, Tree};
-use sha2::Digest as _;
+use guestkit::{Budget, Disk, Error, ImageSpec, Limits, Result, Tree};
+use support::trees::{mount_within, read_ends, read_everything as read_everything_in, sha256_of};
 use support::{corpus, has_tool, unpacked};
 
 fn mount(image: Vec<u8>, limits: &Limits) -> Result<(SharedFileSystem, Arc<Budget>)> {
     let budget = Budget::new(limits);
-    let source: Source = Arc::new(image);
-    let found = filesystem::probe(&*source)?;
-    let probe = found.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
-    Ok((filesystem::mount(&[source], &probe, &budget)?, budget))
-}
-
-fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
-    let file = entry.open()?.unwrap();
-    let mut hash = sha2::Sha256::new();
-    let mut piece = vec![0; 100_003];
-    let mut at = 0;
-    while at < file.len() {
-        let count = usize::try_from(file.len() - at).unwrap().min(piece.len());
-        file.read_exact_at(&mut piece[..count], at)?;
-        hash.update(&piece[..count]);
-        at += count as u64;
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok((mount_within(&[Arc::new(image)], &budget)?, budget))
 }
 
 /// Bytes as text, each a character of its own.
@@ -220,32 +203,9 @@ fn a_guest_is_what_the_kernel_sees() {
 fn read_everything(image: Vec<u8>) -> Result<(u32, u32)> {
     let (file_system, budget) = mount(image, &Limits::default())?;
     let tree = Tree::new(Arc::clone(&file_system), budget);
-    let (mut read, mut refused) = (0, 0);
-    let mut piece = vec![0; 1 << 16];
-    let unreadable = tree.walk("/", |entry| {
-        let whole = match entry.file_type {
-            FileType::Regular => entry.open().and_then(|file| match file {
-                // The size of a broken file can be anything; two pieces of it tell enough.
-                Some(file) => {
-                    let first = file.len().min(1 << 16);
-                    file.read_exact_at(&mut piece[..usize::try_from(first).unwrap()], 0)?;
-                    file.read_exact_at(&mut piece[..usize::try_from(first).unwrap()], file.len() - first)
-                }
-                None => Ok(()),
-            }),
-            FileType::Symlink => entry.read_link().map(drop),
-            _ => Ok(()),
-        };
-        let attributes = entry.metadata().and_then(|metadata| file_system.extended_attributes(metadata.node));
-        match whole.and(attributes.map(drop)) {
-            Ok(()) => read += 1,
-            Err(error @ Error::LimitReached { .. }) if error.is_budget_exhausted() => return Err(error),
-            Err(_) => refused += 1,
-        }
-        Ok(WalkNext::Descend)
-    })?;
+    let read = read_everything_in(&tree, |entry| read_ends(entry).and(entry.extended_attributes().map(drop)))?;
     let _ = file_system.lookup(file_system.root(), b"file-100");
-    Ok((read, refused + u32::try_from(unreadable.len()).unwrap()))
+    Ok(read)
 }
 
 /// Mutations and truncations of the fixtures: none may panic, hang or be read past its bounds.

@@ -1,6 +1,6 @@
 //! Which file systems are the roots of operating systems, and what each system mounts where by its own fstab.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::disk::{DeviceKind, Disk};
 use crate::error::Error;
@@ -94,14 +94,8 @@ pub(crate) fn find(
     warnings: &mut Vec<Warning>,
 ) -> Vec<Root> {
     let mut roots = Vec::new();
-    // Every member of a file system on several devices shows the same files.
-    let mut seen = BTreeSet::new();
     for device in disk.devices() {
         let Some(file_system) = mounted.get(&device.name) else { continue };
-        let info = file_system.info();
-        if info.kind == "btrfs" && info.uuid.as_ref().is_some_and(|uuid| !seen.insert(uuid.clone())) {
-            continue;
-        }
         for start in starts(&device.name, file_system, warnings) {
             let tree = Tree::with_root(file_system.clone(), start, disk.budget().clone());
             match is_linux_root(&tree) {

@@ -346,7 +346,7 @@ impl Qcow2 {
     ) -> Result<Self> {
         let mut table = budget.allocate(u64::from(header.l1_entries) * 8)?;
         file.read_exact_at(&mut table, header.l1_offset)
-            .map_err(|error| in_structure(error, "qcow2 L1 table", header.l1_offset))?;
+            .map_err(|error| error.in_structure("qcow2 L1 table", header.l1_offset))?;
         let l1 = table.chunks_exact(8).filter_map(|entry| be_u64(entry, 0)).collect();
         let clusters_held = DECOMPRESSED_BYTES >> header.cluster_bits;
         Ok(Self {
@@ -388,7 +388,7 @@ impl Qcow2 {
             return Ok(slice);
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, offset).map_err(|error| in_structure(error, "qcow2 L2 table", offset))?;
+        self.file.read_exact_at(&mut bytes, offset).map_err(|error| error.in_structure("qcow2 L2 table", offset))?;
         let slice: Arc<[u8]> = bytes.into();
         self.l2.lock().unwrap_or_else(PoisonError::into_inner).insert(offset, Arc::clone(&slice));
         Ok(slice)
@@ -528,13 +528,6 @@ impl Qcow2 {
             Some(backing) if !present.is_empty() => backing.read_exact_at(present, offset),
             _ => Ok(()),
         }
-    }
-}
-
-fn in_structure(error: Error, structure: &'static str, offset: u64) -> Error {
-    match error {
-        Error::Corrupt { reason, .. } => Error::Corrupt { structure, offset, reason },
-        other => other,
     }
 }
 

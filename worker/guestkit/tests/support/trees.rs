@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guestkit::filesystem::{self, FileType, Metadata};
+use guestkit::filesystem::{self, FileType, Metadata, SharedFileSystem};
 use guestkit::guest::{WalkEntry, WalkNext};
 use guestkit::{BlockCache, Budget, Error, Limits, ReadAt, Result, Source, Tree};
 use sha2::Digest as _;
@@ -17,8 +17,14 @@ use super::Noise;
 pub(crate) fn mount(image: Vec<u8>) -> Result<Tree> {
     let budget = Budget::new(&Limits::default());
     let source: Source = Arc::new(BlockCache::new(Arc::new(image), Arc::clone(&budget)));
-    let probe = filesystem::probe(&*source)?.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
-    Ok(Tree::new(filesystem::mount(&[source], &probe, &budget)?, budget))
+    Ok(Tree::new(mount_within(&[source], &budget)?, budget))
+}
+
+/// The file system on `members`, probed on the first, without the cache.
+pub(crate) fn mount_within(members: &[Source], budget: &Arc<Budget>) -> Result<SharedFileSystem> {
+    let found = filesystem::probe(&*members[0])?;
+    let probe = found.ok_or_else(|| Error::Unsupported { what: "nothing recognised".into() })?;
+    filesystem::mount(members, &probe, budget)
 }
 
 /// A file of `tests/fixtures`, unpacked where its name ends in `.gz`.
@@ -60,15 +66,19 @@ pub(crate) fn walk(tree: &Tree) -> BTreeMap<String, Found> {
     found
 }
 
-fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
-    let file = entry.open()?.unwrap();
+/// The SHA-256 of a regular file's contents.
+pub(crate) fn sha256_of(entry: &WalkEntry<'_>) -> Result<String> {
+    sha256_of_source(&entry.open()?.unwrap())
+}
+
+/// The SHA-256 of all bytes of `source`, read in pieces that fit no structure's size.
+pub(crate) fn sha256_of_source(source: &dyn ReadAt) -> Result<String> {
     let mut hash = sha2::Sha256::new();
-    // A length that fits no structure's size.
     let mut piece = vec![0; 300_007];
     let mut at = 0;
-    while at < file.len() {
-        let count = usize::try_from(file.len() - at).unwrap().min(piece.len());
-        file.read_exact_at(&mut piece[..count], at)?;
+    while at < source.len() {
+        let count = usize::try_from(source.len() - at).unwrap_or(usize::MAX).min(piece.len());
+        source.read_exact_at(&mut piece[..count], at)?;
         hash.update(&piece[..count]);
         at += count as u64;
     }
@@ -98,27 +108,46 @@ pub(crate) fn read_roughly(image: Vec<u8>) -> Result<(u32, u32)> {
 fn read_all(image: Vec<u8>) -> Result<(u32, u32)> {
     let tree = mount(image)?;
     let (mut read, mut refused, mut seen) = (0, 0, 0);
-    let mut piece = vec![0; 1 << 16];
     let unreadable = tree.walk("/", |entry| {
         seen += 1;
         // Trees in circles are as deep as a walk may go, and each level can branch.
         if seen > 3000 {
             return Ok(WalkNext::Stop);
         }
-        let whole = match entry.file_type {
-            FileType::Regular => entry.open().and_then(|file| match file {
-                Some(file) => {
-                    let first = usize::try_from(file.len().min(1 << 16)).unwrap();
-                    file.read_exact_at(&mut piece[..first], 0)?;
-                    file.read_exact_at(&mut piece[..first], file.len() - first as u64)
-                }
-                None => Ok(()),
-            }),
-            FileType::Symlink => entry.read_link().map(drop),
-            _ => entry.metadata().map(drop),
-        };
-        match whole {
+        match read_ends(entry) {
             Ok(()) => read += 1,
+            Err(_) => refused += 1,
+        }
+        Ok(WalkNext::Descend)
+    })?;
+    Ok((read, refused + u32::try_from(unreadable.len()).unwrap()))
+}
+
+/// Reads what an entry holds. The size of a broken file can be anything; both ends of it tell enough.
+pub(crate) fn read_ends(entry: &WalkEntry<'_>) -> Result<()> {
+    match entry.file_type {
+        FileType::Symlink => entry.read_link().map(drop),
+        FileType::Regular => {
+            let Some(file) = entry.open()? else { return Ok(()) };
+            let mut piece = vec![0; usize::try_from(file.len().min(1 << 16)).unwrap()];
+            file.read_exact_at(&mut piece, 0)?;
+            let last = file.len() - piece.len() as u64;
+            file.read_exact_at(&mut piece, last)
+        }
+        _ => entry.metadata().map(drop),
+    }
+}
+
+/// Reads everything there is by `read_one`, and gives the number of files read and of things refused.
+pub(crate) fn read_everything(
+    tree: &Tree,
+    mut read_one: impl FnMut(&WalkEntry<'_>) -> Result<()>,
+) -> Result<(u32, u32)> {
+    let (mut read, mut refused) = (0, 0);
+    let unreadable = tree.walk("/", |entry| {
+        match read_one(entry) {
+            Ok(()) => read += 1,
+            Err(error) if error.is_budget_exhausted() => return Err(error),
             Err(_) => refused += 1,
         }
         Ok(WalkNext::Descend)

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::superblock::Superblock;
 use crate::bytes::{array, le_u16, le_u64};
 use crate::error::{Error, Result};
+use crate::galois::{add, add_times, inverse, power_of_two};
 use crate::read_at::Source;
 
 /// The only stripe length there is (`BTRFS_STRIPE_LEN`).
@@ -93,46 +94,6 @@ fn parse(item: &[u8], logical: u64) -> Result<Chunk> {
         return Err(corrupt(logical, format!("{count} stripes do not fit its profile")));
     }
     Ok(Chunk { length, profile, stripes })
-}
-
-/// `bytes ^= other`.
-fn add(bytes: &mut [u8], other: &[u8]) {
-    for (byte, other) in bytes.iter_mut().zip(other) {
-        *byte ^= other;
-    }
-}
-
-/// Times two in the field of raid6 (polynomial 0x11d; H. Peter Anvin, "The mathematics of RAID-6").
-const fn double(byte: u8) -> u8 {
-    (byte << 1) ^ if byte & 0x80 != 0 { 0x1d } else { 0 }
-}
-
-const fn multiply(mut a: u8, mut b: u8) -> u8 {
-    let mut product = 0;
-    while b != 0 {
-        if b & 1 != 0 {
-            product ^= a;
-        }
-        a = double(a);
-        b >>= 1;
-    }
-    product
-}
-
-fn power_of_two(exponent: usize) -> u8 {
-    (0..exponent % 255).fold(1, |value, _| double(value))
-}
-
-/// The field has 255 elements besides 0, so `a` to the 254th is its inverse.
-fn inverse(a: u8) -> u8 {
-    (0..254).fold(1, |value, _| multiply(value, a))
-}
-
-fn scale(bytes: &mut [u8], by: u8) {
-    let table: Vec<u8> = (0..=u8::MAX).map(|byte| multiply(byte, by)).collect();
-    for byte in bytes {
-        *byte = table.get(usize::from(*byte)).copied().unwrap_or(0);
-    }
 }
 
 impl Volume {
@@ -279,8 +240,7 @@ impl Volume {
                 Ok(()) => {
                     add(&mut first, &other);
                     if parities == 2 {
-                        scale(&mut other, power_of_two(usize::try_from(column).unwrap_or(0)));
-                        add(&mut second, &other);
+                        add_times(&mut second, &other, power_of_two(usize::try_from(column).unwrap_or(0)));
                     }
                 }
                 Err(error) if parities < 2 || failed.is_some() || error.is_budget_exhausted() => return Err(error),
@@ -303,16 +263,14 @@ impl Volume {
         self.read_stripe(chunk, (row + data + 1) % count, offset, &mut other)?;
         add(&mut second, &other);
         let wanted = power_of_two(usize::try_from(wanted).unwrap_or(0));
-        match failed.map(|column| power_of_two(usize::try_from(column).unwrap_or(0))) {
-            // P = X + Y and Q = x X + y Y give X = (y P + Q) / (x + y).
-            Some(failed) => {
-                scale(&mut first, failed);
-                add(&mut second, &first);
-                scale(&mut second, inverse(wanted ^ failed));
-            }
-            None => scale(&mut second, inverse(wanted)),
+        let mut divisor = wanted;
+        // P = X + Y and Q = x X + y Y give X = (y P + Q) / (x + y).
+        if let Some(failed) = failed.map(|column| power_of_two(usize::try_from(column).unwrap_or(0))) {
+            add_times(&mut second, &first, failed);
+            divisor ^= failed;
         }
-        piece.copy_from_slice(&second);
+        piece.fill(0);
+        add_times(piece, &second, inverse(divisor));
         Ok(())
     }
 }
@@ -322,6 +280,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::galois::times;
 
     fn item(kind: u64, length: u64, stripes: u16, sub_stripes: u16) -> Vec<u8> {
         let mut item = vec![0; item_bytes(usize::from(stripes))];
@@ -352,7 +311,7 @@ mod tests {
                     disks[usize::try_from((row + column) % columns).unwrap()]
                         [usize::try_from(row).unwrap() * stripe + at] = byte;
                     p ^= byte;
-                    q ^= multiply(byte, power_of_two(usize::try_from(column).unwrap()));
+                    q ^= times(byte, power_of_two(usize::try_from(column).unwrap()));
                 }
                 disks[usize::try_from((row + 2) % columns).unwrap()][usize::try_from(row).unwrap() * stripe + at] = p;
                 disks[usize::try_from((row + 3) % columns).unwrap()][usize::try_from(row).unwrap() * stripe + at] = q;

@@ -346,7 +346,7 @@ impl Sparse {
             return Ok((slice, begin));
         }
         let mut bytes = vec![0; usize::try_from(count).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, at).map_err(|error| in_structure(error, "vmdk grain table", at))?;
+        self.file.read_exact_at(&mut bytes, at).map_err(|error| error.in_structure("vmdk grain table", at))?;
         let slice: Arc<[u8]> = bytes.into();
         held.slices.lock().unwrap_or_else(PoisonError::into_inner).insert((index, at), Arc::clone(&slice));
         Ok((slice, begin))
@@ -550,11 +550,4 @@ impl Sparse {
 
 fn too_short(offset: u64, length: usize) -> Error {
     Error::corrupt("vmdk compressed grain", offset, format!("it unpacks to {length} bytes only"))
-}
-
-fn in_structure(error: Error, structure: &'static str, offset: u64) -> Error {
-    match error {
-        Error::Corrupt { reason, .. } => Error::Corrupt { structure, offset, reason },
-        other => other,
-    }
 }
