@@ -27,8 +27,9 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// How long a connection may take to be made; the next endpoint is tried then. A first packet that was lost is sent again
 /// after a second; a machine that is gone must not cost more than that.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often an idle connection is proven alive, and how long the proof may take.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before it is proven alive, and how long the proof may take. Longer than the heartbeats
+/// of a fleet of thousands are apart: whoever says something anyway is not asked as well.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Coordinators that are tried in turn: more than any cluster has.
 const ENDPOINTS_MAX: usize = 16;

@@ -6,6 +6,7 @@ pub mod time;
 pub mod worker;
 
 use guestkit_domain::{JobId, LeaseId, WorkerId};
+use serde::{Deserialize as _, Deserializer};
 
 use crate::status::Refusal;
 
@@ -55,6 +56,17 @@ fn to_value(value: &serde_json::Value) -> prost_types::Value {
         serde_json::Value::Object(members) => Kind::StructValue(to_struct(members)),
     };
     prost_types::Value { kind: Some(kind) }
+}
+
+/// Deserializes a member of free JSON that is an object.
+pub(crate) fn struct_from_json<'de, D: Deserializer<'de>>(from: D) -> Result<Option<prost_types::Struct>, D::Error> {
+    let members = Option::<serde_json::Map<String, serde_json::Value>>::deserialize(from)?;
+    Ok(members.as_ref().map(to_struct))
+}
+
+/// Deserializes a member of free JSON. That it is there and null is told apart from its not being there.
+pub(crate) fn value_from_json<'de, D: Deserializer<'de>>(from: D) -> Result<Option<prost_types::Value>, D::Error> {
+    Ok(Some(to_value(&serde_json::Value::deserialize(from)?)))
 }
 
 /// A JSON object from the wire. A number that is whole is printed without a fraction, as it was written.

@@ -26,7 +26,7 @@ pub use operation::{KnownOperation, Operation, operations};
 pub use schema::job_document_schema;
 
 use crate::convert::from_struct;
-use crate::status::{FieldProblem, Reason, Refusal, problem};
+use crate::status::{Reason, Refusal};
 use crate::v1;
 use path::Path;
 use print::Defaults;
@@ -39,9 +39,12 @@ pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
 /// Every message of `proto/guestkit/v1` and its imports.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| pool(crate::BARE_DESCRIPTORS));
 
-/// Does now what the first conversion would have to do: for a process that is started ahead of its work.
+/// The messages of payloads alone: what an attempt's process needs, at a tenth of the price.
+static PAYLOADS: LazyLock<DescriptorPool> = LazyLock::new(|| pool(crate::PAYLOAD_DESCRIPTORS));
+
+/// Does now what reading the first payload would have to do: for a process that is started ahead of its work.
 pub fn prepare() {
-    LazyLock::force(&POOL);
+    LazyLock::force(&PAYLOADS);
 }
 
 fn pool(descriptors: &[u8]) -> DescriptorPool {
@@ -95,7 +98,7 @@ pub fn payload<M: Message + Name + Default>(document: &v1::JobDocument) -> Resul
     let mut problems = Problems::default();
     let root = Path::ROOT.member("payload");
     let path = root.member("data");
-    let message_type = descriptor(&M::full_name());
+    let message_type = descriptor_in(&PAYLOADS, &M::full_name());
     let value = data.map_or_else(|| Value::Object(Map::new()), from_struct);
     let clean = walk::message(&message_type, value, unknown, &path, &mut problems);
     let message = transcode(&message_type, clean.unwrap_or_default(), &mut problems);
@@ -145,7 +148,7 @@ pub fn report_to_json(result: &v1::JobResult) -> Value {
 }
 
 /// Why an operation's report could not be taken into a result.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The operation has no report message.
     #[error("{operation} has no report message")]
@@ -154,18 +157,13 @@ pub enum ReportError {
         operation: String,
     },
     /// The report does not fit its message.
-    #[error("the report of {operation} does not fit its message: {}", listed(problems))]
+    #[error("the report of {operation} does not fit its message: {source}")]
     Mismatch {
         /// The operation.
         operation: String,
-        /// Where.
-        problems: Vec<FieldProblem>,
+        /// What does not fit.
+        source: serde_json::Error,
     },
-}
-
-fn listed(problems: &[FieldProblem]) -> String {
-    let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.description)).collect();
-    lines.join("; ")
 }
 
 /// Takes a report, in its JSON form, into `result`; every member must be known to the operation's report message.
@@ -175,18 +173,8 @@ fn listed(problems: &[FieldProblem]) -> String {
 pub fn set_report(result: &mut v1::JobResult, operation: &str, report: Value) -> Result<(), ReportError> {
     let unknown = || ReportError::UnknownOperation { operation: operation.to_owned() };
     let known = operation::by_name(operation).ok_or_else(unknown)?;
-    let mismatch = |problems| ReportError::Mismatch { operation: operation.to_owned(), problems };
-
-    let message_type = descriptor(known.report_message);
-    let mut problems = Problems::default();
-    let clean = walk::message(&message_type, report, Unknown::Refused, &Path::ROOT, &mut problems);
-    let message = dynamic_from_json(&message_type, clean.unwrap_or_default(), &mut problems);
-    if !problems.is_empty() {
-        return Err(mismatch(problems.into_vec()));
-    }
-    let report = (known.decode_report)(&message.encode_to_vec())
-        .map_err(|error| mismatch(vec![problem("", error.to_string())]))?;
-    result.report = Some(report);
+    let read = (known.read_report)(report);
+    result.report = Some(read.map_err(|source| ReportError::Mismatch { operation: operation.to_owned(), source })?);
     Ok(())
 }
 

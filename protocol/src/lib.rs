@@ -12,6 +12,9 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/documen
 /// The same without comments: for converting.
 const BARE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Those of the payloads alone.
+const PAYLOAD_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payloads.bin"));
+
 pub mod client;
 pub mod convert;
 pub mod document;

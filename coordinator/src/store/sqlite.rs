@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use guestkit_domain::{JobId, LeaseId, Revision, Time};
+use guestkit_domain::{JobId, JobSpec, LeaseId, Revision, Time};
 use guestkit_scheduler::{Change, Event, JobEntry, JobRow, Ledger, Phase, Record, Sharing, Totals, Want};
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
@@ -107,10 +107,11 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
 fn prepare(connection: &Connection) -> Result<()> {
     set_up(connection).map_err(failed("set up the store"))?;
     // FULL: a commit returns after its fsync. The log is checkpointed at 4,000 pages (16 MB), so that a busy store does not
-    // copy the same pages over and over.
+    // copy the same pages over and over. Foreign keys are not checked: there is one writer, which deletes all of a job itself,
+    // and looking the job up for each row that is inserted would cost as much as inserting it.
     connection
         .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;
              PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;",
         )
         .map_err(failed("set up the store"))
@@ -259,6 +260,9 @@ fn entry(row: &Row<'_>) -> Result<JobEntry> {
 /// The latest of each job that a commit changes.
 struct Changed<'a> {
     job_no: i64,
+    job_id: &'a JobId,
+    /// Set when the commit submits it.
+    submitted: Option<&'a JobSpec>,
     row: &'a JobRow,
     error: Option<Vec<u8>>,
 }
@@ -275,12 +279,16 @@ impl Writing<'_> {
         for record in records {
             match &record.change {
                 Change::Job { job_id, event, row } => {
-                    let job_no = self.job(record, job_id, event, row)?;
+                    let job_no = self.job(record, job_id, event)?;
                     let error = events::error(event, row);
                     self.event(record, job_no, event, row, error.as_deref())?;
                     self.result(job_no, event)?;
+                    let submitted = match event {
+                        Event::Submitted { spec, .. } => Some(&**spec),
+                        _ => changed.get(job_id).and_then(|job| job.submitted),
+                    };
                     let error = error.filter(|_| row.phase.state().is_terminal());
-                    changed.insert(job_id, Changed { job_no, row, error });
+                    changed.insert(job_id, Changed { job_no, job_id, submitted, row, error });
                 }
                 Change::Deleted { job_id } => {
                     // What is remembered of it is how it was at its end.
@@ -299,7 +307,10 @@ impl Writing<'_> {
                 }
             }
         }
-        changed.into_values().try_for_each(|job| self.row(&job))?;
+        // In the order of the table: neighbours share pages.
+        let mut changed: Vec<_> = changed.into_values().collect();
+        changed.sort_unstable_by_key(|job| job.job_no);
+        changed.iter().try_for_each(|job| self.row(job))?;
         deleted.map_or(Ok(()), |now| self.compact(now))
     }
 
@@ -308,23 +319,10 @@ impl Writing<'_> {
         statement.execute(parameters).map_err(failed("commit"))
     }
 
-    /// The job's number; a submission makes it.
-    fn job(&mut self, record: &Record, job_id: &JobId, event: &Event, row: &JobRow) -> Result<i64> {
+    /// The job's number; a submission makes it, and what never changes of the job.
+    fn job(&mut self, record: &Record, job_id: &JobId, event: &Event) -> Result<i64> {
         let Event::Submitted { spec, document } = event else { return self.number(job_id) };
         let job_no = signed(record.revision.0);
-        self.execute(
-            "INSERT INTO jobs (job_no, job_id, namespace, operation, idempotency_key, created_at, state, worker_id, row)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, x'')",
-            params![
-                job_no,
-                job_id.as_str(),
-                spec.namespace.as_str(),
-                &*spec.placement.operation,
-                spec.idempotency_key.as_deref(),
-                signed(spec.created_at.0),
-                state_number(row.phase.state()),
-            ],
-        )?;
         self.execute(
             "INSERT INTO documents (job_no, spec, document) VALUES (?1, ?2, ?3)",
             params![job_no, codec::encode_spec(spec), &document[..]],
@@ -387,22 +385,39 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// Writes the job as it is after the commit.
     fn row(&self, job: &Changed<'_>) -> Result<()> {
         let ended_at = match &job.row.phase {
             Phase::Ended(ended) => Some(signed(ended.at.0)),
             _ => None,
         };
-        self.execute(
-            "UPDATE jobs SET state = ?2, worker_id = ?3, row = ?4, error = ?5, ended_at = ?6 WHERE job_no = ?1",
-            params![
-                job.job_no,
-                state_number(job.row.phase.state()),
-                job.row.worker().map(guestkit_domain::WorkerId::as_str),
-                codec::encode_row(job.row),
-                job.error,
-                ended_at,
-            ],
-        )?;
+        let state = state_number(job.row.phase.state());
+        let worker_id = job.row.worker().map(guestkit_domain::WorkerId::as_str);
+        let row = codec::encode_row(job.row);
+        match job.submitted {
+            None => self.execute(
+                "UPDATE jobs SET state = ?2, worker_id = ?3, row = ?4, error = ?5, ended_at = ?6 WHERE job_no = ?1",
+                params![job.job_no, state, worker_id, row, job.error, ended_at],
+            )?,
+            Some(spec) => self.execute(
+                "INSERT INTO jobs (job_no, state, worker_id, row, error, ended_at,
+                                   job_id, namespace, operation, idempotency_key, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                params![
+                    job.job_no,
+                    state,
+                    worker_id,
+                    row,
+                    job.error,
+                    ended_at,
+                    job.job_id.as_str(),
+                    spec.namespace.as_str(),
+                    &*spec.placement.operation,
+                    spec.idempotency_key.as_deref(),
+                    signed(spec.created_at.0),
+                ],
+            )?,
+        };
         Ok(())
     }
 
@@ -416,8 +431,15 @@ impl Writing<'_> {
              FROM jobs j WHERE j.job_no = ?3",
             params![signed(record.revision.0), signed(record.at.0), job_no],
         )?;
-        // The history has no index by job_no alone, but history_by_job begins with it.
-        self.execute("DELETE FROM jobs WHERE job_no = ?1", [job_no])?;
+        for sql in [
+            "DELETE FROM jobs WHERE job_no = ?1",
+            "DELETE FROM documents WHERE job_no = ?1",
+            "DELETE FROM labels WHERE job_no = ?1",
+            "DELETE FROM history WHERE job_no = ?1",
+            "DELETE FROM results WHERE job_no = ?1",
+        ] {
+            self.execute(sql, [job_no])?;
+        }
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use prost::{DecodeError, Message as _};
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::v1::{self, job_result::Report};
 
@@ -19,8 +20,8 @@ pub struct KnownOperation {
     pub open: bool,
     /// Full name of the message of its report.
     pub report_message: &'static str,
-    /// Reads an encoded report.
-    pub(super) decode_report: fn(&[u8]) -> Result<Report, DecodeError>,
+    /// Reads a report in its JSON form.
+    pub(super) read_report: fn(Value) -> Result<Report, serde_json::Error>,
 }
 
 const OPERATIONS: &[KnownOperation] = &[
@@ -30,7 +31,7 @@ const OPERATIONS: &[KnownOperation] = &[
         payload_message: "guestkit.v1.EchoPayload",
         open: true,
         report_message: "guestkit.v1.EchoReport",
-        decode_report: |bytes| v1::EchoReport::decode(bytes).map(Report::Echo),
+        read_report: |json| v1::EchoReport::deserialize(json).map(Report::Echo),
     },
     KnownOperation {
         name: "guestkit.inspect",
@@ -38,7 +39,7 @@ const OPERATIONS: &[KnownOperation] = &[
         payload_message: "guestkit.v1.InspectPayload",
         open: false,
         report_message: "guestkit.v1.InspectReport",
-        decode_report: |bytes| v1::InspectReport::decode(bytes).map(Report::Inspect),
+        read_report: |json| v1::InspectReport::deserialize(json).map(Report::Inspect),
     },
 ];
 

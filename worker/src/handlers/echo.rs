@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use guestkit_domain::ErrorCode;
+use guestkit_protocol::convert::from_struct;
 use guestkit_protocol::{document, v1};
 use serde_json::{Map, json};
 
@@ -37,8 +38,8 @@ impl Handler for Echo {
             }
             reporter.report(phase, percent, message, Map::new());
         }
-        let payload = job.document.payload.as_ref().map(document::to_json);
-        let data = payload.and_then(|payload| payload.get("data").cloned()).unwrap_or_else(|| json!({}));
+        let data = job.document.payload.as_ref().and_then(|payload| payload.data.as_ref());
+        let data = data.map_or_else(|| json!({}), from_struct);
         let mut report = json!({ "data": data });
         if let (Some(message), Some(report)) = (data.get("message"), report.as_object_mut()) {
             report.insert("message".into(), message.clone());
