@@ -14,6 +14,8 @@ use crate::door::{Door, is_passing};
 pub(crate) struct Told {
     /// Of each job, each entry's revision and state; their positions are the sequence numbers.
     pub(crate) jobs: HashMap<String, Vec<(u64, v1::JobState)>>,
+    /// Whether it has been shown where it starts.
+    pub(crate) begun: bool,
     /// The revision to resume from.
     revision: u64,
     pub(crate) events: u64,
@@ -30,7 +32,8 @@ impl Told {
             Some(Change::Snapshot(job)) => self.faults.push(format!("a snapshot of {} after the start", job.job_id)),
             Some(Change::Deleted(job)) => self.faults.push(format!("{} is gone, which nobody deleted", job.job_id)),
             Some(Change::Compacted(_)) => self.faults.push("the history was compacted".into()),
-            Some(Change::SnapshotEnd(_)) | None => {}
+            Some(Change::SnapshotEnd(_)) => self.begun = true,
+            None => {}
         }
         self.revision = answer.revision;
     }

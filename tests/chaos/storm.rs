@@ -108,7 +108,8 @@ fn weather(cluster: &mut Cluster, database: Option<&Server>, settings: &Settings
     let told = Shared::default();
     runtime.spawn(follower::follow(door.clone(), Arc::clone(&told)));
 
-    // The first job is let through in peace: the follower has a revision to resume from then.
+    // The follower starts before there is a job, and the first is let through in peace: it has a revision to resume from then.
+    patiently("the follower's start", &told, || told.lock().unwrap().begun)?;
     let first = Arc::new(vec![Planned { at: Duration::ZERO, ..jobs[0].clone() }]);
     runtime.block_on(clients::submit(door.clone(), first)).into_iter().try_for_each(Err)?;
     patiently("the first word to the follower", &told, || told.lock().unwrap().events > 0)?;
