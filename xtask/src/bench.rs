@@ -1,20 +1,21 @@
-//! The README's figures: what an inspection costs, and what the fleet costs. Release build; medians; the machine is named,
+//! The README's figures: what the engine costs, and what the fleet costs. Release build; medians; the machine is named,
 //! because a figure without its machine is a rumour.
 
+mod engine;
+mod images;
+mod program;
+
+use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::resource::{UsageWho, getrusage};
-use serde_json::Value;
+
+use self::engine::Engine;
 
 use crate::record::{machine, record};
 use crate::shell::{Need, cargo, check, require, root, say, target_dir};
-
-/// The guest of the README's figures, in a corpus that was laid out.
-const GUEST: &str = "corpus/guests/profile-debian12-vm.qcow2";
 
 /// The others, as they are measured: exact, because figures of another version are other figures.
 const GRAPHILE: &str = "graphile-worker@0.17.3";
@@ -23,20 +24,17 @@ const NATS: &str = "nats-py==2.16.0";
 /// What is measured.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Part {
-    /// What an inspection costs.
+    /// What reading disks costs, beside the kernel and the formats' own tools.
     Engine(Engine),
     /// What the fleet costs: its scenarios one after another, then the aims with their verdicts.
     Fleet(Fleet),
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Engine {
-    /// Guest image to inspect.
-    #[arg(long, value_name = "PATH")]
-    image: Option<PathBuf>,
-    /// Runs of which the median is taken.
-    #[arg(long, default_value_t = 5)]
-    runs: u32,
+    /// Run one program and print what it took: the others use it.
+    #[command(hide = true)]
+    One {
+        /// The program and what it is given.
+        #[arg(required = true, last = true)]
+        words: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -53,6 +51,9 @@ pub(crate) struct Fleet {
 }
 
 pub(crate) fn run(part: Option<Part>) -> Result<()> {
+    if let Some(Part::One { words }) = part {
+        return program::one(&words);
+    }
     say("building in release");
     check(
         Command::new(cargo())
@@ -61,10 +62,10 @@ pub(crate) fn run(part: Option<Part>) -> Result<()> {
     )?;
     say(machine());
     match part {
-        Some(Part::Engine(what)) => engine(&what),
+        Some(Part::Engine(what)) => engine::run(&what),
         Some(Part::Fleet(what)) => fleet(&what),
-        None => {
-            engine(&Engine { image: None, runs: 5 })?;
+        Some(Part::One { .. }) | None => {
+            engine::run(&Engine::default())?;
             fleet(&Fleet::default())
         }
     }
@@ -126,77 +127,4 @@ fn peers() -> Result<PathBuf> {
         check(&mut pip)?;
     }
     Ok(folder)
-}
-
-/// `guestkit local inspect` as a whole process.
-fn engine(what: &Engine) -> Result<()> {
-    let image = what.image.clone().unwrap_or_else(|| {
-        let guest = target_dir().join(GUEST);
-        if guest.is_file() { guest } else { root().join("tests/fixtures/debian12-small.qcow2") }
-    });
-    let image = image.canonicalize().with_context(|| format!("failed to find the image {}", image.display()))?;
-    let image = image.as_path();
-    let mut measured = Vec::new();
-    measure(image)?; // Warms the page cache: the disk of the measuring machine is not what is measured.
-    for _ in 0..what.runs.max(1) {
-        measured.push(measure(image)?);
-    }
-    let median = |pick: fn(&Run) -> f64| {
-        let mut values: Vec<f64> = measured.iter().map(pick).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or_default()
-    };
-    say(format_args!("\n`guestkit local inspect {}`, median of {}:\n", name(image), measured.len()));
-    say("| wall | CPU | peak RSS | read from the image |\n|---|---|---|---|");
-    say(format_args!(
-        "| {:.1} ms | {:.1} ms | {:.1} MB | {:.1} MB |",
-        median(|run| run.wall_ms),
-        median(|run| run.cpu_ms),
-        median(|run| run.peak_mb),
-        median(|run| run.read_mb)
-    ));
-    Ok(())
-}
-
-fn name(image: &Path) -> String {
-    image.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-struct Run {
-    wall_ms: f64,
-    cpu_ms: f64,
-    peak_mb: f64,
-    read_mb: f64,
-}
-
-/// One run: wall and CPU are the operating system's figures for the whole process, start and end included; peak memory and
-/// bytes read are what the run's own outcome document says.
-fn measure(image: &Path) -> Result<Run> {
-    let guestkit = target_dir().join("release/guestkit");
-    let before = children_cpu_ms()?;
-    let started = Instant::now();
-    let output = Command::new(guestkit)
-        .args(["local", "inspect", "-o", "json", "--outcome"])
-        .arg(image)
-        .stdin(Stdio::null())
-        .output()
-        .context("failed to start guestkit")?;
-    let wall_ms = started.elapsed().as_secs_f64() * 1e3;
-    let cpu_ms = children_cpu_ms()? - before;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        bail!("guestkit local inspect ended with {}: {stderr}", output.status);
-    }
-    let outcome: Value = serde_json::from_slice(&output.stdout).context("failed to read the outcome")?;
-    let metrics = outcome.get("metrics").context("an outcome without metrics")?;
-    let number =
-        |name: &str| metrics.get(name).and_then(Value::as_f64).with_context(|| format!("no {name} in {metrics}"));
-    Ok(Run { wall_ms, cpu_ms, peak_mb: number("peak_memory_mb")?, read_mb: number("disk_read_bytes")? / 1e6 })
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn children_cpu_ms() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let ms = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 * 1e3 + time.tv_usec() as f64 / 1e3;
-    Ok(ms(usage.user_time()) + ms(usage.system_time()))
 }

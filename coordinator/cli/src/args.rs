@@ -429,6 +429,9 @@ pub(crate) struct LocalCat {
 pub(crate) struct LocalFind {
     #[command(flatten)]
     pub(crate) files: Files,
+    /// Type, mode, owner, size and time of each.
+    #[arg(short, long)]
+    pub(crate) long: bool,
     /// Only these types: `f` files, `d` directories, `l` links, `b` and `c` devices, `p` pipes, `s` sockets.
     #[arg(long = "type", value_enum, value_delimiter = ',', value_name = "TYPE")]
     pub(crate) types: Vec<TypeLetter>,

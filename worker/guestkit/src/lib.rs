@@ -21,7 +21,7 @@ pub use error::{Error, Limit, Result};
 pub use guest::Tree;
 pub use keys::{Keys, Secret};
 pub use limits::{Budget, Limits};
-pub use read_at::{Cursor, ReadAt, Slice, Source};
+pub use read_at::{Cursor, PageBuffer, ReadAt, Slice, Source};
 pub use volume::{Array, LogicalVolume, PhysicalVolume, VolumeGroup};
 
 /// What this engine reads, by the names that a job's required capabilities use: `disk.qcow2`, `fs.ext4`, `partition.gpt`.

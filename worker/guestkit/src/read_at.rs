@@ -65,6 +65,34 @@ pub(crate) fn read_up_to(source: &dyn ReadAt, offset: u64, length: usize) -> Res
     Ok(buffer)
 }
 
+/// Bytes of a page of memory.
+const PAGE_BYTES: usize = 4096;
+
+/// A buffer for large reads that begins with a page. Allocators put what is large 16 bytes behind one, and there the
+/// kernel of an AMD Zen 3 copies out of its page cache at a third of the speed.
+#[derive(Debug)]
+pub struct PageBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl PageBuffer {
+    /// `length` bytes of zeros.
+    #[must_use]
+    pub fn new(length: usize) -> Self {
+        let bytes = vec![0; length.saturating_add(PAGE_BYTES)];
+        let start = bytes.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        Self { bytes, start, length }
+    }
+
+    /// Its first `length` bytes; all of them where it has no more.
+    pub fn first(&mut self, length: u64) -> &mut [u8] {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.length);
+        self.bytes.get_mut(self.start..self.start.saturating_add(length)).unwrap_or_default()
+    }
+}
+
 /// A part of a source, such as a partition.
 #[derive(Debug, Clone)]
 pub struct Slice {
@@ -146,6 +174,16 @@ mod tests {
         assert_eq!(buffer, [96, 97, 98, 99]);
         assert!(matches!(slice.read_exact_at(&mut buffer, 7), Err(Error::Corrupt { .. })));
         assert!(matches!(slice.read_exact_at(&mut buffer, u64::MAX), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_page_buffer_begins_with_a_page_and_gives_what_it_has() {
+        for length in [0, 1, PAGE_BYTES, (1 << 20) + 1] {
+            let mut buffer = PageBuffer::new(length);
+            assert_eq!(buffer.first(u64::MAX).len(), length);
+            assert_eq!(buffer.first(u64::MAX).as_ptr().addr() % PAGE_BYTES, 0);
+            assert_eq!(buffer.first(1).len(), length.min(1));
+        }
     }
 
     #[test]

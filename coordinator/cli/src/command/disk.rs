@@ -7,7 +7,7 @@ mod tar;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use guestkit::filesystem::{FileType, SharedFileSystem};
 use guestkit::guest::{OpenFile, Unreadable, WalkNext};
 use guestkit::image::Roots;
-use guestkit::{Disk, Error, ImageSpec, Keys, Limits, ReadAt as _, Secret, Tree};
+use guestkit::{Disk, Error, ImageSpec, Keys, Limits, PageBuffer, ReadAt as _, Secret, Tree};
 use serde_json::{Value, json};
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 
@@ -26,9 +26,12 @@ use crate::output::{Output, write};
 use crate::table::Sheet;
 
 pub(crate) use self::filesystems::filesystems;
+use self::listing::Detail;
 
 /// Bytes of a file that are read at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of lines that are written at once.
+const LINES_BYTES: usize = 64 << 10;
 /// Bytes of one file that a document holds; the plain form has no such bound.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 
@@ -47,7 +50,7 @@ pub(crate) fn ls(output: &Output, args: &LocalLs) -> Result<(), Failure> {
         }
         let first = entries.len();
         let unreadable = guest.tree.walk(path, |entry| {
-            entries.push(listing::Entry::of_walk(entry, args.long || !output.is_plain()));
+            entries.push(listing::Entry::of_walk(entry, detail(output, args.long)));
             Ok(if args.recursive { WalkNext::Descend } else { WalkNext::Skip })
         });
         trouble.unreadable(unreadable.map_err(failed)?);
@@ -118,6 +121,7 @@ pub(crate) fn find(output: &Output, args: &LocalFind) -> Result<(), Failure> {
     let guest = Guest::open(output, &args.files)?;
     let mut trouble = Trouble::new(output);
     let mut pages = output.pages();
+    let mut lines = Lines::new();
     for path in &guest.paths {
         if !guest.tree.is_dir(path).map_err(failed)? {
             trouble.tell(path, "no such directory");
@@ -126,10 +130,12 @@ pub(crate) fn find(output: &Output, args: &LocalFind) -> Result<(), Failure> {
         let mut stopped = None;
         let unreadable = guest.tree.walk(path, |entry| {
             if args.types.is_empty() || args.types.iter().any(|letter| is_of_type(*letter, entry.file_type)) {
-                let told = if output.is_plain() {
-                    write_line(entry.path)
-                } else {
-                    pages.page(&[listing::Entry::of_walk(entry, true).document()], |_| Sheet::default())
+                let told = match detail(output, args.long) {
+                    Detail::Name => lines.line(entry.path),
+                    Detail::Line => lines.line(&listing::Entry::of_walk(entry, Detail::Line).line(entry.path)),
+                    Detail::All => {
+                        pages.page(&[listing::Entry::of_walk(entry, Detail::All).document()], |_| Sheet::default())
+                    }
                 };
                 if let Err(failure) = told {
                     stopped = Some(failure);
@@ -143,10 +149,20 @@ pub(crate) fn find(output: &Output, args: &LocalFind) -> Result<(), Failure> {
         }
         trouble.unreadable(unreadable.map_err(failed)?);
     }
+    lines.end()?;
     if !output.is_plain() {
         pages.end()?;
     }
     trouble.end()
+}
+
+/// How much a listing tells of each file.
+fn detail(output: &Output, long: bool) -> Detail {
+    match (output.is_plain(), long) {
+        (false, _) => Detail::All,
+        (true, true) => Detail::Line,
+        (true, false) => Detail::Name,
+    }
 }
 
 const fn is_of_type(letter: TypeLetter, file_type: FileType) -> bool {
@@ -228,13 +244,13 @@ enum Stopped {
 
 /// Gives a file's contents piece by piece.
 fn pieces(file: &OpenFile, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Stopped> {
-    let mut buffer = vec![0; PIECE_BYTES];
+    let mut buffer = PageBuffer::new(PIECE_BYTES);
     let mut at = 0;
     while at < file.len() {
-        let count = usize::try_from(file.len() - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        file.read_exact_at(&mut buffer[..count], at).map_err(Stopped::Read)?;
-        take(&buffer[..count]).map_err(Stopped::Write)?;
-        at += count as u64;
+        let piece = buffer.first(file.len() - at);
+        file.read_exact_at(piece, at).map_err(Stopped::Read)?;
+        take(piece).map_err(Stopped::Write)?;
+        at += piece.len() as u64;
     }
     Ok(())
 }
@@ -429,13 +445,41 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A line of bytes that may be no text: to a pipe as they are.
+/// A line of bytes that may be no text, at once.
 fn write_line(bytes: &[u8]) -> Result<(), Failure> {
-    if io::IsTerminal::is_terminal(&io::stdout()) {
-        return write(&format!("{}\n", crate::table::plain(&lossy(bytes))));
+    let mut lines = Lines::new();
+    lines.line(bytes)?;
+    lines.end()
+}
+
+/// Lines of bytes that may be no text: to a pipe as they are, many by one write.
+struct Lines {
+    out: BufWriter<StdoutLock<'static>>,
+    is_terminal: bool,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let out = io::stdout().lock();
+        let is_terminal = out.is_terminal();
+        Self { out: BufWriter::with_capacity(LINES_BYTES, out), is_terminal }
     }
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.write_all(b"\n")) {
+
+    fn line(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.is_terminal {
+            return write(&format!("{}\n", crate::table::plain(&lossy(bytes))));
+        }
+        wrote(self.out.write_all(bytes).and_then(|()| self.out.write_all(b"\n")))
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        wrote(self.out.flush())
+    }
+}
+
+/// A reader that has gone away wanted no more: that is no failure.
+fn wrote(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
         Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Write { source }),
         _ => Ok(()),
     }

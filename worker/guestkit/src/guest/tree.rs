@@ -361,32 +361,38 @@ impl Tree {
         if self.metadata_of(start.mount, start.node)?.file_type != FileType::Directory {
             return Ok(unreadable);
         }
-        let names: Vec<_> = start.steps.into_iter().map(|step| step.name).collect();
+        let mount_points: Vec<Vec<u8>> = self.mounts.iter().map(|mount| join(&mount.at)).collect();
+        let path = join(start.steps.iter().map(|step| &step.name));
         let mut seen = HashSet::from([(start.mount, start.node)]);
-        let mut pending = vec![Directory { mount: start.mount, node: start.node, names, depth: 0 }];
+        let mut pending = vec![Directory { mount: start.mount, node: start.node, path, depth: 0 }];
         while let Some(directory) = pending.pop() {
             let entries = match self.entries_of(directory.mount, directory.node) {
                 Ok(entries) => entries,
                 Err(error @ Error::LimitReached { .. }) => return Err(error),
                 Err(error) => {
-                    note_unreadable(&mut unreadable, join(&directory.names), error)?;
+                    note_unreadable(&mut unreadable, directory.path, error)?;
                     continue;
                 }
             };
             let first_below = pending.len();
+            // One buffer for the paths of all entries.
+            let mut path = directory.path;
+            let above = if path == b"/" { 0 } else { path.len() };
             for entry in entries {
-                let mut names = directory.names.clone();
-                names.push(entry.name);
-                let (mount, node, known_type) = match self.mounted_at(&names) {
+                path.truncate(above);
+                path.push(b'/');
+                path.extend_from_slice(&entry.name);
+                // The latest mount made exactly here; the first is the root, which no directory holds.
+                let mounted = mount_points.iter().rposition(|point| *point == path);
+                let (mount, node, known_type) = match mounted {
                     Some(mount) => (mount, self.mount_of(mount)?.root, Some(FileType::Directory)),
                     None => (directory.mount, entry.node, entry.file_type),
                 };
-                let path = join(&names);
                 let file_type = match known_type.map_or_else(|| Ok(self.metadata_of(mount, node)?.file_type), Ok) {
                     Ok(file_type) => file_type,
                     Err(error @ Error::LimitReached { .. }) => return Err(error),
                     Err(error) => {
-                        note_unreadable(&mut unreadable, path, error)?;
+                        note_unreadable(&mut unreadable, path.clone(), error)?;
                         continue;
                     }
                 };
@@ -397,7 +403,7 @@ impl Tree {
                     WalkNext::Stop => return Ok(unreadable),
                     WalkNext::Descend if file_type == FileType::Directory && seen.insert((mount, node)) => {
                         let depth = self.deeper(directory.depth)?;
-                        pending.push(Directory { mount, node, names, depth });
+                        pending.push(Directory { mount, node, path: path.clone(), depth });
                     }
                     WalkNext::Descend | WalkNext::Skip => {}
                 }
@@ -437,11 +443,6 @@ impl Tree {
         let entries = self.mount_of(mount)?.file_system.read_dir(node)?;
         self.budget.charge_entries(entries.len())?;
         Ok(entries)
-    }
-
-    /// The latest mount made exactly at these names.
-    fn mounted_at(&self, names: &[Vec<u8>]) -> Option<usize> {
-        self.mounts.iter().rposition(|mount| mount.at == names).filter(|index| *index != 0)
     }
 
     fn mounted_below(&self, steps: &[Step], name: &[u8]) -> Option<usize> {
@@ -504,7 +505,7 @@ impl Tree {
 struct Directory {
     mount: usize,
     node: NodeId,
-    names: Vec<Vec<u8>>,
+    path: Vec<u8>,
     depth: u32,
 }
 

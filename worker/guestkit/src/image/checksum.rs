@@ -10,7 +10,7 @@ use super::open::ImageOpener;
 use crate::bytes::hex;
 use crate::error::{Error, Result};
 use crate::limits::{Budget, Limits};
-use crate::read_at::ReadAt as _;
+use crate::read_at::{PageBuffer, ReadAt as _};
 
 /// Bytes hashed between two reports of progress; large enough that a disk reads at full speed.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -34,14 +34,13 @@ pub fn sha256(
     }
     let total = file.len();
     let mut hash = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut chunk = PageBuffer::new(CHUNK_BYTES);
     let mut done = 0;
     while done < total {
-        let length = usize::try_from(total.saturating_sub(done)).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-        let Some(part) = chunk.get_mut(..length) else { break };
+        let part = chunk.first(total.saturating_sub(done));
         file.read_exact_at(part, done)?;
-        hash.update(&part);
-        done = done.saturating_add(length as u64);
+        hash.update(&*part);
+        done = done.saturating_add(part.len() as u64);
         progress(done, total)?;
     }
     Ok(hex(&hash.finalize()))

@@ -4,7 +4,8 @@
 //! what the guest sees. Every offset is checked against its cluster and its file before it is followed.
 
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use super::inflate::Inflate;
 use super::raw::Raw;
@@ -28,6 +29,10 @@ const L2_SLICE_BYTES: u64 = 4096;
 const L2_SLICES: usize = 1024;
 /// Bytes of decompressed clusters held, for the small reads that follow one another in a cluster.
 const DECOMPRESSED_BYTES: usize = 2 << 20;
+/// Threads that unpack what one read asks for; qemu-img has as many.
+const THREADS_MAX: usize = 4;
+/// Clusters that are worth a thread: starting one takes a fifth of the time that unpacking 64 KiB does.
+const CLUSTERS_PER_THREAD: usize = 2;
 
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
@@ -321,6 +326,18 @@ enum Place {
     Compressed { offset: u64, length: u64 },
 }
 
+/// A whole cluster that is asked for and lies compressed in `length` bytes at `offset`.
+struct WholeCluster<'a> {
+    offset: u64,
+    length: u64,
+    cluster: &'a mut [u8],
+}
+
+/// Threads that unpack at the same time.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}
+
 /// An opened image.
 #[derive(Debug)]
 pub(crate) struct Qcow2 {
@@ -333,6 +350,7 @@ pub(crate) struct Qcow2 {
     l2: Mutex<Lru<u64, Arc<[u8]>>>,
     decompressed: Mutex<Lru<u64, Arc<[u8]>>>,
     inflate: Inflate,
+    threads: OnceLock<usize>,
 }
 
 impl Qcow2 {
@@ -358,6 +376,7 @@ impl Qcow2 {
             l2: Mutex::new(Lru::new(L2_SLICES)),
             decompressed: Mutex::new(Lru::new(clusters_held)),
             inflate: Inflate::raw(),
+            threads: OnceLock::new(),
         })
     }
 
@@ -456,9 +475,6 @@ impl Qcow2 {
     }
 
     fn read_compressed(&self, offset: u64, length: u64, buffer: &mut [u8], within: u64) -> Result<()> {
-        if buffer.len() as u64 == self.header.cluster_bytes() {
-            return self.decompress(offset, length, buffer);
-        }
         let held = self.decompressed.lock().unwrap_or_else(PoisonError::into_inner).get(offset);
         let cluster = match held {
             Some(cluster) => cluster,
@@ -477,6 +493,32 @@ impl Qcow2 {
             .ok_or_else(|| Error::corrupt("qcow2 compressed cluster", offset, "it is shorter than a cluster"))?;
         buffer.copy_from_slice(bytes);
         Ok(())
+    }
+
+    /// Unpacks whole clusters, many by several threads. Each of them holds one packed cluster at a time.
+    fn decompress_all(&self, clusters: Vec<WholeCluster<'_>>) -> Result<()> {
+        let helpers = (clusters.len() / CLUSTERS_PER_THREAD).min(*self.threads.get_or_init(threads)).saturating_sub(1);
+        let pending = Mutex::new(clusters.into_iter());
+        let next = || pending.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some(WholeCluster { offset, length, cluster }) = next() {
+                self.decompress(offset, length, cluster)?;
+            }
+            Ok(())
+        };
+        if helpers == 0 {
+            return work();
+        }
+        thread::scope(|scope| {
+            // Where no thread can be had, those there are do it.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let helpers: Vec<_> = (0..helpers).map_while(start).collect();
+            let own = work();
+            helpers.into_iter().fold(own, |result, helper| {
+                let helped = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result.and(helped)
+            })
+        })
     }
 
     /// Unpacks a whole cluster into `cluster`.
@@ -538,10 +580,11 @@ impl ReadAt for Qcow2 {
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.len(), buffer.len(), offset)?;
-        let mut done = 0_usize;
-        while done < buffer.len() {
-            let at = offset.saturating_add(done as u64);
-            let wanted = buffer.len().saturating_sub(done) as u64;
+        let mut whole = Vec::new();
+        let mut rest = buffer;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let wanted = rest.len() as u64;
             let (place, mut length) = self.place(at)?;
             // Neighbours on the disk that are neighbours in the file are one read.
             while length < wanted && !matches!(place, Place::Compressed { .. }) {
@@ -553,19 +596,22 @@ impl ReadAt for Qcow2 {
                 }
                 length = length.saturating_add(more);
             }
-            let count = usize::try_from(length.min(wanted)).unwrap_or(0);
-            let end = done.saturating_add(count);
-            let Some(part) = buffer.get_mut(done..end).filter(|part| !part.is_empty()) else { break };
+            let count = usize::try_from(length.clamp(1, wanted)).unwrap_or(rest.len());
+            let (part, later) = std::mem::take(&mut rest).split_at_mut(count);
             match place {
                 Place::Backing => self.read_backing(part, at)?,
                 Place::Zeros => part.fill(0),
                 Place::At(offset) => self.read_data(part, offset)?,
+                Place::Compressed { offset, length } if part.len() as u64 == self.header.cluster_bytes() => {
+                    whole.push(WholeCluster { offset, length, cluster: part });
+                }
                 Place::Compressed { offset, length } => {
                     self.read_compressed(offset, length, part, at % self.header.cluster_bytes())?;
                 }
             }
-            done = end;
+            rest = later;
+            at = at.saturating_add(count as u64);
         }
-        Ok(())
+        self.decompress_all(whole)
     }
 }

@@ -9,10 +9,19 @@ use guestkit::guest::WalkEntry;
 use guestkit::{Error, Tree};
 use serde_json::{Map, Value, json};
 
-use super::{lossy, write_line};
+use super::{Lines, lossy};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::{Pairs, Sheet, Text};
+
+/// How much is told of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    Name,
+    /// What stands in a line of `ls -l`.
+    Line,
+    All,
+}
 
 /// A file, and what is known about it.
 #[derive(Debug)]
@@ -31,15 +40,18 @@ struct Known {
 }
 
 impl Entry {
-    /// What a walk came by; with `known`, what its node tells.
-    pub(super) fn of_walk(entry: &WalkEntry<'_>, known: bool) -> Self {
+    /// What a walk came by, and as much of what its node tells.
+    pub(super) fn of_walk(entry: &WalkEntry<'_>, detail: Detail) -> Self {
         let look = || -> Result<Known, Error> {
             let metadata = entry.metadata()?;
             let target = (metadata.file_type == FileType::Symlink).then(|| entry.read_link()).transpose()?;
-            let attributes = entry.extended_attributes().map_err(|error| error.with_causes());
+            let attributes = match detail {
+                Detail::All => entry.extended_attributes().map_err(|error| error.with_causes()),
+                Detail::Line | Detail::Name => Ok(Vec::new()),
+            };
             Ok(Known { metadata, target, attributes })
         };
-        let known = known.then(|| look().map_err(|error| error.with_causes()));
+        let known = (detail != Detail::Name).then(|| look().map_err(|error| error.with_causes()));
         Self { path: entry.path.to_vec(), file_type: entry.file_type, known }
     }
 
@@ -104,7 +116,7 @@ impl Entry {
     }
 
     /// A line as `ls -l` writes it, with an instant that sorts.
-    fn line(&self, name: &[u8]) -> Vec<u8> {
+    pub(super) fn line(&self, name: &[u8]) -> Vec<u8> {
         let mut line = match &self.known {
             None => String::new(),
             Some(Err(why)) => format!("{}?????????  {why}  ", letter(self.file_type)),
@@ -139,11 +151,12 @@ pub(super) fn print(output: &Output, entries: &[Entry], long: bool, with_paths: 
         let documents = || Value::Array(entries.iter().map(Entry::document).collect());
         return output.document(documents, Sheet::default);
     }
+    let mut lines = Lines::new();
     for entry in entries {
         let name = if with_paths { &entry.path } else { entry.name() };
-        if long { write_line(&entry.line(name))? } else { write_line(name)? }
+        if long { lines.line(&entry.line(name))? } else { lines.line(name)? }
     }
-    Ok(())
+    lines.end()
 }
 
 /// Prints all that is known of each.
