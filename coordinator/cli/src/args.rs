@@ -351,8 +351,9 @@ pub(crate) struct Opening {
     pub(crate) limits: Vec<(String, String)>,
 }
 
-/// `local filesystems`
+/// `local filesystems`: what can be typed is what virt-filesystems(1) takes, `-h` for sizes included.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct LocalFilesystems {
     /// The disk images of one machine, in its order.
     #[arg(value_name = "IMAGE", required_unless_present = "add")]
@@ -362,12 +363,56 @@ pub(crate) struct LocalFilesystems {
     pub(crate) add: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) opening: Opening,
-    /// Everything: disks, partitions, volumes, and what holds no files.
-    #[arg(long)]
-    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) listed: Listed,
     /// Type, label, size, parents and UUID of each.
     #[arg(short, long)]
     pub(crate) long: bool,
+    /// Sizes as people say them; with --long.
+    #[arg(short = 'h', long, requires = "long")]
+    pub(crate) human_readable: bool,
+    /// UUIDs beside the names; --long has them anyway.
+    #[arg(long, alias = "uuid")]
+    pub(crate) uuids: bool,
+    /// Comma-separated values.
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// No row of titles; with --long.
+    #[arg(long, requires = "long")]
+    pub(crate) no_title: bool,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    pub(crate) help: Option<bool>,
+}
+
+/// What is listed; file systems where nothing is chosen.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "What is listed")]
+pub(crate) struct Listed {
+    /// Everything.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// What holds files.
+    #[arg(long)]
+    pub(crate) filesystems: bool,
+    /// That, and what holds none: swap, members of volumes, what is not recognised.
+    #[arg(long)]
+    pub(crate) extra: bool,
+    /// Partitions, whatever lies on them.
+    #[arg(long, alias = "parts")]
+    pub(crate) partitions: bool,
+    /// Disks, and what is put together to be one.
+    #[arg(long, alias = "blkdevs")]
+    pub(crate) block_devices: bool,
+    /// Logical volumes, whatever lies on them.
+    #[arg(long, aliases = ["lvs", "logvols"])]
+    pub(crate) logical_volumes: bool,
+    /// Volume groups.
+    #[arg(long, aliases = ["vgs", "volgroups"])]
+    pub(crate) volume_groups: bool,
+    /// Physical volumes.
+    #[arg(long, aliases = ["pvs", "physvols"])]
+    pub(crate) physical_volumes: bool,
 }
 
 /// Which files: of which disks, and how these are put together.

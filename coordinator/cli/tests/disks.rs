@@ -228,9 +228,31 @@ fn file_systems_partitions_and_disks_are_named_as_by_blkid_sfdisk_and_qemu_img()
     assert_eq!((&first["readable"], &first["partition_label"]), (&json!(true), &json!("root")));
 
     assert_eq!(printed(&["local", "filesystems", &qcow2]), b"/dev/sda1\n");
-    assert_eq!(printed(&["local", "filesystems", "--all", "-a", &qcow2]), b"/dev/sda\n/dev/sda1\n/dev/sda2\n");
+    // Each as often as it is something that is listed, as by virt-filesystems.
+    let all = b"/dev/sda1\n/dev/sda2\n/dev/sda1\n/dev/sda2\n/dev/sda\n";
+    assert_eq!(printed(&["local", "filesystems", "--all", "-a", &qcow2]), all);
+    assert_eq!(printed(&["local", "filesystems", "--parts", &qcow2]), b"/dev/sda1\n/dev/sda2\n");
+    assert_eq!(printed(&["local", "filesystems", "--blkdevs", &qcow2]), b"/dev/sda\n");
+    assert_eq!(printed(&["local", "filesystems", "--lvs", "--vgs", "--pvs", &qcow2]), b"");
+    let (uuid, root, swap) = (field("UUID"), &partitions[0]["uuid"], &partitions[1]["uuid"]);
+    let sheet = format!(
+        "Name,Type,VFS,Label,MBR,Size,Parent,UUID\n\
+         /dev/sda1,filesystem,ext4,data,,32M,,{uuid}\n\
+         /dev/sda2,filesystem,unknown,,,4.0M,,\n\
+         /dev/sda1,partition,,root,,32M,/dev/sda,{}\n\
+         /dev/sda2,partition,,,,4.0M,/dev/sda,{}\n\
+         /dev/sda,device,gpt,,,48M,,{}\n",
+        root.as_str().unwrap(),
+        swap.as_str().unwrap(),
+        table["uuid"].as_str().unwrap()
+    );
+    let args = ["local", "filesystems", "--long", "--all", "--uuid", "-h", "--csv", &qcow2];
+    assert_eq!(String::from_utf8(printed(&args)).unwrap(), sheet);
     let long = String::from_utf8(printed(&["local", "filesystems", "--long", &qcow2])).unwrap();
-    assert!(long.contains("/dev/sda1") && long.contains("ext4") && long.contains("data"), "{long}");
+    let rows: Vec<Vec<&str>> = long.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["Name", "Type", "VFS", "Label", "Size", "UUID"]);
+    assert_eq!(rows[1], ["/dev/sda1", "filesystem", "ext4", "data", "33554432", uuid]);
+    fails(&["local", "filesystems", "--csv", "-o", "json", &qcow2], 2, "a document already");
 }
 
 #[test]

@@ -80,7 +80,7 @@ const RULES: &[(&str, Rule)] = &[
     ("ImageRef.paths", Rule::List { entries_max: 63, pattern: "^[^\\u0000]{1,4096}$", check: listed_path }),
     ("KeyRef.volume", WORDS_256),
     ("KeyRef.file", Rule::Grammar { pattern: "^[^/\\u0000][^\\u0000]{0,4095}$", check: key_file }),
-    ("ImageRef.format", Rule::Words(&["auto", "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx"])),
+    ("ImageRef.format", Rule::Words(&["auto", "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ova"])),
     ("ImageRef.checksum", Rule::Grammar { pattern: "^(sha256:)?[0-9A-Fa-f]{64}$", check: checksum }),
     ("OutputSpec.format", Rule::Words(&["json", "yaml"])),
     ("OutputSpec.destination", PATH),

@@ -188,7 +188,8 @@ impl Disk {
             let name = drive_name(disk.drives.len());
             let budget = Arc::clone(&disk.budget);
             let unlock = |volume: Source| {
-                let mut secrets = keys.of(&name, None).peekable();
+                let uuid = filesystem::probe(&*volume)?.and_then(|probe| probe.uuid);
+                let mut secrets = keys.of(&name, uuid.as_deref()).peekable();
                 if secrets.peek().is_none() {
                     return image::stay_locked(volume);
                 }
@@ -238,12 +239,18 @@ impl Disk {
                         format!("it is a member of a RAID of its controller ({}); its own table is read", probe.kind);
                     self.warn(&device.name, "RAID", &why);
                 }
+                // A hybrid image of a disc starts as a disk too; the disc is the whole of it.
+                let is_disc = device.probe.as_ref().is_some_and(|probe| matches!(probe.kind, "iso9660" | "udf"));
+                if is_disc || table.partitions.is_empty() {
+                    self.list(device.clone())?;
+                }
                 self.add_partitions(&device, table)
             }
             Layout::Unread(kind) => {
                 let why = format!("a partition table of kind {kind} is not supported");
                 self.warn(&device.name, "partition table", &why);
-                Ok(())
+                // Such tables stand on discs as well.
+                if device.probe.is_some() { self.list(device) } else { Ok(()) }
             }
             Layout::Nothing => self.list(device),
         }

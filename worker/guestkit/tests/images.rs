@@ -239,6 +239,22 @@ fn an_encrypted_image_is_read_through_its_luks_volume() {
     };
     let images = guestkit::image::open_all(&encrypted, None, &Roots::anywhere(), &unlock, &support::budget());
     assert_same(&contents(&images.unwrap()[0]), &disk, "luks.qcow2");
+
+    // The same by a key for the volume's UUID.
+    let info: serde_json::Value =
+        serde_json::from_slice(&run("qemu-img", &["info", "--output=json", text(&encrypted)])).unwrap();
+    let uuid = info["format-specific"]["data"]["encrypt"]["uuid"].as_str().unwrap();
+    let opened = |id: &str| {
+        let mut keys = guestkit::Keys::none();
+        keys.add(id, guestkit::Secret::new(b"x".to_vec()));
+        let specs = [ImageSpec::recognised(&encrypted)];
+        Disk::open_with_keys(&specs, &Roots::anywhere(), &keys, &Limits::default())
+    };
+    for id in [uuid, &uuid.to_uppercase(), "/dev/sda", "all"] {
+        let opened = opened(id).unwrap();
+        assert_same(&contents(&opened.drives()[0].image), &disk, id);
+    }
+    assert!(matches!(opened("/dev/sdb"), Err(Error::Encrypted { .. })));
 }
 
 #[test]
@@ -299,6 +315,14 @@ fn what_is_no_image_is_refused_precisely() {
     ] {
         let met = disk(&file("disk.img", bytes), None).unwrap_err().to_string();
         assert_eq!(met, format!("image format {name} is not supported"));
+    }
+    if has_tool("qemu-img") {
+        for name in ["qcow", "qed", "parallels"] {
+            let path = home.path().join("made");
+            run("qemu-img", &["create", "-q", "-f", name, path.to_str().unwrap(), "96M"]);
+            let met = disk(&path, None).unwrap_err().to_string();
+            assert_eq!(met, format!("image format {name}, of a disk of {} bytes, is not supported", 96 << 20));
+        }
     }
     let met = disk(&file("disk.vmdk", b"KDMV\x01\0\0\0"), None);
     assert!(matches!(met, Err(Error::Corrupt { structure: "vmdk sparse extent header", .. })), "{met:?}");

@@ -158,6 +158,57 @@ fn the_backup_stands_in_for_a_broken_gpt_and_no_stale_one_does() {
     let mut old = good.clone();
     old[..34 * 512].fill(0);
     assert_eq!(read(&old).unwrap(), Layout::Nothing, "nothing at the start says that there is a GPT");
+    let mut lost = good.clone();
+    lost[512] ^= 0xff;
+    let last = lost.len() - 512;
+    lost[last] ^= 0xff;
+    assert_eq!(read(&lost).unwrap(), Layout::Unread("PMBR"), "as blkid names what protects nothing");
+}
+
+#[test]
+fn what_is_on_a_disk_without_partitions_is_not_lost() {
+    if !has_tool("sfdisk") || !has_tool("mke2fs") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let path = made("label: dos\nlabel-id: 0x1234abcd\n", home.path());
+    let listed = || {
+        let specs = [guestkit::ImageSpec { path: path.clone(), format: Some(guestkit::image::Format::Raw) }];
+        let roots = guestkit::image::Roots::anywhere();
+        let disk = guestkit::Disk::open(&specs, &roots, &guestkit::Limits::default()).unwrap();
+        let id = disk.drives()[0].partition_table().unwrap().id.clone();
+        (id, disk.devices()[0].probe.as_ref().map(|probe| probe.kind))
+    };
+    assert_eq!(listed(), (Some("1234abcd".into()), None));
+    // The file system leaves the first kilobyte to whoever boots it.
+    run("mke2fs", &["-q", "-F", "-t", "ext4", path.to_str().unwrap()]);
+    let mut disk = std::fs::read(&path).unwrap();
+    disk[440..444].copy_from_slice(&[0xcd, 0xab, 0x34, 0x12]);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&path, disk).unwrap();
+    assert_eq!(listed(), (Some("1234abcd".into()), Some("ext4")));
+}
+
+#[test]
+fn what_windows_puts_together_itself_is_said() {
+    if !has_tool("sfdisk") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let warnings = |script: &str, header: &[u8]| {
+        let mut disk = std::fs::read(made(script, home.path())).unwrap();
+        disk[6 * 512..6 * 512 + header.len()].copy_from_slice(header);
+        table(&disk).warnings
+    };
+    for (script, header, what) in [
+        ("label: gpt\nstart=2048, type=AF9B60A0-1431-4F62-BC68-3311714A69AD\n", b"".as_slice(), "LDM"),
+        ("label: gpt\nstart=2048, type=E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D\n", b"", "Storage Spaces"),
+        ("label: dos\nstart=63, type=42\n", b"PRIVHEAD", "LDM"),
+    ] {
+        let said = warnings(script, header);
+        assert!(said.len() == 1 && said[0].contains(what), "{said:?}");
+    }
+    assert!(warnings("label: dos\nstart=63, type=42\n", b"").is_empty());
 }
 
 #[test]

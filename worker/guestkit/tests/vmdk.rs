@@ -71,6 +71,32 @@ fn every_kind_of_vmdk_that_qemu_img_makes_reads_as_what_it_was_made_from() {
     }
 }
 
+#[test]
+fn where_the_directory_leads_nowhere_its_copy_is_followed() {
+    if !has_tool("qemu-img") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (raw, path) = (home.path().join("disk.raw"), home.path().join("disk.vmdk"));
+    let disk = Noise::new(12).disk(5 * MIB);
+    std::fs::write(&raw, &disk).unwrap();
+    run("qemu-img", &["convert", "-O", "vmdk", text(&raw), text(&path)]);
+    let sound = std::fs::read(&path).unwrap();
+    let directory = usize::try_from(u64::from_le_bytes(sound[56..64].try_into().unwrap())).unwrap() * 512;
+    // Its first entry, or the header's word of where it lies.
+    for at in [directory, 56] {
+        let mut broken = sound.clone();
+        broken[at..at + 4].fill(0xee);
+        std::fs::write(&path, &broken).unwrap();
+        assert_same(&contents(&open(&path, None).unwrap()), &disk, "the copy");
+        // Without the flag that says that there is one.
+        broken[8] &= !2;
+        std::fs::write(&path, &broken).unwrap();
+        let met = open(&path, None).and_then(|image| image.source().read_exact_at(&mut [0; 512], 0));
+        assert!(matches!(met, Err(Error::Corrupt { .. })), "{met:?}");
+    }
+}
+
 /// `qemu-img info` names the same format, sizes and content id.
 fn check_info(path: &Path) {
     let said: serde_json::Value =

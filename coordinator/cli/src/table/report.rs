@@ -372,6 +372,38 @@ fn storage(sheet: Sheet, storage: Option<&v1::Storage>) -> Sheet {
             Text::number(format!("{:.0}%", mount.used_percent)).tone(tone),
         ]
     });
+    let groups = storage.volume_groups.iter().flat_map(|group| {
+        group.logical_volumes.iter().map(|volume| {
+            vec![
+                Text::new(&group.name),
+                Text::new(&volume.name),
+                Text::new(&volume.r#type),
+                Text::number(bytes(volume.size_bytes)),
+                Text::new(volume.origin.as_deref().or(volume.pool.as_deref()).unwrap_or_default()),
+                // A member that is missing is told by its UUID.
+                Text::new(names(
+                    &group
+                        .physical_volumes
+                        .iter()
+                        .map(|one| one.device.clone().unwrap_or_else(|| format!("missing {}", one.uuid)))
+                        .collect::<Vec<_>>(),
+                    NAMES_MAX,
+                )),
+            ]
+        })
+    });
+    let arrays = storage.arrays.iter().take(ROWS_MAX).map(|array| {
+        let found = u32::try_from(array.members.len()).unwrap_or(u32::MAX);
+        let tone = if found < array.members_expected { Tone::Bad } else { Tone::Plain };
+        vec![
+            Text::new(array.device.as_deref().unwrap_or_default()),
+            Text::new(array.name.as_deref().unwrap_or_default()),
+            Text::new(&array.level),
+            Text::number(array.size_bytes.map(bytes).unwrap_or_default()),
+            Text::new(format!("{found} of {}", array.members_expected)).tone(tone),
+            Text::new(array.members.join(",")),
+        ]
+    });
     let swap: Vec<String> = storage
         .swap
         .iter()
@@ -393,6 +425,12 @@ fn storage(sheet: Sheet, storage: Option<&v1::Storage>) -> Sheet {
     });
     sheet
         .titled_grid("Mounted", &["PATH", "DEVICE", "TYPE", "SIZE", "USED", "USE"], mounts.collect())
+        .titled_grid(
+            "Logical volumes",
+            &["GROUP", "NAME", "TYPE", "SIZE", "OF", "PHYSICAL VOLUMES"],
+            groups.take(ROWS_MAX).collect(),
+        )
+        .titled_grid("RAID arrays", &["DEVICE", "NAME", "LEVEL", "SIZE", "MEMBERS", "DEVICES"], arrays.collect())
         .titled_grid("fstab", &["PATH", "SPEC", "DEVICE", "TYPE", "OPTIONS"], fstab.collect())
         .pairs(Pairs::default().put("Swap", names(&swap, NAMES_MAX)).put("Encrypted", names(&encrypted, NAMES_MAX)))
 }

@@ -118,7 +118,7 @@ type Probing = fn(&View<'_>) -> Result<Option<Probe>>;
 /// Members of volumes and encryption first, then file systems, those with the strongest signatures first. NTFS, exFAT
 /// and FAT share a boot sector's signature and tell each other apart; ISO 9660 stands behind UDF, whose discs carry both.
 /// What only a copy of a superblock shows comes last.
-const PROBES: [Probing; 37] = [
+const PROBES: [Probing; 38] = [
     volume::md,
     volume::lvm2,
     volume::luks,
@@ -156,6 +156,7 @@ const PROBES: [Probing; 37] = [
     probes::rare,
     probes::minix,
     probes::ext_copy,
+    probes::ntfs_copy,
 ];
 
 /// Probes `device`.

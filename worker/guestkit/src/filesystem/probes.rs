@@ -58,7 +58,21 @@ fn ext_superblock(superblock: &[u8]) -> Option<Probe> {
 
 /// NTFS (boot sector as Microsoft documents it): the label is an attribute of the file `$Volume`, MFT record 3.
 pub(super) fn ntfs(view: &View<'_>) -> Found {
-    let head = view.head();
+    ntfs_boot_sector(view, view.head())
+}
+
+/// An NTFS whose boot sector is lost, by the copy at its end. What ends as a boot record does has lost nothing: it is another's.
+pub(super) fn ntfs_copy(view: &View<'_>) -> Found {
+    if has(view.head(), 510, &[0x55, 0xaa]) {
+        return Ok(None);
+    }
+    match super::ntfs::lost_boot_sector(view.device())? {
+        Some(sector) => ntfs_boot_sector(view, &sector),
+        None => Ok(None),
+    }
+}
+
+fn ntfs_boot_sector(view: &View<'_>, head: &[u8]) -> Found {
     let sector_bytes = u64::from(le_u16(head, 11).unwrap_or(0));
     if !has(head, 3, b"NTFS    ") || !sector_bytes.is_power_of_two() || !(256..=4096).contains(&sector_bytes) {
         return Ok(None);

@@ -120,7 +120,7 @@ impl Disk {
         steps.total = 1 + to_u32(modules.len().saturating_mul(systems.len()));
         steps.done = 1;
         for root in &systems {
-            let context = linux::Context { root, names: &names, filesystems: &report.filesystems };
+            let context = linux::Context { root, names: &names, disk: self, filesystems: &report.filesystems };
             let (system, warnings) = linux::inspect(&context, &modules, &mut |module| {
                 steps.begin(module.name(), format!("{} of {}", module.name(), root.device));
                 steps.done = steps.done.saturating_add(1);

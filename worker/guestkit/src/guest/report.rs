@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use crate::volume::{Array, VolumeGroup};
+
 /// Something that could not be read or taken in; everything else in the report stands nevertheless.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Warning {
@@ -21,7 +23,7 @@ pub struct Warning {
 pub struct ImageInfo {
     /// The path the job named.
     pub path: String,
-    /// `raw`, `qcow2`, `vmdk`, `vdi`, `vhd`, `vhdx`.
+    /// `raw`, `qcow2`, `vmdk`, `vdi`, `vhd`, `vhdx`, `ova`.
     pub format: String,
     /// The format's own version where it has one: 2 or 3 for qcow2.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -923,6 +925,10 @@ pub struct Storage {
     pub swap: Vec<SwapArea>,
     /// The mounted file systems with their usage.
     pub mounts: Vec<MountUsage>,
+    /// Volume groups of all the machine's disks.
+    pub volume_groups: Vec<VolumeGroup>,
+    /// Software RAID arrays of all the machine's disks.
+    pub arrays: Vec<Array>,
 }
 
 /// A line of /etc/fstab.

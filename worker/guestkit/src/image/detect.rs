@@ -1,7 +1,7 @@
 //! What format a file's own bytes show, read from its header and, for two formats, its tail.
 
 use super::ova;
-use crate::bytes::{be_u32, be_u64, has, le_u32, slice};
+use crate::bytes::{be_u32, be_u64, has, le_u32, le_u64, slice};
 use crate::error::Result;
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -128,6 +128,26 @@ pub fn detect(file: &dyn ReadAt) -> Result<Format> {
     Ok(Format::Raw)
 }
 
+/// Bytes of the disk in an image of a format that is not read, where its header tells: QEMU's `docs/interop` for QED and
+/// Parallels, its `block/qcow.c` and `block/bochs.c` for the other two, and for dmg the trailer as libdmg describes it.
+///
+/// # Errors
+/// Whatever reading the file gives.
+pub(super) fn virtual_size_of_unread(file: &dyn ReadAt, format: Format) -> Result<Option<u64>> {
+    let head = read_up_to(file, 0, 512)?;
+    let sectors = |count: u64| count.checked_mul(512);
+    Ok(match format {
+        Format::Qcow1 => be_u64(&head, 24),
+        Format::Qed => le_u64(&head, 48),
+        // The older of its two magics counts sectors in 32 bits.
+        Format::Parallels if has(&head, 0, b"WithoutFreeSpace") => le_u32(&head, 36).map(u64::from).and_then(sectors),
+        Format::Parallels => le_u64(&head, 36).and_then(sectors),
+        Format::Bochs => le_u64(&head, if le_u32(&head, 64) == Some(0x1_0000) { 84 } else { 88 }),
+        Format::Dmg => be_u64(&read_up_to(file, file.len().saturating_sub(512), 512)?, 492).and_then(sectors),
+        _ => None,
+    })
+}
+
 fn by_head(head: &[u8]) -> Option<Format> {
     let format = match head {
         _ if has(head, 0, b"QFI\xfb") => match be_u32(head, 4) {
@@ -163,7 +183,7 @@ fn is_vhd_footer(bytes: &[u8]) -> bool {
 }
 
 fn is_se_sparse(head: &[u8]) -> bool {
-    crate::bytes::le_u64(head, 0) == Some(0xcafe_babe) && be_u64(head, 8).is_some()
+    le_u64(head, 0) == Some(0xcafe_babe) && be_u64(head, 8).is_some()
 }
 
 /// Virtual Disk Format 5.0, "The Descriptor File": text whose first lines are comments, one of them this.

@@ -269,7 +269,11 @@ impl Chain<'_> {
             Format::Vhdx => self.open_vhdx(file, layer, naming != Naming::Allowed),
             Format::Ova if self.image.is_empty() => self.open_ova(&file, layer),
             Format::Compressed(by) => Err(Error::unsupported(format!("an image compressed as a whole by {by}"))),
-            other => Err(Error::unsupported(format!("image format {}", other.name()))),
+            other => {
+                let size = detect::virtual_size_of_unread(&*file, other)?;
+                let size = size.map(|size| format!(", of a disk of {size} bytes,")).unwrap_or_default();
+                Err(Error::unsupported(format!("image format {}{size}", other.name())))
+            }
         }
     }
 

@@ -98,6 +98,9 @@ fn table(header: &Header, entries: &[u8], disk_bytes: u64) -> PartitionTable {
                 if partition.start_bytes.saturating_add(partition.size_bytes) > disk_bytes {
                     warnings.push(format!("partition {number} ends after the disk"));
                 }
+                if let Some(name) = partition.type_name.filter(|name| [LDM, STORAGE_SPACES].contains(name)) {
+                    warnings.push(format!("partition {number} is of {name}, whose volumes are not put together"));
+                }
                 partitions.push(partition);
             }
         }
@@ -110,6 +113,10 @@ fn table(header: &Header, entries: &[u8], disk_bytes: u64) -> PartitionTable {
         warnings,
     }
 }
+
+/// Windows' dynamic disks, and what followed them: their volumes begin anywhere in such partitions, of several disks too.
+const LDM: &str = "Microsoft LDM data";
+const STORAGE_SPACES: &str = "Microsoft Storage Spaces";
 
 enum Entry {
     Unused,
@@ -170,8 +177,8 @@ fn type_name(type_id: &str) -> Option<&'static str> {
         ("E3C9E316-0B5C-4DB8-817D-F92DF00215AE", "Microsoft reserved"),
         ("EBD0A0A2-B9E5-4433-87C0-68B6B72699C7", "Microsoft basic data"),
         ("5808C8AA-7E8F-42E0-85D2-E1E90434CFB3", "Microsoft LDM metadata"),
-        ("AF9B60A0-1431-4F62-BC68-3311714A69AD", "Microsoft LDM data"),
-        ("E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D", "Microsoft Storage Spaces"),
+        ("AF9B60A0-1431-4F62-BC68-3311714A69AD", LDM),
+        ("E75CAF8F-F680-4CEE-AFA3-B001E56EFC2D", STORAGE_SPACES),
         ("DE94BBA4-06D1-4D40-A16A-BFD50179D6AC", "Windows recovery environment"),
         ("516E7CB5-6ECF-11D6-8FF8-00022D09712B", "FreeBSD swap"),
         ("516E7CB6-6ECF-11D6-8FF8-00022D09712B", "FreeBSD UFS"),

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::{Partition, PartitionTable, TableKind};
-use crate::bytes::{be_u16, le_u32, slice};
+use crate::bytes::{be_u16, has, le_u32, slice};
 use crate::error::Result;
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -88,6 +88,11 @@ pub(super) fn read(disk: &dyn ReadAt, record: &BootRecord) -> Result<PartitionTa
             }
             push(&mut table, number, entry, 0, disk.len(), record.disk_id);
         }
+    }
+    // Windows' dynamic disks have a private header in sector 6 (LDM, as the kernel's `block/partitions/ldm.h` describes it).
+    let is_dynamic = record.entries.iter().any(|entry| entry.is_used() && entry.kind == 0x42);
+    if is_dynamic && has(&read_up_to(disk, 6 * 512, 8)?, 0, b"PRIVHEAD") {
+        table.warnings.push("it is a dynamic disk (LDM), whose volumes are not put together".into());
     }
     if let Some(extended) = extended {
         read_logical(disk, extended, record.disk_id, &mut table)?;

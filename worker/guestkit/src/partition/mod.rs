@@ -5,7 +5,7 @@
 mod gpt;
 mod mbr;
 
-use crate::bytes::{be_u16, be_u32, has, le_u32};
+use crate::bytes::{be_u16, be_u32, has, le_u32, slice};
 use crate::error::Result;
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -70,7 +70,7 @@ pub struct Partition {
 /// What the first sectors of a disk show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
-    /// A table.
+    /// A table; one without partitions says nothing of what else lies there.
     Table(PartitionTable),
     /// A table of a kind that is recognised and not read.
     Unread(&'static str),
@@ -100,8 +100,10 @@ pub fn read(disk: &dyn ReadAt) -> Result<Layout> {
         return Ok(Layout::Unread(name));
     }
     match boot_record {
-        Some(record) if record.has_partitions() => mbr::read(disk, &record).map(Layout::Table),
-        _ => Ok(Layout::Nothing),
+        // It protects a GPT that is lost.
+        Some(record) if protective && !record.has_partitions() => Ok(Layout::Unread("PMBR")),
+        Some(record) => mbr::read(disk, &record).map(Layout::Table),
+        None => Ok(Layout::Nothing),
     }
 }
 
@@ -115,8 +117,24 @@ fn unread_kind(disk: &dyn ReadAt, first: &[u8]) -> Result<Option<&'static str>> 
         () if le_u32(&second, 0) == Some(0x8256_4557) && le_u32(&second, 132) == Some(0x8256_4557) => Some("bsd"),
         () if be_u32(first, 0) == Some(0x0be5_a941) => Some("sgi"),
         () if be_u16(first, 508) == Some(0xdabe) => Some("sun"),
+        () if is_atari(first, disk.len() / 512) => Some("atari"),
         () => None,
     })
+}
+
+/// The root sector of Atari's AHDI, which has no magic: the disk's size, and four partitions, one of which must be in use,
+/// be called by three letters and lie on the disk (the kernel's `block/partitions/atari.c`).
+fn is_atari(first: &[u8], disk_sectors: u64) -> bool {
+    let Some(size) = be_u32(first, 0x1c2).filter(|size| *size != 0 && u64::from(*size) <= disk_sectors) else {
+        return false;
+    };
+    let is_partition = |entry: &[u8]| {
+        let (start, length) = (be_u32(entry, 4)?, be_u32(entry, 8)?);
+        let is_named = slice(entry, 1, 3)?.iter().all(u8::is_ascii_alphanumeric);
+        let is_inside = start.checked_add(length).is_some_and(|end| end <= size);
+        Some(entry.first()? & 1 == 1 && is_named && is_inside)
+    };
+    slice(first, 0x1c6, 48).is_some_and(|all| all.chunks_exact(12).any(|entry| is_partition(entry) == Some(true)))
 }
 
 /// A GUID in the form sfdisk and blkid print, from its mixed-endian form on disk (UEFI 2.10, appendix A).

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::bytes::{array, le_u16, le_u32, le_u64, slice};
 use crate::error::{Error, Result};
 use crate::filesystem::probe::label;
@@ -20,11 +22,13 @@ const MAGIC: u32 = 0xa92b_4efc;
 const MEMBERS_MAX: u32 = 1920;
 
 /// A software RAID array, as its members describe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Array {
     /// Its device; absent where it could not be put together.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Its name as mdadm prints it, `host:name`; version 0.90 has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its UUID, in the form blkid prints for its members.
     pub uuid: String,
@@ -33,8 +37,10 @@ pub struct Array {
     /// Version of the superblock: `0.90`, `1.0`, `1.1`, `1.2`.
     pub version: &'static str,
     /// Bytes of the array.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
     /// Bytes of a chunk; none for a mirror.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub chunk_bytes: Option<u64>,
     /// Members it has when it is complete.
     pub members_expected: u32,

@@ -645,7 +645,7 @@ impl FileSystem for Btrfs {
                 uid: 0,
                 gid: 0,
                 size: 0,
-                links: 2,
+                links: 1,
                 device: None,
                 accessed: None,
                 modified: above.created,

@@ -42,6 +42,7 @@ use self::attribute::{Attribute, Stream, kind};
 use self::index::{Listed, Root, Search};
 use self::names::UpCase;
 use self::reparse::{ELSEWHERE, Kind, Posix, Target};
+pub(super) use self::volume::lost_boot_sector;
 use self::volume::{Node, Pieces, Volume};
 
 /// Records of the volume's own files (`FILE_*`).
@@ -55,6 +56,8 @@ const UPCASE: u64 = 10;
 const STREAM_SHIFT: u32 = 48;
 /// The longest value of an extended attribute that Linux gives out (`XATTR_SIZE_MAX`).
 const ATTRIBUTE_BYTES_MAX: u64 = 64 << 10;
+/// What stands before the name of a stream that is longer; the value is its length in bytes, as text.
+const LONG_STREAM: &[u8] = b"system.ntfs_stream_bytes.";
 
 /// Files held, each of a kilobyte as a rule, and values; what weighs more than 16 KiB is held apart, and only the last.
 const FILES_HELD: usize = 1024;
@@ -611,15 +614,14 @@ impl FileSystem for Ntfs {
             }
             let key = (stream_id(number, index).0, kind::DATA);
             let stream = self.stream(&file.node, key, name)?.ok_or_else(|| no_data(number))?;
-            if stream.size > ATTRIBUTE_BYTES_MAX {
-                let name = String::from_utf8_lossy(&shown);
-                let what = format!("a stream of {} bytes as an extended attribute (read FILE:{name})", stream.size);
-                return Err(Error::unsupported(what));
+            // No value of an attribute is as long as streams can be: it is told by its length, and read as FILE:NAME.
+            if stream.size > ATTRIBUTE_BYTES_MAX.min(left) {
+                let name = [LONG_STREAM, shown.as_slice()].concat();
+                found.push(ExtendedAttribute { name, value: stream.size.to_string().into_bytes() });
+                continue;
             }
+            left = left.saturating_sub(stream.size);
             let value = self.volume.read_all(&stream)?;
-            let refused =
-                Error::LimitReached { which: Limit::Allocation, value: self.volume.budget.limits().allocation_bytes };
-            left = left.checked_sub(stream.size).ok_or(refused)?;
             found.push(ExtendedAttribute { name: [b"user.", shown.as_slice()].concat(), value });
         }
         if let Some(list) = self.small(&file.node, kind::EA)? {

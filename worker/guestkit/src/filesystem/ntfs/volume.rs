@@ -12,7 +12,7 @@ use crate::block_cache::Lru;
 use crate::bytes::{has, le_u16, le_u64};
 use crate::error::{Error, Result};
 use crate::limits::Budget;
-use crate::read_at::{Source, read_up_to};
+use crate::read_at::{ReadAt, Source, read_up_to};
 
 /// Records whose second copy `$MFTMirr` holds.
 const MIRRORED: u64 = 4;
@@ -74,6 +74,25 @@ impl Boot {
     }
 }
 
+/// The boot sector's copy, where the boot sector itself is lost: in the last sector of the partition ("NTFS.com", "Partition
+/// Boot Sector"; Windows 2000 and later). Only one that leads to a record of `$MFT` counts.
+///
+/// # Errors
+/// Whatever reading the device gives.
+pub(in crate::filesystem) fn lost_boot_sector(device: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
+    for sector_bytes in [512, 4096] {
+        let last = (device.len() / sector_bytes).saturating_sub(1).saturating_mul(sector_bytes);
+        let sector = read_up_to(device, last, 512)?;
+        let Ok(boot) = Boot::parse(&sector) else { continue };
+        for place in [boot.mft, boot.mirror] {
+            if has(&read_up_to(device, place, 4)?, 0, b"FILE") {
+                return Ok(Some(sector));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// A number of units up to `most`, or the negative of a power of two: of sectors, or of bytes for a record.
 fn sized(raw: u8, most: u8, unit: u64) -> Option<u64> {
     match raw {
@@ -130,7 +149,14 @@ impl Volume {
     /// # Errors
     /// [`Error::Corrupt`] where neither `$MFT` nor its mirror begins with a sound record; limits and I/O.
     pub(super) fn open(source: Source, budget: Arc<Budget>) -> Result<Self> {
-        let boot = Boot::parse(&read_up_to(&*source, 0, 512)?)?;
+        let mut copied = None;
+        let boot = match Boot::parse(&read_up_to(&*source, 0, 512)?) {
+            Ok(boot) => boot,
+            Err(error) => {
+                copied = Some(format!("{error}; its copy at the end of the volume was taken"));
+                Boot::parse(&lost_boot_sector(&*source)?.ok_or(error)?)?
+            }
+        };
         let mut volume = Self {
             source,
             budget,
@@ -139,6 +165,9 @@ impl Volume {
             warnings: Mutex::new(Vec::new()),
             pieces: Mutex::new(Lru::new(PIECES_HELD)),
         };
+        if let Some(warning) = copied {
+            volume.warn(warning);
+        }
         let size_bytes = boot.clusters.saturating_mul(boot.cluster_bytes);
         if size_bytes > volume.source.len() {
             volume.warn(format!("the volume has {size_bytes} bytes, its device only {}", volume.source.len()));

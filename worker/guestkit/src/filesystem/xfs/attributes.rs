@@ -61,10 +61,11 @@ fn add(inode: &Inode, found: &mut Vec<ExtendedAttribute>, flags: u8, name: &[u8]
         b"SGI_ACL_DEFAULT" if flags & ROOT != 0 => Some(b"system.posix_acl_default".as_slice()),
         _ => None,
     };
-    found.push(match access_list.zip(access_control_list(value)) {
-        Some((name, value)) => ExtendedAttribute { name: name.to_vec(), value },
-        None => ExtendedAttribute { name: [namespace, name].concat(), value: value.to_vec() },
-    });
+    // Linux shows root the list in both forms.
+    if let Some((name, value)) = access_list.zip(access_control_list(value)) {
+        found.push(ExtendedAttribute { name: name.to_vec(), value });
+    }
+    found.push(ExtendedAttribute { name: [namespace, name].concat(), value: value.to_vec() });
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod time;
 mod unit;
 mod users;
 
+use crate::disk::Disk;
 use crate::guest::report::{Filesystem, GuestSystem, Packages, Services, Warning};
 use crate::guest::roots::{DeviceNames, Root};
 
@@ -66,6 +67,7 @@ impl Module {
 pub(crate) struct Context<'a> {
     pub(crate) root: &'a Root,
     pub(crate) names: &'a DeviceNames<'a>,
+    pub(crate) disk: &'a Disk,
     pub(crate) filesystems: &'a [Filesystem],
 }
 
@@ -102,7 +104,8 @@ pub(crate) fn inspect(
                     Some(security::inspect(&files, &system.operating_system, &packages.packages, services));
             }
             Module::Storage => {
-                let storage = storage::inspect(&files, context.names, context.filesystems, &system.mountpoints);
+                let Context { names, disk, filesystems, .. } = context;
+                let storage = storage::inspect(&files, names, disk, filesystems, &system.mountpoints);
                 system.storage = Some(storage);
             }
             Module::Databases => {

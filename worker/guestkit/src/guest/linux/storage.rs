@@ -1,5 +1,6 @@
-//! Where the guest keeps its data: fstab(5), crypttab(5), swap, and how full its file systems are.
+//! Where the guest keeps its data: fstab(5), crypttab(5), swap, how full its file systems are, and the volumes below them.
 
+use crate::disk::Disk;
 use crate::guest::report::{CrypttabEntry, Filesystem, FstabEntry, MountUsage, Mountpoint, Storage, SwapArea};
 use crate::guest::roots::DeviceNames;
 
@@ -9,6 +10,7 @@ use super::files::Files;
 pub(crate) fn inspect(
     files: &Files<'_>,
     names: &DeviceNames<'_>,
+    disk: &Disk,
     filesystems: &[Filesystem],
     mountpoints: &[Mountpoint],
 ) -> Storage {
@@ -22,7 +24,8 @@ pub(crate) fn inspect(
     }
     let swap = swap_areas(files, &fstab, filesystems);
     let mounts = mountpoints.iter().filter_map(|mount| usage(mount, filesystems)).collect();
-    Storage { fstab, crypttab, swap, mounts }
+    let (volume_groups, arrays) = (disk.volume_groups().to_vec(), disk.arrays().to_vec());
+    Storage { fstab, crypttab, swap, mounts, volume_groups, arrays }
 }
 
 /// Entries of an fstab that are taken in: every mount makes every later path a little slower; hosts of many containers

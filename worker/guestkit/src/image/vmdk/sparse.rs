@@ -35,6 +35,7 @@ const UNPACKED_BYTES: u64 = 2 << 20;
 /// "Hosted Sparse Extent Header", flags.
 mod flag {
     pub(super) const NEWLINES: u32 = 1 << 0;
+    pub(super) const REDUNDANT_DIRECTORY: u32 = 1 << 1;
     pub(super) const ZEROED_GRAINS: u32 = 1 << 2;
     pub(super) const COMPRESSED: u32 = 1 << 16;
     pub(super) const MARKERS: u32 = 1 << 17;
@@ -51,6 +52,7 @@ pub(super) struct Hosted {
     pub(super) descriptor_offset: u64,
     pub(super) descriptor_sectors: u64,
     table_entries: u32,
+    redundant_sector: u64,
     directory_sector: u64,
     pub(super) compressed: bool,
 }
@@ -88,6 +90,7 @@ impl Hosted {
             descriptor_offset: field64(28)?,
             descriptor_sectors: field64(36)?,
             table_entries: field32(44)?,
+            redundant_sector: field64(48)?,
             directory_sector: field64(56)?,
             compressed,
         })
@@ -128,6 +131,8 @@ impl Hosted {
             grain_sectors: self.grain_sectors,
             table_entries: u64::from(self.table_entries),
             directory_sector: self.directory_sector,
+            redundant_sector: Some(self.redundant_sector)
+                .filter(|sector| *sector != 0 && self.flags & flag::REDUNDANT_DIRECTORY != 0),
             directory_entries: None,
             entries: Entries::Sectors { zeroed_grains },
             packing,
@@ -144,6 +149,8 @@ struct Layout {
     grain_sectors: u64,
     table_entries: u64,
     directory_sector: u64,
+    /// A copy of the directory, whose tables are copies too.
+    redundant_sector: Option<u64>,
     /// Where the header says so itself.
     directory_entries: Option<u64>,
     entries: Entries,
@@ -192,6 +199,7 @@ fn cowd(head: &[u8]) -> Result<Layout> {
         grain_sectors: field(16)?.into(),
         table_entries: 4096,
         directory_sector: field(20)?.into(),
+        redundant_sector: None,
         directory_entries: Some(field(24)?.into()),
         entries: Entries::Sectors { zeroed_grains: false },
         packing: Packing::None,
@@ -224,6 +232,7 @@ fn se_sparse(file: &dyn ReadAt, head: &[u8]) -> Result<Layout> {
         grain_sectors,
         table_entries: table_sectors * SECTOR_BYTES / 8,
         directory_sector: field(128)?,
+        redundant_sector: None,
         directory_entries: Some(field(136)?.saturating_mul(SECTOR_BYTES / 8)),
         entries: Entries::Numbers { tables_sector: field(144)?, grains_sector: field(192)? },
         packing: Packing::None,
@@ -294,7 +303,7 @@ impl Sparse {
         Self::new(file, layout)
     }
 
-    fn new(file: Source, layout: Layout) -> Result<Self> {
+    fn new(file: Source, mut layout: Layout) -> Result<Self> {
         let corrupt = |reason: String| Error::corrupt(layout.structure, 0, reason);
         let grain = layout.grain_sectors;
         if !grain.is_power_of_two() || grain > GRAIN_SECTORS_MAX {
@@ -314,11 +323,13 @@ impl Sparse {
         if let Some(there) = layout.directory_entries.filter(|there| *there < needed) {
             return Err(corrupt(format!("{there} directory entries are too few: the size needs {needed}")));
         }
-        let directory = bytes_of(layout.directory_sector);
-        let end = directory.saturating_add(needed.saturating_mul(layout.entries.bytes()));
-        if directory == 0 || end > file.len() {
+        let length = needed.saturating_mul(layout.entries.bytes());
+        let is_inside = |sector: u64| sector != 0 && bytes_of(sector).saturating_add(length) <= file.len();
+        layout.redundant_sector = layout.redundant_sector.filter(|sector| is_inside(*sector));
+        if !is_inside(layout.directory_sector) {
+            let directory = bytes_of(layout.directory_sector);
             let reason = format!("the grain directory, {needed} entries at {directory}, leaves the file");
-            return Err(corrupt(reason));
+            layout.directory_sector = layout.redundant_sector.take().ok_or_else(|| corrupt(reason))?;
         }
         let table_bytes = layout.table_entries * layout.entries.bytes();
         Ok(Self { file, layout, grain_bytes, table_bytes })
@@ -361,9 +372,9 @@ impl Sparse {
         entry.unwrap_or(0)
     }
 
-    /// Where grain table `number` lies, in bytes; `None` where there is none.
-    fn table(&self, held: &Held, index: usize, number: u64) -> Result<Option<u64>> {
-        let start = bytes_of(self.layout.directory_sector);
+    /// Where grain table `number` of the directory in `sector` lies, in bytes; `None` where there is none.
+    fn table(&self, held: &Held, index: usize, sector: u64, number: u64) -> Result<Option<u64>> {
+        let start = bytes_of(sector);
         let entry_bytes = self.layout.entries.bytes();
         let length = self.layout.capacity.div_ceil(self.layout.grain_sectors).div_ceil(self.layout.table_entries);
         let within = number.saturating_mul(entry_bytes);
@@ -403,11 +414,20 @@ impl Sparse {
         Ok(if self.is_packed() { Place::Packed(bytes_of(sector)) } else { Place::At(bytes_of(sector)) })
     }
 
-    /// Where the bytes at `at` of the extent lie, and for how many bytes that holds; it looks `wanted` bytes far.
+    /// Where the bytes at `at` of the extent lie, and for how many bytes that holds; it looks `wanted` bytes far. Where the
+    /// directory leads nowhere, its copy is followed.
     fn place(&self, held: &Held, index: usize, at: u64, wanted: u64) -> Result<(Place, u64)> {
+        let by = |sector: u64| self.place_by(held, index, sector, at, wanted);
+        match (by(self.layout.directory_sector), self.layout.redundant_sector) {
+            (Err(error @ Error::Corrupt { .. }), Some(copy)) => by(copy).map_err(|_| error),
+            (place, _) => place,
+        }
+    }
+
+    fn place_by(&self, held: &Held, index: usize, sector: u64, at: u64, wanted: u64) -> Result<(Place, u64)> {
         let (grain, within) = (at / self.grain_bytes, at % self.grain_bytes);
         let (table, first) = (grain / self.layout.table_entries, grain % self.layout.table_entries);
-        let Some(start) = self.table(held, index, table)? else {
+        let Some(start) = self.table(held, index, sector, table)? else {
             let rest = self.layout.table_entries.saturating_sub(first).saturating_mul(self.grain_bytes);
             return Ok((Place::Parent, rest.saturating_sub(within)));
         };

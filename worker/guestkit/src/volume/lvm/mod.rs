@@ -14,6 +14,8 @@ mod thin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::error::{Error, Limit, Result};
 use crate::limits::Budget;
 use crate::read_at::{Slice, Source};
@@ -34,7 +36,7 @@ const DEPTH_MAX: usize = 24;
 const SEGMENTS_MAX: usize = 1 << 20;
 
 /// A volume group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VolumeGroup {
     /// Its name.
     pub name: String,
@@ -55,34 +57,40 @@ pub struct VolumeGroup {
 }
 
 /// A physical volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PhysicalVolume {
     /// The device it is on; absent where it was not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Its UUID as LVM prints it.
     pub uuid: String,
     /// Bytes of its extents.
     pub size_bytes: u64,
     /// The device it was last seen on by the guest: a hint.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_device: Option<String>,
 }
 
 /// A logical volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogicalVolume {
     /// Its name.
     pub name: String,
     /// Its UUID as LVM prints it.
     pub uuid: String,
     /// Its device, such as `/dev/vg/root`; absent where it cannot be read, or is a pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// The type of its first segment: `linear`, `striped`, `raid1`, `thin`, `thin-pool`, `snapshot`…
+    #[serde(rename = "type")]
     pub kind: String,
     /// Bytes the guest sees.
     pub size_bytes: u64,
     /// The volume that it is a snapshot of, or that it starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// The pool that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
 }
 
