@@ -6,6 +6,7 @@ mod conformance;
 mod demo;
 mod fixtures;
 mod fuzz;
+mod oracle;
 mod record;
 mod schema;
 mod shell;
@@ -52,6 +53,8 @@ enum Chore {
     Conformance(conformance::Conformance),
     /// Take mutated disks through the whole engine: nothing may panic, hang or take memory without bound.
     Fuzz(fuzz::Fuzz),
+    /// Read file systems as this machine's kernel does, and compare everything (root, loop devices; release build).
+    Oracle(oracle::Oracle),
     /// Run the simulation of scheduler, workers and their streams over many seeds.
     Simulate {
         /// The first seed.
@@ -90,6 +93,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Chaos(asked) => chaos::run(&asked),
         Chore::Conformance(asked) => conformance::run(asked),
         Chore::Fuzz(asked) => fuzz::run(asked),
+        Chore::Oracle(asked) => oracle::run(asked),
         Chore::Simulate { first, seeds, steps } => simulate::run(first, seeds, steps),
         Chore::Fixtures => fixtures::run(),
         Chore::Schema => schema::run(),
