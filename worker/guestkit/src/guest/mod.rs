@@ -1,9 +1,11 @@
 //! From mounted file systems to what a guest is.
 
+mod damage;
 mod inspect;
 mod linux;
 pub mod report;
 mod roots;
+mod sqlite;
 pub mod tree;
 
 pub use inspect::{Event, InspectOptions, Progress};

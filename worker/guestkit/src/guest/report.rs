@@ -328,11 +328,12 @@ pub struct Kernel {
 /// What is installed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Packages {
-    /// Package manager that keeps the database: `dpkg`, `rpm`, `apk`, `pacman`; absent where there is none.
+    /// Package manager of the system: `dpkg`, `rpm`, `apk`, `pacman`, `portage`, `opkg`, `nix`; absent where there is none.
+    /// Snaps and flatpaks stand beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,
-    /// Packages that are installed (unpacked and configured, held ones included); absent where the database could not be
-    /// read.
+    /// Packages that are installed (unpacked and configured, held ones included), those beside the manager's counted;
+    /// absent where the manager's database could not be read. The keys that rpm lists as packages (`gpg-pubkey`) count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// Sum of the installed sizes, where the database has them.
@@ -352,7 +353,7 @@ pub struct Packages {
 pub struct Package {
     /// Name.
     pub name: String,
-    /// Database it comes from: `deb`, `rpm`, `apk`, `pacman`, `snap`, `flatpak`, `msi`…
+    /// Database it comes from: `deb`, `rpm`, `apk`, `pacman`, `ebuild`, `opkg`, `nix`, `snap`, `flatpak`, `msi`…
     pub format: String,
     /// `installed`, `config-files`, `half-configured`, `half-installed`, `unpacked`, `triggers-awaited`,
     /// `triggers-pending`, `not-installed`.
@@ -405,9 +406,24 @@ pub struct Package {
     /// When it was installed or last upgraded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installed_at: Option<String>,
-    /// Package URL, as the purl specification (package-url/purl-spec) has it.
+    /// Package URL, as the purl specification (package-url/purl-spec) has it; absent for kinds it has no type for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purl: Option<String>,
+    /// Who packaged it, where that is told apart from `vendor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packager: Option<String>,
+    /// When it was built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub built_at: Option<String>,
+    /// Module it was built in, as rpm's modularity label has it: `perl:5.32:8060020220302142125:9fe1d287`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// Folder it was installed to, where it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install_path: Option<String>,
+    /// Where it came from: the channel of a snap, the remote of a flatpak, the repository of an ebuild.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// What starts.

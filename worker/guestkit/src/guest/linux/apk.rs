@@ -8,6 +8,19 @@ pub(crate) fn packages<'a>(text: &'a str, distribution: Option<&'a str>) -> impl
     text.split("\n\n").filter_map(move |stanza| package(stanza, distribution))
 }
 
+/// What apk itself would stop at: stanzas without a name or a version, and a file that ends within a line.
+pub(crate) fn flaw(text: &str) -> Option<String> {
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Some("ends in the middle of a line; packages behind it are missing".to_owned());
+    }
+    let has = |stanza: &str, key: &str| {
+        stanza.lines().take_while(|line| !line.starts_with("F:")).any(|line| line.starts_with(key))
+    };
+    let stanzas = text.split("\n\n").filter(|stanza| !stanza.trim().is_empty());
+    let wrong = stanzas.filter(|stanza| !has(stanza, "P:") || !has(stanza, "V:")).count();
+    (wrong > 0).then(|| format!("{wrong} entries have no name or no version"))
+}
+
 fn package(stanza: &str, distribution: Option<&str>) -> Option<Package> {
     // The files of a package follow its own fields, and repeat letters: the first of each is the package's.
     let field = |letter: char| {

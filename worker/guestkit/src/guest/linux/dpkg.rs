@@ -1,15 +1,13 @@
 //! The dpkg database: deb-control(5) stanzas of `/var/lib/dpkg/status`, or of the files in `/var/lib/dpkg/status.d` that
 //! images without a package manager (distroless) carry. Source: dpkg(1), deb-version(7), deb-control(5).
 
-use crate::guest::report::Package;
+use crate::guest::report::{OperatingSystem, Package};
 
-/// The packages of a status file. `distribution` is the os-release ID, which the package URL's namespace needs.
-pub(crate) fn packages<'a>(
-    status: &'a [u8],
-    distribution: Option<&'a str>,
-    codename: Option<&'a str>,
-) -> impl Iterator<Item = Package> + 'a {
-    stanzas(status).filter_map(move |stanza| package(&stanza, distribution, codename))
+use super::time;
+
+/// The packages of a status file; the package URL tells of which `system`.
+pub(crate) fn packages<'a>(status: &'a [u8], system: &'a OperatingSystem) -> impl Iterator<Item = Package> + 'a {
+    stanzas(status).filter_map(move |stanza| package(&stanza, system))
 }
 
 /// What dpkg itself would stop at: a file that ends within a line or a stanza, and lines and stanzas that say nothing.
@@ -103,7 +101,7 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn package(stanza: &Stanza<'_>, distribution: Option<&str>, codename: Option<&str>) -> Option<Package> {
+fn package(stanza: &Stanza<'_>, system: &OperatingSystem) -> Option<Package> {
     let name = stanza.text("Package")?;
     // status.d has no Status field: what is listed there is installed.
     let status = stanza.text("Status").unwrap_or_else(|| "install ok installed".to_owned());
@@ -114,7 +112,10 @@ fn package(stanza: &Stanza<'_>, distribution: Option<&str>, codename: Option<&st
     let arch = stanza.text("Architecture");
     let (source, source_version) = stanza.text("Source").map(|text| split_source(&text)).unwrap_or_default();
     let (summary, description) = stanza.raw("Description").map(split_description).unwrap_or_default();
-    let purl = purl(&name, &full_version, arch.as_deref(), distribution, codename);
+    let purl = purl(&name, &full_version, arch.as_deref(), system);
+    // opkg counts bytes where dpkg counts KiB (deb-control(5)), and is told by its time of installation.
+    let installed_time = stanza.text("Installed-Time").and_then(|time| time.parse().ok());
+    let size_unit = if installed_time.is_some() { 1 } else { 1024 };
     Some(Package {
         format: "deb".to_owned(),
         state: state.to_owned(),
@@ -132,14 +133,14 @@ fn package(stanza: &Stanza<'_>, distribution: Option<&str>, codename: Option<&st
         url: stanza.text("Homepage"),
         summary,
         description,
-        // Installed-Size counts KiB (deb-control(5)).
         installed_size_bytes: stanza
             .text("Installed-Size")
-            .and_then(|size| size.parse::<u64>().ok()?.checked_mul(1024)),
-        installed_at: None,
+            .and_then(|size| size.parse::<u64>().ok()?.checked_mul(size_unit)),
+        installed_at: installed_time.and_then(time::rfc3339),
         purl,
         name,
         full_version,
+        ..Package::default()
     })
 }
 
@@ -185,9 +186,9 @@ fn split_description(raw: &[u8]) -> (Option<String>, Option<String>) {
 
 /// `pkg:deb/debian/curl@7.88.1-10%2Bdeb12u5?arch=amd64&distro=debian-12` without the distribution version, which only the
 /// codename tells for certain. Source: purl-spec, types `deb`.
-fn purl(name: &str, version: &str, arch: Option<&str>, distro: Option<&str>, codename: Option<&str>) -> Option<String> {
-    let distro = distro?;
-    let qualifiers = [("arch", arch), ("distro", codename)];
+fn purl(name: &str, version: &str, arch: Option<&str>, system: &OperatingSystem) -> Option<String> {
+    let distro = system.distribution.as_deref()?;
+    let qualifiers = [("arch", arch), ("distro", system.codename.as_deref())];
     Some(super::purl::purl("deb", &distro.to_ascii_lowercase(), &name.to_ascii_lowercase(), version, &qualifiers))
 }
 
@@ -196,7 +197,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Vec<Package> {
-        packages(text.as_bytes(), Some("debian"), Some("bookworm")).collect()
+        let system = OperatingSystem {
+            distribution: Some("debian".to_owned()),
+            codename: Some("bookworm".to_owned()),
+            ..OperatingSystem::default()
+        };
+        packages(text.as_bytes(), &system).collect()
     }
 
     #[test]
@@ -276,7 +282,7 @@ mod tests {
                 let status = std::fs::read(corpus.join(format!("dpkg/testdata/{family}/{case}"))).unwrap();
                 let truth = corpus.join(format!("truth/dpkg__testdata__{family}__{case}.dpkg-query.tsv"));
                 let truth = std::fs::read_to_string(truth).unwrap();
-                let told: Vec<_> = packages(&status, None, None).collect();
+                let told: Vec<_> = packages(&status, &OperatingSystem::default()).collect();
                 for line in truth.lines().filter(|line| !line.starts_with('#')) {
                     let fields: Vec<_> = line.split('\t').collect();
                     let found = told.iter().find(|package| package.name == fields[1]).unwrap();

@@ -7,7 +7,9 @@ use std::error::Error as _;
 use crate::error::{Error, Result};
 use crate::filesystem::{DirEntry, FileType, Metadata};
 use crate::guest::report::Warning;
+use crate::guest::sqlite::DatabaseFiles;
 use crate::guest::tree::{OpenFile, Tree};
+use crate::read_at::ReadAt;
 
 /// The largest configuration file that is parsed: the largest honest ones (hosts block lists, sudoers of a big site) are a
 /// few megabytes, and every one of them is held in memory while it is parsed.
@@ -162,6 +164,29 @@ impl<'a> Files<'a> {
         }
         found.retain(|path| self.exists(path));
         found
+    }
+}
+
+/// A SQLite database in the guest, with what lies beside it.
+pub(crate) struct SqliteFiles {
+    main: OpenFile,
+    log: Option<OpenFile>,
+    journal: Option<OpenFile>,
+}
+
+impl SqliteFiles {
+    /// `None` where there is no file at `path`, or it cannot be opened, which is then told.
+    pub(crate) fn open(files: &Files<'_>, path: &str) -> Option<Self> {
+        let beside = |suffix| files.open(&format!("{path}{suffix}"));
+        Some(Self { main: files.open(path)?, log: beside("-wal"), journal: beside("-journal") })
+    }
+
+    pub(crate) fn readers(&self) -> DatabaseFiles<'_> {
+        DatabaseFiles {
+            main: &self.main,
+            log: self.log.as_ref().map(|file| file as &dyn ReadAt),
+            journal: self.journal.as_ref().map(|file| file as &dyn ReadAt),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What is installed: finds the package database and turns it into facts. A database that is there and not read is named
-//! in a warning; its packages are then unknown, not none.
+//! What is installed: finds every package database and turns it into facts. A database that is there and cannot be read is
+//! named in a warning; its packages are then unknown, not none.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::guest::report::{OperatingSystem, Package, Packages};
 use crate::guest::tree::WalkNext;
 
 use super::files::{Files, lossy};
-use super::{apk, dpkg, time};
+use super::{apk, dpkg, flatpak, nix, pacman, portage, rpm, snap, time};
 
 /// The database file of dpkg.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
@@ -15,110 +15,161 @@ const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 const DPKG_STATUS_DIRECTORY: &str = "/var/lib/dpkg/status.d";
 /// What dpkg keeps about each package.
 const DPKG_INFO_DIRECTORY: &str = "/var/lib/dpkg/info";
+/// What dpkg has not yet taken into its status file.
+const DPKG_UPDATES_DIRECTORY: &str = "/var/lib/dpkg/updates";
+/// The database file of opkg: OpenWrt's place, and that of others.
+const OPKG_STATUS: [&str; 2] = ["/usr/lib/opkg/status", "/var/lib/opkg/status"];
 /// Where apk keeps its database, newest place first.
 const APK_INSTALLED: [&str; 2] = ["/lib/apk/db/installed", "/usr/lib/apk/db/installed"];
-/// Databases that are recognised: path, manager, and what it is called.
-const UNREAD: [(&str, &str, &str); 14] = [
-    ("/var/lib/rpm/rpmdb.sqlite", "rpm", "rpm database (sqlite)"),
-    ("/usr/lib/sysimage/rpm/rpmdb.sqlite", "rpm", "rpm database (sqlite)"),
-    ("/usr/share/rpm/rpmdb.sqlite", "rpm", "rpm database (sqlite)"),
-    ("/var/lib/rpm/Packages.db", "rpm", "rpm database (ndb)"),
-    ("/usr/lib/sysimage/rpm/Packages.db", "rpm", "rpm database (ndb)"),
-    ("/usr/share/rpm/Packages.db", "rpm", "rpm database (ndb)"),
-    ("/var/lib/rpm/Packages", "rpm", "rpm database (berkeley db)"),
-    ("/usr/lib/sysimage/rpm/Packages", "rpm", "rpm database (berkeley db)"),
-    ("/usr/share/rpm/Packages", "rpm", "rpm database (berkeley db)"),
-    ("/var/lib/pacman/local", "pacman", "pacman database"),
-    ("/var/db/pkg", "portage", "portage database"),
-    ("/var/lib/flatpak/app", "flatpak", "flatpak installation"),
-    ("/var/lib/snapd/state.json", "snap", "snap state"),
-    ("/nix/var/nix/db/db.sqlite", "nix", "nix database"),
-];
 /// Packages of one database: Debian's whole archive has about 70,000, and each is held in memory.
-const PACKAGES_MAX: usize = 250_000;
+pub(super) const PACKAGES_MAX: usize = 250_000;
 /// How many names `top_packages` holds, as its documentation says.
 const TOP_PACKAGES: usize = 10;
 
+/// What the database of one manager holds, or the databases.
+pub(super) struct Installed {
+    pub(super) manager: &'static str,
+    /// Their paths.
+    pub(super) databases: Vec<String>,
+    /// Absent where nothing of them could be read.
+    pub(super) packages: Option<Vec<Package>>,
+}
+
+impl Installed {
+    /// Whether it stands beside the manager that made the system.
+    fn is_beside(&self) -> bool {
+        matches!(self.manager, "snap" | "flatpak")
+    }
+
+    /// Whether it is what a system of this package format (`deb`, `rpm`…) has.
+    fn is_of(&self, format: &str) -> bool {
+        matches!((self.manager, format), ("dpkg", "deb") | ("portage", "ebuild")) || self.manager == format
+    }
+}
+
+/// The reader of each kind of database.
+const READERS: [fn(&Files<'_>, &OperatingSystem) -> Option<Installed>; 9] =
+    [read_dpkg, rpm::read, read_apk, pacman::read, portage::read, read_opkg, nix::read, snap::read, flatpak::read];
+
 /// The module.
 pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Packages {
-    let mut found = Vec::new();
+    let found: Vec<_> = READERS.iter().filter_map(|read| read(files, system)).collect();
     let mut report = Packages::default();
-    let mut read = false;
-    read |= read_dpkg(files, system, &mut report, &mut found);
-    read |= read_apk(files, system, &mut report, &mut found);
-    for (path, manager, name) in UNREAD {
-        if files.exists(path) {
-            report.databases.push(path.to_owned());
-            // A snap or flatpak store stands beside the system's own manager, and does not make its count unknown.
-            let is_beside = matches!(manager, "snap" | "flatpak");
-            if !is_beside && report.manager.is_none() {
-                report.manager = Some(manager.to_owned());
-            }
-            files.warn(path, format!("{name} is not supported"));
-        }
+    if found.is_empty() {
+        files.warn("package database", "no package database was found");
+        return report;
     }
-    if found.len() > PACKAGES_MAX {
+    let format = system.package_format.as_deref().unwrap_or_default();
+    // A tool of another family (`rpm` on Debian) may have its own, empty database.
+    let own = found.iter().find(|installed| installed.is_of(format));
+    let own = own.or_else(|| found.iter().find(|installed| !installed.is_beside() && installed.packages.is_some()));
+    let own = own.or_else(|| found.iter().find(|installed| !installed.is_beside())).or(found.first());
+    let is_known = own.is_some_and(|installed| installed.packages.is_some());
+    report.manager = own.map(|installed| installed.manager.to_owned());
+    let mut packages = Vec::new();
+    for installed in found {
+        let first = installed.databases.first();
+        if let Some(path) = first.filter(|_| installed.packages.as_ref().is_some_and(Vec::is_empty)) {
+            files.warn(path, "holds no packages");
+        }
+        report.databases.extend(installed.databases);
+        packages.extend(installed.packages.unwrap_or_default());
+    }
+    if packages.len() > PACKAGES_MAX {
         files.warn("package database", format!("holds more than {PACKAGES_MAX} packages"));
         return report;
     }
-    if !read {
-        if report.databases.is_empty() {
-            files.warn("package database", "no package database was found");
-        }
-        return report;
+    packages.sort_by(|a, b| (&a.name, &a.arch, &a.full_version).cmp(&(&b.name, &b.arch, &b.full_version)));
+    if is_known {
+        summarise(&mut report, &packages);
     }
-    found.sort_by(|a, b| (&a.name, &a.arch, &a.full_version).cmp(&(&b.name, &b.arch, &b.full_version)));
-    summarise(&mut report, &found);
-    report.packages = found;
+    report.packages = packages;
     report
 }
 
-fn read_dpkg(files: &Files<'_>, system: &OperatingSystem, report: &mut Packages, found: &mut Vec<Package>) -> bool {
-    let (distribution, codename) = (system.distribution.as_deref(), system.codename.as_deref());
-    let mut read = false;
-    let mut databases = vec![DPKG_STATUS.to_owned()];
+fn read_dpkg(files: &Files<'_>, system: &OperatingSystem) -> Option<Installed> {
+    let mut databases = Vec::new();
+    let mut packages = Vec::new();
+    let mut is_read = false;
     let parts = files.names(DPKG_STATUS_DIRECTORY);
     // Distroless images keep checksums beside each package, under its name and `.md5sums`.
     let parts = parts.into_iter().filter(|name| !name.ends_with(".md5sums"));
-    databases.extend(parts.map(|name| format!("{DPKG_STATUS_DIRECTORY}/{name}")));
-    for path in databases {
-        let status = match files.tree().read_file(&path) {
-            Ok(Some(status)) => status,
-            Ok(None) => continue,
-            Err(error) => {
-                report.manager = Some("dpkg".to_owned());
-                report.databases.push(path.clone());
-                files.warn_error(&path, &error);
-                continue;
-            }
-        };
-        report.manager = Some("dpkg".to_owned());
-        let before = found.len();
-        let room = PACKAGES_MAX.saturating_sub(before).saturating_add(1);
-        found.extend(dpkg::packages(&status, distribution, codename).take(room));
-        let has_stanza = found.len() > before;
-        if !has_stanza {
-            let is_empty = status.iter().all(u8::is_ascii_whitespace);
-            files.warn(&path, if is_empty { "is empty" } else { "holds no package stanza" });
-            report.databases.push(path);
-            continue;
+    let parts = parts.map(|name| format!("{DPKG_STATUS_DIRECTORY}/{name}"));
+    for path in [DPKG_STATUS.to_owned()].into_iter().chain(parts) {
+        let Some(found) = read_status(files, &path, system) else { continue };
+        let is_part = path.starts_with(DPKG_STATUS_DIRECTORY);
+        let name = if is_part && found.is_ok() { DPKG_STATUS_DIRECTORY.to_owned() } else { path };
+        if databases.last() != Some(&name) {
+            databases.push(name);
         }
-        if let Some(flaw) = dpkg::flaw(&status) {
-            files.warn(&path, flaw);
-        }
-        read = true;
-        if path.starts_with(DPKG_STATUS_DIRECTORY) {
-            if report.databases.last().is_none_or(|last| last != DPKG_STATUS_DIRECTORY) {
-                report.databases.push(DPKG_STATUS_DIRECTORY.to_owned());
-            }
-        } else {
-            report.databases.push(path);
+        if let Ok(found) = found {
+            is_read = true;
+            packages.extend(found);
         }
     }
-    if read {
-        install_times(files, found);
+    if databases.is_empty() {
+        return None;
     }
-    read
+    if is_read {
+        read_updates(files, system, &mut packages);
+        install_times(files, &mut packages);
+    }
+    Some(Installed { manager: "dpkg", databases, packages: is_read.then_some(packages) })
+}
+
+/// The packages of one file of stanzas, `Err` where it holds none, which is then told; `None` where there is no such file.
+fn read_status(files: &Files<'_>, path: &str, system: &OperatingSystem) -> Option<Result<Vec<Package>, ()>> {
+    let status = match files.tree().read_file(path) {
+        Ok(status) => status?,
+        Err(error) => {
+            files.warn_error(path, &error);
+            return Some(Err(()));
+        }
+    };
+    let room = PACKAGES_MAX.saturating_add(1);
+    let packages: Vec<_> = dpkg::packages(&status, system).take(room).collect();
+    if packages.is_empty() {
+        let is_empty = status.iter().all(u8::is_ascii_whitespace);
+        files.warn(path, if is_empty { "is empty" } else { "holds no package stanza" });
+        return Some(Err(()));
+    }
+    if let Some(flaw) = dpkg::flaw(&status) {
+        files.warn(path, flaw);
+    }
+    Some(Ok(packages))
+}
+
+/// What dpkg wrote since it last wrote the status file: a stanza in each of `updates/0000` and on, which replaces the
+/// package's own. They are left behind where dpkg was interrupted, and it takes them in at its next start.
+fn read_updates(files: &Files<'_>, system: &OperatingSystem, packages: &mut Vec<Package>) {
+    let mut names = files.names(DPKG_UPDATES_DIRECTORY);
+    names.retain(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    if names.is_empty() {
+        return;
+    }
+    let key = |package: &Package| (package.name.clone(), package.arch.clone());
+    let mut places: HashMap<_, _> = packages.iter().map(key).zip(0_usize..).collect();
+    for name in names {
+        let path = format!("{DPKG_UPDATES_DIRECTORY}/{name}");
+        for update in read_status(files, &path, system).and_then(Result::ok).unwrap_or_default() {
+            let place = *places.entry(key(&update)).or_insert(packages.len());
+            match packages.get_mut(place) {
+                Some(package) => *package = update,
+                None => packages.push(update),
+            }
+        }
+    }
+}
+
+/// opkg writes the same stanzas as dpkg, with sizes in bytes and times of installation.
+fn read_opkg(files: &Files<'_>, system: &OperatingSystem) -> Option<Installed> {
+    let (path, found) = OPKG_STATUS.iter().find_map(|path| Some((path, read_status(files, path, system)?)))?;
+    let mut packages = found.ok();
+    for package in packages.iter_mut().flatten() {
+        "opkg".clone_into(&mut package.format);
+        package.purl = None;
+    }
+    Some(Installed { manager: "opkg", databases: vec![(*path).to_owned()], packages })
 }
 
 /// dpkg writes `info/NAME.list` (`info/NAME:ARCH.list` for Multi-Arch: same) when it unpacks a package: its time is the
@@ -146,24 +197,29 @@ fn install_times(files: &Files<'_>, packages: &mut [Package]) {
     }
 }
 
-fn read_apk(files: &Files<'_>, system: &OperatingSystem, report: &mut Packages, found: &mut Vec<Package>) -> bool {
+fn read_apk(files: &Files<'_>, system: &OperatingSystem) -> Option<Installed> {
+    let mut databases = Vec::new();
     for path in APK_INSTALLED {
-        match files.tree().read_file(path) {
+        let read = files.tree().read_file(path);
+        if !matches!(read, Ok(None)) {
+            databases.push(path.to_owned());
+        }
+        match read {
             Ok(Some(bytes)) => {
-                report.manager.get_or_insert_with(|| "apk".to_owned());
-                report.databases.push(path.to_owned());
-                found.extend(apk::packages(&lossy(bytes), system.distribution.as_deref()).take(PACKAGES_MAX + 1));
-                return true;
+                let text = lossy(bytes);
+                let room = PACKAGES_MAX.saturating_add(1);
+                let packages: Vec<_> = apk::packages(&text, system.distribution.as_deref()).take(room).collect();
+                if let Some(flaw) = apk::flaw(&text) {
+                    files.warn(path, flaw);
+                }
+                let is_read = !packages.is_empty() || text.trim().is_empty();
+                return Some(Installed { manager: "apk", databases, packages: is_read.then_some(packages) });
             }
             Ok(None) => {}
-            Err(error) => {
-                report.manager.get_or_insert_with(|| "apk".to_owned());
-                report.databases.push(path.to_owned());
-                files.warn_error(path, &error);
-            }
+            Err(error) => files.warn_error(path, &error),
         }
     }
-    false
+    (!databases.is_empty()).then_some(Installed { manager: "apk", databases, packages: None })
 }
 
 fn summarise(report: &mut Packages, packages: &[Package]) {
