@@ -1088,6 +1088,9 @@ pub struct DeepScan {
     pub unowned_files: Vec<FileFact>,
     /// SQLite database files, by their header.
     pub sqlite_files: Vec<FileFact>,
+    /// Packages of programming languages (`format`: `pypi`, `npm`, `gem`, `cargo`, `golang`, `maven`), in order of the file
+    /// that tells of each, which `install_path` names.
+    pub language_packages: Vec<Package>,
 }
 
 /// A file and who may use it.

@@ -1,5 +1,6 @@
-//! The walk over every file: who may become another, what everybody may write, what nobody owns, and SQLite files. It reads
-//! every directory and every inode, and of candidates for SQLite the first bytes; never a whole file.
+//! The walk over every file: who may become another, what everybody may write, what nobody owns, SQLite files, and packages of
+//! programming languages. It reads every directory and every inode, of candidates for SQLite the first bytes, of programs the
+//! table of sections, and the records of packages.
 
 use std::collections::HashSet;
 
@@ -9,6 +10,7 @@ use crate::guest::tree::{WalkEntry, WalkNext};
 use crate::read_at::ReadAt as _;
 
 use super::files::Files;
+use super::languages;
 
 /// Facts of one kind kept: a tree where everything may be written says no more with its millionth file.
 const FACTS_MAX: usize = 100_000;
@@ -36,6 +38,15 @@ pub(crate) fn inspect(files: &Files<'_>) -> Option<DeepScan> {
         };
         count(&mut scan, entry, &metadata, &mut seen);
         left_out += judge(&mut scan, entry, &metadata, &uids, &gids);
+        match languages::packages(entry, &metadata) {
+            Ok(found) => {
+                let room = FACTS_MAX.saturating_sub(scan.language_packages.len());
+                left_out += found.len().saturating_sub(room) as u64;
+                scan.language_packages.extend(found.into_iter().take(room));
+            }
+            Err(error) if error.is_budget_exhausted() => return Err(error),
+            Err(error) => files.warn_error(&String::from_utf8_lossy(entry.path), &error),
+        }
         if is_sqlite(files, entry, &metadata) {
             left_out += keep(&mut scan.sqlite_files, entry, &metadata);
         }
@@ -64,6 +75,7 @@ pub(crate) fn inspect(files: &Files<'_>) -> Option<DeepScan> {
     ] {
         list.sort_by(|a, b| a.path.cmp(&b.path));
     }
+    scan.language_packages.sort_by(|a, b| (&a.install_path, &a.name).cmp(&(&b.install_path, &b.name)));
     Some(scan)
 }
 

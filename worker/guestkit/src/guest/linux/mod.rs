@@ -12,6 +12,7 @@ mod firewall;
 mod fixture;
 mod flatpak;
 mod gvariant;
+mod languages;
 mod network;
 mod nix;
 mod os;
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     /// One honest file of each format that is parsed.
-    const TEXTS: [(&str, &str); 27] = [
+    const TEXTS: [(&str, &str); 36] = [
         ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian \"12\"'\nVERSION=\"12 (bookworm)\"\n"),
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob:x:1:1::/home/bob:/bin/sh\n"),
         ("etc/shadow", "root:$6$a$b:19000:0:99999:7:::\n"),
@@ -198,6 +199,21 @@ mod tests {
             "var/lib/dpkg/status",
             "Package: a\nStatus: install ok installed\nVersion: 1:2-3\nSource: b (1)\nDescription: x\n y\n",
         ),
+        ("var/lib/dpkg/updates/0000", "Package: a\nStatus: install ok unpacked\nVersion: 2\n"),
+        ("usr/lib/opkg/status", "Package: a\nStatus: install user installed\nVersion: 1\nInstalled-Time: 9\n"),
+        ("var/lib/pacman/local/a-1-1/desc", "%NAME%\na\n\n%VERSION%\n1:1-1\n\n%SIZE%\n9\n\n%LICENSE%\nx\ny\n"),
+        ("var/db/pkg/a-b/c-1.2_rc3-r1/LICENSE", "x\n"),
+        (
+            "var/lib/snapd/state.json",
+            "{\"data\": {\"snaps\": {\"a\": {\"current\": \"7\", \"sequence\": [{\"revision\": \"7\"}]}}}}",
+        ),
+        ("snap/a/7/meta/snap.yaml", "name: a\nversion: '1'\narchitectures: [amd64]\nsummary: |\n x\n"),
+        ("var/lib/flatpak/app/a/b/c/active/metadata", "[Application]\nname=a\n"),
+        (
+            "var/lib/flatpak/app/a/b/c/active/deploy",
+            "a\0b\0\0\0\0\0\x01\0\0\0\0\0\0\0k\0\0\0\0\0\0\0v\0\0s\x02\x0d\x04\x04\x02",
+        ),
+        ("usr/lib/python3/a.dist-info/METADATA", "Name: a\nVersion: 1\n"),
         ("lib/apk/db/installed", "P:a\nV:1-r2\nI:3\n\nP:b\n"),
         (
             "usr/lib/systemd/system/a.service",
