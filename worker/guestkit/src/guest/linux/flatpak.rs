@@ -135,7 +135,7 @@ mod tests {
     const DEPLOY: &[u8] = b"flathub\0c0\0\
         \0\0\0\0\0\
         \0\0\0\0\0\0\x10\0\
-        appdata-version\01.2\0\0s\x10\x17\
+        appdata-version\x001.2\0\0s\x10\x17\
         \x0b\x0b\x08";
 
     #[test]

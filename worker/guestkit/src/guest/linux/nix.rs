@@ -89,7 +89,39 @@ fn split_name(whole: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::Fixture;
     use super::*;
+
+    /// A database that SQLite made with Nix's own table.
+    #[test]
+    fn valid_paths_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 CREATE TABLE ValidPaths (id integer primary key autoincrement not null, path text unique not null,
+                     hash text not null, registrationTime integer not null, deriver text, narSize integer);
+                 INSERT INTO ValidPaths (path, hash, registrationTime, narSize) VALUES
+                     ('/nix/store/0c9kcnx6c8ccdfbwm7h4pfmqxv6yxyzb-hello-2.12.1', 'x', 1700000000, 226560),
+                     ('/nix/store/1c9kcnx6c8ccdfbwm7h4pfmqxv6yxyzb-hello-2.12.1.drv', 'x', 1700000000, 9);",
+            )
+            .unwrap();
+        let fixture = Fixture::new();
+        for suffix in ["", "-wal"] {
+            let bytes = std::fs::read(format!("{}{suffix}", path.display())).unwrap();
+            fixture.file(&format!("nix/var/nix/db/db.sqlite{suffix}"), bytes);
+        }
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        let packages = read(&files, &OperatingSystem::default()).unwrap().packages.unwrap();
+        assert_eq!(packages.len(), 1);
+        assert_eq!((packages[0].name.as_str(), packages[0].version.as_str()), ("hello", "2.12.1"));
+        assert_eq!(packages[0].installed_at.as_deref(), Some("2023-11-14T22:13:20Z"));
+        assert_eq!(packages[0].installed_size_bytes, Some(226_560));
+        assert_eq!(files.into_warnings(), []);
+    }
 
     #[test]
     fn store_paths_become_packages() {

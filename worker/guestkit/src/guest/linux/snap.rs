@@ -214,6 +214,30 @@ mod tests {
         assert_eq!(snap.installed_at.as_deref(), Some("2024-05-06T05:08:09Z"));
     }
 
+    /// An image that `mksquashfs` made, as it lies in a guest that does not run.
+    #[test]
+    fn a_snap_that_is_not_mounted_is_read_from_its_image() {
+        let fixture = Fixture::new();
+        fixture.file("var/lib/snapd/state.json", STATE_TEXT);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("meta")).unwrap();
+        std::fs::write(folder.path().join("meta/snap.yaml"), "name: hello\nversion: 2.12\n").unwrap();
+        let image = folder.path().join("image");
+        let mut command = std::process::Command::new("mksquashfs");
+        let made = command.arg(folder.path().join("meta")).arg(&image).args(["-keep-as-directory", "-quiet"]).output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            println!("mksquashfs not present");
+            return;
+        }
+        fixture.file("var/lib/snapd/snaps/hello_42.snap", std::fs::read(&image).unwrap());
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        let found = read(&files, &OperatingSystem::default()).unwrap().packages.unwrap();
+        assert_eq!(found[0].version, "2.12");
+        assert!(found[0].installed_size_bytes.is_some());
+        assert_eq!(files.into_warnings(), []);
+    }
+
     #[test]
     fn a_broken_state_leaves_what_is_linked() {
         let fixture = Fixture::new();

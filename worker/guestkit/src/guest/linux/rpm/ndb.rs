@@ -153,7 +153,7 @@ pub(super) mod tests {
             file.extend([0; 4]);
             file.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
             file.extend(*data);
-            while (file.len() - at + BLOB_TAIL_BYTES) % SLOT_BYTES != 0 {
+            while !(file.len() - at + BLOB_TAIL_BYTES).is_multiple_of(SLOT_BYTES) {
                 file.push(0);
             }
             let sum = adler32(&file[at..]);
