@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 pub use check::{CheckedJob, Source, check};
 pub use operation::{KnownOperation, Operation, operations};
-pub use schema::job_document_schema;
+pub use schema::{job_document_schema, report_schema};
 
 use crate::convert::from_struct;
 use crate::status::{Reason, Refusal};

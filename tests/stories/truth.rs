@@ -65,6 +65,33 @@ fn packages(system: &Value) -> BTreeMap<String, String> {
     list.iter().map(|package| (text(package, "name"), text(package, "full_version"))).collect()
 }
 
+/// The few facts that scripts look for at the top, which say what the first system says in full.
+#[test]
+fn the_first_system_stands_at_the_top_in_short() {
+    let report = local_inspect(&small_guest());
+    let info = Command::new("qemu-img").args(["info", "--output=json"]).arg(small_guest()).output().unwrap();
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    assert_eq!(report["version"], "1.0");
+    assert_eq!((&report["image"]["format"], &report["image"]["size_bytes"]), (&info["format"], &info["virtual-size"]));
+    let system = &report["systems"][0];
+    for field in ["type", "distribution", "version", "hostname"] {
+        assert_eq!(report["operating_system"][field], system["operating_system"][field], "{field}");
+    }
+    assert_eq!(report["packages"]["manager"], "apt");
+    for field in ["count", "top_packages"] {
+        assert_eq!(report["packages"][field], system["packages"][field], "{field}");
+    }
+    assert_eq!(report["services"]["count"], system["services"]["count"]);
+    assert_eq!(report["services"]["active"], system["services"]["enabled"].as_array().unwrap().len());
+    assert_eq!(report["services"]["basis"], "enabled");
+    for interface in report["network"]["interfaces"].as_array().unwrap() {
+        assert!(interface["name"].is_string() && interface["state"].is_string(), "{interface}");
+    }
+    for (part, field) in [("selinux", "enabled"), ("apparmor", "enabled"), ("firewall", "active")] {
+        assert!(report["security"][part][field].is_boolean(), "{part}.{field}");
+    }
+}
+
 /// `dpkg-query -W` ran in the guests before they were packed.
 #[test]
 fn the_corpus_guests_agree_with_dpkg_query() {

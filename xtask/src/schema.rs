@@ -1,4 +1,4 @@
-//! Writes the JSON Schema of the job document again; the protocol crate's test tells when that is due.
+//! Writes the JSON Schemas of the job document and of reports again; the protocol crate's test tells when that is due.
 
 use std::process::Command;
 

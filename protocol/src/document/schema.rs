@@ -1,5 +1,5 @@
-//! The JSON Schema (draft 2020-12) of the job document, made of the descriptors, their comments and the table of rules: what
-//! an editor completes and explains is what the check takes.
+//! The JSON Schemas (draft 2020-12) of the job document and of reports, made of the descriptors, their comments and the table
+//! of rules: what an editor completes and explains is what the check takes, and what a report has is what its schema says.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
@@ -8,27 +8,62 @@ use super::operation::operations;
 use super::rules::{self, Rule};
 use super::{descriptor, descriptor_in, operation, pool};
 
+/// Whose words a schema describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// A user's: a name that is not known is a mistake.
+    Taken,
+    /// Ours: what is not `optional` is always there, and later versions add names.
+    Printed,
+}
+
+/// The messages that were met, by name.
+struct Definitions {
+    words: Words,
+    schemas: Map<String, Value>,
+}
+
+impl Definitions {
+    fn of(words: Words) -> Self {
+        Self { words, schemas: Map::new() }
+    }
+
+    /// Completes the schema of a whole document.
+    fn publish(self, mut root: Value, title: &str) -> Value {
+        if let Value::Object(members) = &mut root {
+            members.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+            members.insert("title".to_owned(), json!(title));
+            members.insert("$defs".to_owned(), Value::Object(self.schemas));
+        }
+        root
+    }
+}
+
+/// The schema of the report of `operation` as JSON and YAML have it; `None` where the operation is not known.
+#[must_use]
+pub fn report_schema(operation: &str) -> Option<Value> {
+    let known = operations().iter().find(|known| known.name == operation)?;
+    let mut definitions = Definitions::of(Words::Printed);
+    let root = message(&descriptor_in(&pool(crate::DESCRIPTORS), known.report_message), false, &mut definitions);
+    Some(definitions.publish(root, &format!("report of {operation}")))
+}
+
 /// The schema of the job document. It describes the snake_case names; the camelCase ones of proto3 JSON are taken as well.
 #[must_use]
 pub fn job_document_schema() -> Value {
     let documented = pool(crate::DESCRIPTORS);
-    let mut definitions = Map::new();
-    let mut root = message(&descriptor_in(&documented, "guestkit.v1.JobDocument"), true, &mut definitions);
+    let mut definitions = Definitions::of(Words::Taken);
+    let root = message(&descriptor_in(&documented, "guestkit.v1.JobDocument"), true, &mut definitions);
     for known in operations() {
         let payload = descriptor_in(&documented, known.payload_message);
         let name = payload.name().to_owned();
         let schema = message(&payload, !known.open, &mut definitions);
-        definitions.insert(name, schema);
+        definitions.schemas.insert(name, schema);
     }
-    if let Some(payload) = definitions.get_mut("Payload").and_then(Value::as_object_mut) {
+    if let Some(payload) = definitions.schemas.get_mut("Payload").and_then(Value::as_object_mut) {
         payload.insert("allOf".to_owned(), Value::Array(operations().iter().map(data_of).collect()));
     }
-    if let Value::Object(members) = &mut root {
-        members.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-        members.insert("title".to_owned(), json!("guestkit job document, version 1"));
-        members.insert("$defs".to_owned(), Value::Object(definitions));
-    }
-    root
+    definitions.publish(root, "guestkit job document, version 1")
 }
 
 fn data_of(known: &operation::KnownOperation) -> Value {
@@ -39,12 +74,16 @@ fn data_of(known: &operation::KnownOperation) -> Value {
     })
 }
 
-fn message(message: &MessageDescriptor, closed: bool, definitions: &mut Map<String, Value>) -> Value {
+fn message(message: &MessageDescriptor, closed: bool, definitions: &mut Definitions) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for field in message.fields() {
         let name = if field.json_name().starts_with('$') { field.json_name() } else { field.name() };
-        if rules::required(field.full_name()) {
+        let is_required = match definitions.words {
+            Words::Taken => rules::required(field.full_name()),
+            Words::Printed => !field.supports_presence(),
+        };
+        if is_required {
             required.push(name.to_owned());
         }
         properties.insert(name.to_owned(), property(&field, definitions));
@@ -61,7 +100,7 @@ fn message(message: &MessageDescriptor, closed: bool, definitions: &mut Map<Stri
     schema
 }
 
-fn property(field: &FieldDescriptor, definitions: &mut Map<String, Value>) -> Value {
+fn property(field: &FieldDescriptor, definitions: &mut Definitions) -> Value {
     let mut schema = if field.is_map() {
         let values = match field.kind() {
             Kind::Message(entry) => kind(&entry.map_entry_value_field().kind(), definitions),
@@ -84,7 +123,7 @@ fn property(field: &FieldDescriptor, definitions: &mut Map<String, Value>) -> Va
     schema
 }
 
-fn kind(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
+fn kind(kind: &Kind, definitions: &mut Definitions) -> Value {
     match kind {
         Kind::Bool => json!({"type": "boolean"}),
         Kind::Double | Kind::Float => json!({"type": "number"}),
@@ -98,11 +137,11 @@ fn kind(kind: &Kind, definitions: &mut Map<String, Value>) -> Value {
             "google.protobuf.ListValue" => json!({"type": "array", "items": {"type": "string"}}),
             "google.protobuf.Value" => json!({}),
             _ => {
-                if !definitions.contains_key(inner.name()) {
+                if !definitions.schemas.contains_key(inner.name()) {
                     // Holds the place, so that a message that contains itself ends.
-                    definitions.insert(inner.name().to_owned(), Value::Null);
-                    let schema = message(inner, true, definitions);
-                    definitions.insert(inner.name().to_owned(), schema);
+                    definitions.schemas.insert(inner.name().to_owned(), Value::Null);
+                    let schema = message(inner, definitions.words == Words::Taken, definitions);
+                    definitions.schemas.insert(inner.name().to_owned(), schema);
                 }
                 json!({"$ref": format!("#/$defs/{}", inner.name())})
             }

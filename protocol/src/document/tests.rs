@@ -615,17 +615,20 @@ fn every_example_is_sound() {
 }
 
 #[test]
-fn the_published_schema_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/jobs/job-document.schema.json");
-    let current = format!("{:#}\n", job_document_schema());
-    if std::env::var_os("GUESTKIT_UPDATE").is_some() {
-        std::fs::write(path, &current).unwrap();
+fn the_published_schemas_are_current() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let schemas = [
+        ("tests/jobs/job-document.schema.json", job_document_schema()),
+        ("docs/inspect-report.schema.json", report_schema("guestkit.inspect").unwrap()),
+    ];
+    for (file, schema) in schemas {
+        let (path, current) = (format!("{root}/{file}"), format!("{schema:#}\n"));
+        if std::env::var_os("GUESTKIT_UPDATE").is_some() {
+            std::fs::write(&path, &current).unwrap();
+        }
+        let published = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(published == current, "{file} is old: cargo xtask schema");
     }
-    let published = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        published == current,
-        "tests/jobs/job-document.schema.json is old: GUESTKIT_UPDATE=1 cargo test -p guestkit-protocol"
-    );
 }
 
 /// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): the same mutations on every machine.

@@ -7,10 +7,14 @@ use std::time::Instant;
 use crate::disk::{Device, Disk};
 use crate::filesystem::SharedFileSystem;
 use crate::guest::linux::{self, Module};
+use crate::guest::overview::Overview;
 use crate::guest::report::{
     Filesystem, ImageFile, ImageInfo, InspectReport, InspectSummary, Partition, PartitionTable, Warning,
 };
 use crate::guest::roots::{self, DeviceNames};
+
+/// Version of the report's shape: what is in it keeps its meaning as long as this stays.
+const REPORT_VERSION: &str = "1.0";
 
 /// What to look at. [`InspectOptions::default`] is the default of the job protocol: everything but databases and the walk
 /// over every file.
@@ -70,9 +74,9 @@ impl InspectOptions {
 /// Where an inspection stands. `done` of `total` steps are behind it when the event is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// `inspection` while file systems and systems are looked for, then the name of each module, then `analysis`.
+    /// `inspection` before file systems and systems are looked for, the name of each module after it, then `analysis`.
     pub phase: &'static str,
-    /// What begins now, in words.
+    /// What begins now, or what a module found: `packages: 1,204 dpkg`.
     pub message: String,
     /// Steps that are done.
     pub done: u32,
@@ -82,7 +86,7 @@ pub struct Event {
 
 /// Who is told how far an inspection is.
 pub trait Progress {
-    /// A step begins.
+    /// A step begins or has ended.
     fn on_event(&mut self, event: &Event);
 }
 
@@ -103,7 +107,8 @@ impl Disk {
     /// operating system gives a report without systems.
     pub fn inspect(&self, options: &InspectOptions, progress: &mut dyn Progress) -> InspectReport {
         let started = Instant::now();
-        let mut report = InspectReport { image: image_info(self), ..InspectReport::default() };
+        let mut report =
+            InspectReport { version: REPORT_VERSION.to_owned(), image: image_info(self), ..InspectReport::default() };
         report.image_path.clone_from(&report.image.path);
         report.partition_table = self.drives().first().map(partition_table);
         report.warnings.extend(self.warnings().iter().map(|warning| Warning {
@@ -113,7 +118,7 @@ impl Disk {
         }));
         let modules = options.modules();
         let mut steps = Steps { progress, done: 0, total: 1 + to_u32(modules.len()) };
-        steps.begin("inspection", "looking at file systems".to_owned());
+        steps.tell("inspection", "looking at file systems".to_owned());
         let mounted = mount_all(self, &mut report);
         let names = DeviceNames::new(self);
         let systems = roots::find(self, &mounted, &names, &mut report.warnings);
@@ -121,9 +126,9 @@ impl Disk {
         steps.done = 1;
         for root in &systems {
             let context = linux::Context { root, names: &names, disk: self, filesystems: &report.filesystems };
-            let (system, warnings) = linux::inspect(&context, &modules, &mut |module| {
-                steps.begin(module.name(), format!("{} of {}", module.name(), root.device));
+            let (system, warnings) = linux::inspect(&context, &modules, &mut |module, found| {
                 steps.done = steps.done.saturating_add(1);
+                steps.tell(module.name(), format!("{}: {found}", module.title()));
             });
             report.systems.push(system);
             report.warnings.extend(warnings);
@@ -137,7 +142,8 @@ impl Disk {
             }));
         }
         steps.done = steps.total;
-        steps.begin("analysis", format!("{} found", count(report.systems.len(), "system")));
+        steps.tell("analysis", format!("{} found", count(report.systems.len(), "system")));
+        report.overview = report.systems.first().map(Overview::of);
         report.summary = InspectSummary {
             modules: modules.iter().map(|module| module.name().to_owned()).collect(),
             duration_seconds: started.elapsed().as_secs_f64(),
@@ -155,7 +161,7 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    fn begin(&mut self, phase: &'static str, message: String) {
+    fn tell(&mut self, phase: &'static str, message: String) {
         self.progress.on_event(&Event { phase, message, done: self.done, total: self.total });
     }
 }
@@ -223,6 +229,7 @@ fn image_info(disk: &Disk) -> ImageInfo {
         path: top.path.display().to_string(),
         format: top.format.name().to_owned(),
         format_version: top.format_version,
+        size_bytes: top.virtual_size_bytes,
         virtual_size_bytes: top.virtual_size_bytes,
         file_size_bytes: top.file_size_bytes,
         cluster_size_bytes: top.cluster_size_bytes,

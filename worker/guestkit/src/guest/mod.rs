@@ -3,6 +3,7 @@
 mod damage;
 mod inspect;
 mod linux;
+pub mod overview;
 pub mod report;
 mod roots;
 mod sqlite;

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use super::overview::Overview;
 use crate::volume::{Array, VolumeGroup};
 
 /// Something that could not be read or taken in; everything else in the report stands nevertheless.
@@ -29,6 +30,8 @@ pub struct ImageInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format_version: Option<u32>,
     /// Bytes the guest sees.
+    pub size_bytes: u64,
+    /// The same; `file_size_bytes` beside it is what it takes.
     pub virtual_size_bytes: u64,
     /// Length of the file in bytes.
     pub file_size_bytes: u64,
@@ -134,6 +137,8 @@ pub struct Filesystem {
 /// The report of `guestkit.inspect`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct InspectReport {
+    /// Version of this shape, `1.0`.
+    pub version: String,
     /// Path of the image as the job named it.
     pub image_path: String,
     /// The image.
@@ -149,6 +154,9 @@ pub struct InspectReport {
     pub warnings: Vec<Warning>,
     /// What it took.
     pub summary: InspectSummary,
+    /// The first system in short, its parts beside the fields above; absent where there is no system.
+    #[serde(flatten)]
+    pub overview: Option<Overview>,
 }
 
 /// What was asked for and what it took.
@@ -446,6 +454,13 @@ pub struct Services {
     /// Target that the system starts into: `graphical.target`, or the SysV run level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_target: Option<String>,
+    /// Names of services that the last start left running; empty, as `failed`, where `state_source` is absent.
+    pub active: Vec<String>,
+    /// Names of services that failed in the last start.
+    pub failed: Vec<String>,
+    /// The journal that tells of units' states; absent where nothing on the disk does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_source: Option<String>,
 }
 
 /// A systemd unit, a SysV script or an OpenRC service.

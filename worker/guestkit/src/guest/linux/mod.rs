@@ -12,6 +12,7 @@ mod firewall;
 mod fixture;
 mod flatpak;
 mod gvariant;
+mod journal;
 mod languages;
 mod network;
 mod nix;
@@ -35,6 +36,7 @@ mod unit;
 mod users;
 
 use crate::disk::Disk;
+use crate::guest::overview;
 use crate::guest::report::{Filesystem, GuestSystem, Packages, Services, Warning};
 use crate::guest::roots::{DeviceNames, Root};
 
@@ -69,6 +71,15 @@ impl Module {
             Self::DeepScan => "deep_scan",
         }
     }
+
+    /// The same for people.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::OperatingSystem => "operating system",
+            Self::DeepScan => "deep scan",
+            other => other.name(),
+        }
+    }
 }
 
 /// What the modules of one system are given.
@@ -79,11 +90,11 @@ pub(crate) struct Context<'a> {
     pub(crate) filesystems: &'a [Filesystem],
 }
 
-/// Runs `modules` over one system, telling `begin` of each before it starts.
+/// Runs `modules` over one system, telling `found` of each what it found.
 pub(crate) fn inspect(
     context: &Context<'_>,
     modules: &[Module],
-    begin: &mut dyn FnMut(Module),
+    found: &mut dyn FnMut(Module, String),
 ) -> (GuestSystem, Vec<Warning>) {
     let files = Files::new(&context.root.tree);
     let mut system = GuestSystem {
@@ -96,7 +107,6 @@ pub(crate) fn inspect(
     let mut packages = None;
     let mut services = None;
     for module in modules {
-        begin(*module);
         files.enter(module.name());
         match module {
             Module::OperatingSystem => system.operating_system = os::inspect(&files),
@@ -125,6 +135,8 @@ pub(crate) fn inspect(
             }
             Module::DeepScan => system.deep_scan = deep_scan::inspect(&files),
         }
+        let told = overview::told(*module, &system, packages.as_ref(), services.as_ref());
+        found(*module, told.unwrap_or_else(|| "unknown".to_owned()));
     }
     if let (Some(databases), Some(scan)) = (&mut system.databases, &system.deep_scan) {
         databases.databases.extend(scan.sqlite_files.iter().map(databases::sqlite));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::guest::report::{Services, Unit};
 
 use super::files::Files;
+use super::journal;
 use super::systemd::Manager;
 
 /// States in which a unit starts by itself.
@@ -17,7 +18,9 @@ pub(crate) fn inspect(files: &Files<'_>) -> Services {
     if let Some(manager) = &manager {
         report.managers.push("systemd".to_owned());
         report.default_target = manager.default_target();
-        report.units = manager.units();
+        let boot = journal::last_boot(files);
+        report.units = manager.units(boot.as_ref());
+        report.state_source = boot.map(|boot| boot.source);
     }
     let openrc = openrc_units(files);
     let scripts = if openrc.is_empty() { sysv_units(files, manager.as_ref()) } else { openrc };
@@ -46,6 +49,10 @@ fn summarise(report: &mut Services) {
     let count = services().count() as u64;
     let (enabled, timers, sockets) = (starting("service"), starting("timer"), starting("socket"));
     let masked = names(services().filter(|unit| unit.state.starts_with("masked")).collect());
+    let left = |state: &str| names(services().filter(|unit| unit.active_state.as_deref() == Some(state)).collect());
+    let (active, failed) = (left("active"), left("failed"));
+    report.active = active;
+    report.failed = failed;
     report.count = count;
     report.enabled = enabled;
     report.enabled_timers = timers;

@@ -8,6 +8,7 @@ use crate::filesystem::FileType;
 use crate::guest::report::Unit;
 
 use super::files::Files;
+use super::journal::LastBoot;
 use super::pattern;
 use super::unit::{Name, UnitFile};
 
@@ -133,13 +134,13 @@ impl<'a, 'b> Manager<'a, 'b> {
         }
     }
 
-    /// Every unit file, in order of name.
-    pub(crate) fn units(&self) -> Vec<Unit> {
+    /// Every unit file, in order of name, and how `boot` left the units.
+    pub(crate) fn units(&self, boot: Option<&LastBoot>) -> Vec<Unit> {
         let names: BTreeSet<&String> = self.directories.iter().flat_map(|directory| directory.units.keys()).collect();
-        names.into_iter().filter_map(|name| self.unit(name)).collect()
+        names.into_iter().filter_map(|name| self.unit(name, boot)).collect()
     }
 
-    fn unit(&self, name: &str) -> Option<Unit> {
+    fn unit(&self, name: &str, boot: Option<&LastBoot>) -> Option<Unit> {
         let parsed = Name::parse(name)?;
         let directory = self.directories.iter().find(|directory| directory.units.contains_key(name))?;
         let mut unit = Unit {
@@ -170,6 +171,9 @@ impl<'a, 'b> Manager<'a, 'b> {
                     file.merge(&self.files.text(drop_in).unwrap_or_default());
                 }
                 describe(&mut unit, &file);
+                unit.active_state = boot
+                    .and_then(|boot| boot.units.get(name))
+                    .map(|state| state.name_for(leaves_nothing_running(&file)).to_owned());
                 unit.drop_ins = drop_ins;
                 if real != name && parsed.instance.is_none_or(str::is_empty) {
                     unit.state = "alias".to_owned();
@@ -502,6 +506,12 @@ fn parse_presets(text: &str) -> Vec<Preset> {
 }
 
 /// What of a unit file people look for.
+/// A program that does its work and ends: once it has started, it is over. Source: systemd.service(5).
+fn leaves_nothing_running(file: &UnitFile) -> bool {
+    let is_yes = |value: &str| matches!(value, "1" | "yes" | "y" | "true" | "t" | "on");
+    file.last("Service", "Type") == Some("oneshot") && !file.last("Service", "RemainAfterExit").is_some_and(is_yes)
+}
+
 fn describe(unit: &mut Unit, file: &UnitFile) {
     unit.description = file.last("Unit", "Description").map(str::to_owned);
     unit.exec_start = file.values("Service", "ExecStart").first().map(|command| (*command).to_owned());
@@ -532,7 +542,7 @@ mod tests {
         fixture.link("lib", "usr/lib");
         let tree = fixture.tree();
         let files = Files::new(&tree);
-        let units = Manager::read(&files).unwrap().units();
+        let units = Manager::read(&files).unwrap().units(None);
         let shown: Vec<_> =
             units.iter().map(|unit| (unit.name.as_str(), unit.state.as_str(), unit.alias_of.as_deref())).collect();
         assert_eq!(
@@ -601,7 +611,7 @@ mod tests {
         let tree = fixture.tree();
         let files = Files::new(&tree);
         let manager = Manager::read(&files).unwrap();
-        let units: BTreeMap<_, _> = manager.units().into_iter().map(|unit| (unit.name.clone(), unit)).collect();
+        let units: BTreeMap<_, _> = manager.units(None).into_iter().map(|unit| (unit.name.clone(), unit)).collect();
         let cases = [
             ("wanted.service", "enabled", Some("enabled")),
             ("off.service", "disabled", Some("disabled")),
