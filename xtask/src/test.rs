@@ -59,6 +59,8 @@ pub(crate) fn run(corpus: Option<PathBuf>) -> Result<()> {
     shell(&cargo(), ["build", "--workspace", "--bins", "--locked"])?;
     step("tests: unit, story, simulation slice, real disks, system, examples");
     tests(&buf, corpus.as_deref())?;
+    step("changed disks, with every checksum taken for right");
+    changed_disks(corpus.as_deref())?;
     step("simulation");
     crate::simulate::run(0, 2_000, 1_000)?;
     step("demo");
@@ -89,6 +91,19 @@ fn tests(buf: &Path, corpus: Option<&Path>) -> Result<()> {
     };
     check(&mut command)?;
     Ok(())
+}
+
+/// The tests of changed disks once more, by an engine that is built as cargo-fuzz builds it: checksums stop no change, and what
+/// libFuzzer found is found again. No libFuzzer and no other compiler is needed.
+fn changed_disks(corpus: Option<&Path>) -> Result<()> {
+    let mut command = Command::new(cargo());
+    command.args(["test", "--quiet", "--locked", "--package", "guestkit", "--test", "fuzz", "--target-dir"]);
+    command.arg(target_dir().join("fuzzing")).env("RUSTFLAGS", "--cfg fuzzing").current_dir(root());
+    match corpus {
+        Some(folder) => command.env("GUESTKIT_CORPUS", folder),
+        None => command.env_remove("GUESTKIT_CORPUS"),
+    };
+    check(&mut command)
 }
 
 /// Licences and sources of what we ship, where cargo-deny is installed. Its advisories need a network of their own:

@@ -33,6 +33,12 @@ pub(crate) fn has(bytes: &[u8], at: usize, magic: &[u8]) -> bool {
     slice(bytes, at, magic.len()) == Some(magic)
 }
 
+/// Whether a checksum is right, which every check of one comes to. To a fuzzer they all are (`cfg(fuzzing)`, which cargo-fuzz
+/// sets): hardly a disk that it changes would be read further than its first structure. Binaries refuse to be built so.
+pub(crate) const fn sum_holds(is_right: bool) -> bool {
+    is_right || cfg!(fuzzing)
+}
+
 /// Bytes as lower-case hexadecimal digits without separators.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

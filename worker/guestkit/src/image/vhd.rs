@@ -11,7 +11,7 @@ use super::blocks::{BitOrder, Blocks, Pieces, Place, Table, read, run};
 use super::file::HostFile;
 use super::parent::{place_beside, utf16_text};
 use super::{Chain, Format, Layer};
-use crate::bytes::{array, be_u16, be_u32, be_u64, has, hex, le_u16, slice};
+use crate::bytes::{array, be_u16, be_u32, be_u64, has, hex, le_u16, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::read_at::{ReadAt, Slice, Source, check_range, read_up_to};
 
@@ -134,7 +134,7 @@ fn check_sum(bytes: &[u8], at: usize) -> std::result::Result<(), String> {
     let own = slice(bytes, at, 4).unwrap_or_default();
     let computed = !sum(bytes).wrapping_sub(sum(own));
     match be_u32(bytes, at) {
-        Some(recorded) if recorded == computed => Ok(()),
+        Some(recorded) if sum_holds(recorded == computed) => Ok(()),
         Some(recorded) => Err(format!("its checksum is {recorded:08x}, of its bytes {computed:08x}")),
         None => Err(format!("the file ends {} bytes into it", bytes.len())),
     }

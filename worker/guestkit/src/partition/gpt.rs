@@ -1,7 +1,7 @@
 //! GUID partition tables, after the UEFI specification 2.10, section 5.3.
 
 use super::{Partition, PartitionTable, TableKind, guid};
-use crate::bytes::{array, has, le_u16, le_u32, le_u64, slice};
+use crate::bytes::{array, has, le_u16, le_u32, le_u64, slice, sum_holds};
 use crate::error::Result;
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -55,7 +55,7 @@ fn read_copy(disk: &dyn ReadAt, start: u64, sector_bytes: u32) -> Result<Option<
     let Some(header) = Header::parse(&sector, start, sector_bytes) else { return Ok(None) };
     let length = header.entries as usize * header.entry_bytes as usize;
     let entries = read_up_to(disk, header.entries_start, length)?;
-    if entries.len() != length || crc32fast::hash(&entries) != header.entries_crc {
+    if entries.len() != length || !sum_holds(crc32fast::hash(&entries) == header.entries_crc) {
         return Ok(None);
     }
     Ok(Some(table(&header, &entries, disk.len())))
@@ -71,7 +71,7 @@ impl Header {
         }
         let mut checked = slice(sector, 0, length as usize)?.to_vec();
         checked.get_mut(16..20)?.fill(0);
-        if crc32fast::hash(&checked) != le_u32(sector, 16)? {
+        if !sum_holds(crc32fast::hash(&checked) == le_u32(sector, 16)?) {
             return None;
         }
         let entries = le_u32(sector, 80).filter(|entries| *entries <= ENTRIES_MAX)?;

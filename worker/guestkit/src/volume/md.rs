@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::bytes::{array, le_u16, le_u32, le_u64, slice};
+use crate::bytes::{array, le_u16, le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::filesystem::probe::label;
 use crate::limits::Budget;
@@ -125,7 +125,7 @@ impl Superblock {
             return Err(Error::corrupt("md superblock", at, format!("it lists {count} devices")));
         }
         let listed = slice(bytes, 0, 256 + count as usize * 2).ok_or_else(short)?;
-        if checksum_1(listed) != word(216)? {
+        if !sum_holds(checksum_1(listed) == word(216)?) {
             return Err(Error::corrupt("md superblock", at, "its checksum is wrong"));
         }
         let features = word(8)?;
@@ -195,7 +195,7 @@ impl Superblock {
         };
         let sum: u64 =
             words.iter().enumerate().map(|(index, word)| if index == 38 { 0 } else { u64::from(*word) }).sum();
-        if (sum as u32).wrapping_add((sum >> 32) as u32) != word(38)? {
+        if !sum_holds((sum as u32).wrapping_add((sum >> 32) as u32) == word(38)?) {
             return Err(Error::corrupt("md superblock", at, "its checksum is wrong"));
         }
         let mut uuid = [0; 16];

@@ -1,6 +1,6 @@
 //! The superblock ("Btrfs: On-disk Format", Superblock) and the four checksums a file system can be made with.
 
-use crate::bytes::{array, has, le_u16, le_u32, le_u64, slice};
+use crate::bytes::{array, has, le_u16, le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -52,7 +52,7 @@ impl Checksum {
 
     /// Whether `bytes` have the checksum that `stored` begins with.
     pub(super) fn matches(self, bytes: &[u8], stored: &[u8]) -> bool {
-        match self {
+        let is_same = match self {
             Self::Crc32c => has(stored, 0, &crc32c::crc32c(bytes).to_le_bytes()),
             Self::Xxhash64 => has(stored, 0, &xxh64(bytes).to_le_bytes()),
             Self::Sha256 => has(stored, 0, &<sha2::Sha256 as sha2::Digest>::digest(bytes)),
@@ -60,7 +60,8 @@ impl Checksum {
                 type Blake2b256 = blake2::Blake2b<blake2::digest::consts::U32>;
                 has(stored, 0, &<Blake2b256 as blake2::Digest>::digest(bytes))
             }
-        }
+        };
+        sum_holds(is_same)
     }
 }
 

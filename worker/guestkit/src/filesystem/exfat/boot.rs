@@ -2,7 +2,7 @@
 //! repeats a checksum of the others, and a second such region behind the first.
 
 use super::super::clusters::Heap;
-use crate::bytes::{has, le_u16, le_u32, le_u64};
+use crate::bytes::{has, le_u16, le_u32, le_u64, sum_holds};
 use crate::error::{Error, Result};
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -117,7 +117,7 @@ fn check(source: &dyn ReadAt, start: u64, sector_bytes: u64) -> Result<bool> {
     let length = usize::try_from(CHECKED_SECTORS * sector_bytes).unwrap_or(0);
     let region = read_up_to(source, start, length)?;
     let stated = read_up_to(source, start + CHECKED_SECTORS * sector_bytes, 4)?;
-    Ok(region.len() == length && le_u32(&stated, 0) == Some(checksum(&region)))
+    Ok(region.len() == length && sum_holds(le_u32(&stated, 0) == Some(checksum(&region))))
 }
 
 /// Section 3.4, figure 1.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::superblock::crc32c;
-use crate::bytes::{array, le_u16, le_u32, slice};
+use crate::bytes::{array, le_u16, le_u32, slice, sum_holds};
 use crate::error::{Error, Limit, Result};
 use crate::filesystem::{DirEntry, FileType, NodeId};
 
@@ -127,7 +127,7 @@ fn checksum_holds(block: &[u8], seed: u32) -> bool {
     let Some((covered, tail)) = block.len().checked_sub(TAIL_BYTES).and_then(|end| block.split_at_checked(end)) else {
         return false;
     };
-    tail.starts_with(&[0, 0, 0, 0, 12, 0, 0, 0xde]) && le_u32(tail, 8) == Some(crc32c(seed, covered))
+    tail.starts_with(&[0, 0, 0, 0, 12, 0, 0, 0xde]) && sum_holds(le_u32(tail, 8) == Some(crc32c(seed, covered)))
 }
 
 /// The names of one directory, packed and sorted.

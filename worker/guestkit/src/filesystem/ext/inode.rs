@@ -1,7 +1,7 @@
 //! Inodes and extended attributes (Linux, Documentation/filesystems/ext4: "Index Nodes", "Extended Attributes").
 
 use super::superblock::{BITS_64, HUGE_FILE, LARGE_DIRECTORY, Superblock, crc32c};
-use crate::bytes::{array, le_u16, le_u32, slice};
+use crate::bytes::{array, le_u16, le_u32, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::filesystem::{FileType, Timestamp};
 
@@ -206,11 +206,11 @@ fn checksum_holds(bytes: &[u8], extra: usize, seed: u32) -> bool {
     let low = u32::from(le_u16(bytes, LOW).unwrap_or(0));
     if extra < 4 {
         sum = crc32c(sum, part(OLD_INODE_BYTES, bytes.len()));
-        return sum & 0xffff == low;
+        return sum_holds(sum & 0xffff == low);
     }
     sum = crc32c(crc32c(sum, part(OLD_INODE_BYTES, HIGH)), &[0; 2]);
     sum = crc32c(sum, part(HIGH + 2, bytes.len()));
-    sum == (low | u32::from(le_u16(bytes, HIGH).unwrap_or(0)) << 16)
+    sum_holds(sum == (low | u32::from(le_u16(bytes, HIGH).unwrap_or(0)) << 16))
 }
 
 /// The lower two bits of `extra` carry the seconds past 2038, the others are nanoseconds.
@@ -314,7 +314,7 @@ pub(super) fn block_attributes(bytes: &[u8], number: u64, superblock: &Superbloc
             (bytes.get(..CHECKSUM).unwrap_or_default(), bytes.get(CHECKSUM + 4..).unwrap_or_default());
         let parts: [&[u8]; 4] = [&number.to_le_bytes(), before, &[0; 4], after];
         let sum = parts.iter().fold(superblock.checksum_seed, |sum, part| crc32c(sum, part));
-        if le_u32(bytes, CHECKSUM) != Some(sum) {
+        if !sum_holds(le_u32(bytes, CHECKSUM) == Some(sum)) {
             return Err(corrupt("the checksum of the block is wrong".into()));
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::mapping::Run;
 use super::superblock::crc32c;
-use crate::bytes::{array, be_u16, be_u32, be_u64, le_u16, le_u32};
+use crate::bytes::{array, be_u16, be_u32, be_u64, le_u16, le_u32, sum_holds};
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::{ReadAt, Source};
@@ -198,7 +198,7 @@ impl<'a> Journal<'a> {
                 return Err(Error::unsupported("the checksum algorithm of the ext journal"));
             }
             let (before, after) = (bytes.get(..0xfc).unwrap_or_default(), bytes.get(0x100..).unwrap_or_default());
-            if crc32c(crc32c(crc32c(u32::MAX, before), &[0; 4]), after) != word(0xfc) {
+            if !sum_holds(crc32c(crc32c(crc32c(u32::MAX, before), &[0; 4]), after) == word(0xfc)) {
                 return Err(corrupt(0, "the checksum of its superblock is wrong"));
             }
         }
@@ -301,7 +301,7 @@ impl<'a> Journal<'a> {
             return Ok(true);
         }
         let sum = crc32c(crc32c(self.seed, &sequence.to_be_bytes()), &self.read_place(tag.copy)?);
-        Ok(if self.has(CHECKSUM_V3) { sum == tag.checksum } else { sum & 0xffff == tag.checksum })
+        Ok(sum_holds(if self.has(CHECKSUM_V3) { sum == tag.checksum } else { sum & 0xffff == tag.checksum }))
     }
 
     /// The transactions that were committed, in order, and the sequence number that follows the last.
@@ -416,7 +416,7 @@ impl<'a> Journal<'a> {
     fn tail_checksum_holds(&self, bytes: &[u8]) -> bool {
         let at = bytes.len().saturating_sub(4);
         let covered = bytes.get(..at).unwrap_or_default();
-        !self.has_checksums() || be_u32(bytes, at) == Some(crc32c(crc32c(self.seed, covered), &[0; 4]))
+        !self.has_checksums() || sum_holds(be_u32(bytes, at) == Some(crc32c(crc32c(self.seed, covered), &[0; 4])))
     }
 
     fn commit_checksum_holds(&self, bytes: &[u8], sum_v1: u32) -> bool {
@@ -424,12 +424,12 @@ impl<'a> Journal<'a> {
         let found = be_u32(bytes, FIELD).unwrap_or(0);
         if self.has_checksums() {
             let (before, after) = (bytes.get(..FIELD).unwrap_or_default(), bytes.get(FIELD + 4..).unwrap_or_default());
-            return crc32c(crc32c(crc32c(self.seed, before), &[0; 4]), after) == found;
+            return sum_holds(crc32c(crc32c(crc32c(self.seed, before), &[0; 4]), after) == found);
         }
         // The first version names its algorithm in each commit block: 1 is CRC-32 of 4 bytes, none is 0.
         match array(bytes, HEADER_BYTES) {
             _ if !self.has_checksum_v1 => true,
-            Some([1_u8, 4]) => found == sum_v1,
+            Some([1_u8, 4]) => sum_holds(found == sum_v1),
             Some([0, 0]) => found == 0,
             _ => false,
         }

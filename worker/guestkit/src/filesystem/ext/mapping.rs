@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::inode::{EXTENTS, Inode};
 use super::superblock::{Superblock, crc32c};
 use crate::block_cache::Lru;
-use crate::bytes::{le_u16, le_u32};
+use crate::bytes::{le_u16, le_u32, sum_holds};
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::ReadAt;
@@ -308,5 +308,5 @@ fn parse_extents(
 fn extents_checksum_holds(bytes: &[u8], seed: u32) -> bool {
     let room = usize::from(le_u16(bytes, 4).unwrap_or(0));
     let end = HEADER_BYTES.saturating_add(room.saturating_mul(ENTRY_BYTES));
-    bytes.get(..end).is_some_and(|covered| le_u32(bytes, end) == Some(crc32c(seed, covered)))
+    bytes.get(..end).is_some_and(|covered| sum_holds(le_u32(bytes, end) == Some(crc32c(seed, covered))))
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::replay::{Item, Replay};
 use super::superblock::{BASIC_BLOCK, Geometry};
 use super::volume::{Overlay, Volume};
-use crate::bytes::{array, be_u32, be_u64, le_u16, le_u32, slice};
+use crate::bytes::{array, be_u32, be_u64, le_u16, le_u32, slice, sum_holds};
 use crate::error::{Error, Result};
 
 /// `XLOG_HEADER_MAGIC_NUM`.
@@ -348,7 +348,7 @@ impl<'a> Log<'a> {
             first.map(|first| crc32c::crc32c_append(further.fold(first, crc32c::crc32c_append), packed)) == Some(stored)
         });
         // Version 4 mostly has none, and the kernel goes on where it is wrong.
-        if !is_intact && self.geometry.v5 {
+        if !sum_holds(is_intact) && self.geometry.v5 {
             return Err(corrupt(header.block, "the checksum of a record is wrong"));
         }
         if header.format != LITTLE_ENDIAN {

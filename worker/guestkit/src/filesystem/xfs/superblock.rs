@@ -1,7 +1,7 @@
 //! The superblock ("XFS Algorithms & Data Structures", superblocks; `xfs_dsb` in the kernel's `xfs_format.h`): the
 //! geometry of the file system, and how its addresses become bytes.
 
-use crate::bytes::{array, be_u16, be_u32, be_u64, has};
+use crate::bytes::{array, be_u16, be_u32, be_u64, has, sum_holds};
 use crate::error::{Error, Result};
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -274,7 +274,7 @@ fn corrupt(reason: impl Into<String>) -> Error {
 
 /// Whether the CRC32C at `at`, little-endian as nothing else is, fits `bytes` with its own four bytes taken as zero.
 pub(super) fn is_intact(bytes: &[u8], at: usize) -> bool {
-    array(bytes, at).map(u32::from_le_bytes) == checksum(bytes, at)
+    sum_holds(array(bytes, at).map(u32::from_le_bytes) == checksum(bytes, at))
 }
 
 /// The CRC32C of `bytes` with the four bytes at `at` taken as zero.

@@ -1,6 +1,6 @@
 //! The members of a tar archive, in POSIX's ustar and pax forms and GNU's: names, places, sizes.
 
-use crate::bytes::{array, has, slice};
+use crate::bytes::{array, has, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::{ReadAt, read_up_to};
@@ -76,7 +76,7 @@ impl Header {
         let total: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
         // The checksum is counted as eight blanks.
         let counted = total - sum.iter().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * u64::from(b' ');
-        if number(sum) != Some(counted) {
+        if !sum_holds(number(sum) == Some(counted)) {
             return Err(corrupt(offset, "its checksum is wrong"));
         }
         let size = number(field(124, 12)?).ok_or_else(|| corrupt(offset, "its size is no number"))?;

@@ -1,7 +1,7 @@
 //! The header section: two headers, of which the newer counts, and two copies of the region table.
 
 use super::UNIT_BYTES;
-use crate::bytes::{array, has, le_u16, le_u32, le_u64, slice};
+use crate::bytes::{array, has, le_u16, le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::read_at::{ReadAt, read_up_to};
 
@@ -30,7 +30,7 @@ pub(super) fn check_sum(bytes: &[u8]) -> Option<u32> {
 }
 
 fn is_intact(bytes: &[u8]) -> bool {
-    le_u32(bytes, 4).is_some_and(|recorded| check_sum(bytes) == Some(recorded))
+    le_u32(bytes, 4).is_some_and(|recorded| sum_holds(check_sum(bytes) == Some(recorded)))
 }
 
 /// "Headers" (2.2.2).

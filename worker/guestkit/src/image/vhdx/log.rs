@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::header::Header;
 use super::overlay::Overlay;
-use crate::bytes::{array, has, le_u32, le_u64, slice};
+use crate::bytes::{array, has, le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Limit, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
@@ -173,7 +173,7 @@ impl Ring {
         }
         self.each_update(&entry, |_, _| Some(()))?;
         *unchecked = unchecked.saturating_sub(entry.length);
-        (*unchecked > 0 && Some(self.check_sum(&entry)?) == le_u32(sector, 4)).then_some(entry)
+        (*unchecked > 0 && sum_holds(Some(self.check_sum(&entry)?) == le_u32(sector, 4))).then_some(entry)
     }
 
     /// CRC-32C of an entry with its own field as zeros.

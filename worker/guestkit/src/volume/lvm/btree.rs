@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::block_cache::Lru;
-use crate::bytes::{le_u32, le_u64, slice};
+use crate::bytes::{le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Result};
 use crate::limits::Budget;
 use crate::read_at::Source;
@@ -47,7 +47,7 @@ impl Blocks {
         let mut bytes = vec![0; 4096];
         self.source.read_exact_at(&mut bytes, at)?;
         let sum = !crc32c::crc32c(bytes.get(4..).unwrap_or_default()) ^ xor;
-        if le_u32(&bytes, 0) != Some(sum) {
+        if !sum_holds(le_u32(&bytes, 0) == Some(sum)) {
             return Err(Error::corrupt(STRUCTURE, at, "its checksum is wrong"));
         }
         if le_u64(&bytes, number_at) != Some(number) {

@@ -2,7 +2,7 @@
 //!
 //! Source: LVM2's `label.h` and `layout.h` (`label_header`, `pv_header`, `mda_header`, `raw_locn`).
 
-use crate::bytes::{has, le_u32, le_u64, slice};
+use crate::bytes::{has, le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Limit, Result};
 use crate::limits::Budget;
 use crate::read_at::{ReadAt, read_up_to};
@@ -41,7 +41,7 @@ pub(crate) fn find_label(head: &[u8]) -> Option<(usize, &[u8])> {
         let is_label = has(sector, 0, b"LABELONE")
             && has(sector, 24, b"LVM2 001")
             && le_u64(sector, 8) == Some(number as u64)
-            && checksum(sector.get(20..)?) == le_u32(sector, 16)?;
+            && sum_holds(checksum(sector.get(20..)?) == le_u32(sector, 16)?);
         is_label.then_some((number * 512, sector))
     })
 }
@@ -114,7 +114,7 @@ fn read_area(device: &dyn ReadAt, start: u64, length: u64, budget: &Budget) -> R
         let is_sound = has(&header, 4, b" LVM2 x[5A%r0N*>")
             && le_u32(&header, 20) == Some(1)
             && le_u64(&header, 24) == Some(start)
-            && checksum(header.get(4..)?) == le_u32(&header, 0)?;
+            && sum_holds(checksum(header.get(4..)?) == le_u32(&header, 0)?);
         // The length in the label is 0 for an area that ends with the device on some old volumes.
         let size = le_u64(&header, 32)?;
         let is_sound = is_sound && (length == 0 || size == length) && size > MDA_HEADER_BYTES;
@@ -141,7 +141,7 @@ fn read_area(device: &dyn ReadAt, start: u64, length: u64, budget: &Budget) -> R
     let Some((before, wrapped)) = buffer.split_at_mut_checked(middle) else { return Ok(None) };
     device.read_exact_at(before, start.saturating_add(offset))?;
     device.read_exact_at(wrapped, start.saturating_add(MDA_HEADER_BYTES))?;
-    if checksum(&buffer) != expected {
+    if !sum_holds(checksum(&buffer) == expected) {
         return Err(Error::corrupt(STRUCTURE, start, "the checksum of its metadata is wrong"));
     }
     Ok(Metadata::of(text::parse(&buffer)?))

@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target btrfs`
+#![no_main]
+
+guestkit_fuzz::target!("btrfs");

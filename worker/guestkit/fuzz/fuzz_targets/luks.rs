@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target luks`
+#![no_main]
+
+guestkit_fuzz::target!("luks");

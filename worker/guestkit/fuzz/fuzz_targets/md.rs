@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target md`
+#![no_main]
+
+guestkit_fuzz::target!("md");

@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target partition`
+#![no_main]
+
+guestkit_fuzz::target!("partition");

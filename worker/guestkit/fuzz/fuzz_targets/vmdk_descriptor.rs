@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target vmdk_descriptor`
+#![no_main]
+
+guestkit_fuzz::target!("vmdk_descriptor");

@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target xfs`
+#![no_main]
+
+guestkit_fuzz::target!("xfs");
