@@ -407,7 +407,7 @@ pub fn mutated(seeds: &[Option<Seed>], input: &[u8], noise: &mut Noise) -> Vec<u
                 let (at, by) = (place(seed, noise), 1 + noise.below(8));
                 let mut bytes = seed.held(at, 200);
                 if noise.below(2) == 0 {
-                    drop(bytes.drain(..by.min(bytes.len())))
+                    drop(bytes.drain(..by.min(bytes.len())));
                 } else {
                     bytes.splice(..0, vec![b' '; by]);
                 }
