@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
+use guestkit::export::Form;
+use guestkit::guest::report::InspectReport;
 use guestkit_domain::ErrorCode;
 use guestkit_protocol::v1;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, renameat, unlinkat};
@@ -38,6 +41,8 @@ pub enum Format {
     Json,
     /// YAML.
     Yaml,
+    /// A form of other tools.
+    Form(Form),
 }
 
 /// What is done to a report's text.
@@ -63,7 +68,10 @@ impl Layout {
         let format = match spec.format.as_str() {
             "" | "json" => Format::Json,
             "yaml" => Format::Yaml,
-            word => return Err(unknown("format", word, "json, yaml")),
+            word => {
+                let known = || unknown("format", word, "json, yaml, virt-inspector, cyclonedx, spdx, html");
+                Format::Form(Form::from_name(word).ok_or_else(known)?)
+            }
         };
         let compression = match spec.compression.as_str() {
             "" | "none" => Compression::None,
@@ -76,15 +84,18 @@ impl Layout {
 
     /// What a file of this layout is called after its stem.
     #[must_use]
-    pub fn extension(self) -> &'static str {
-        match (self.format, self.compression) {
-            (Format::Json, Compression::None) => "json",
-            (Format::Json, Compression::Gzip) => "json.gz",
-            (Format::Json, Compression::Zstd) => "json.zst",
-            (Format::Yaml, Compression::None) => "yaml",
-            (Format::Yaml, Compression::Gzip) => "yaml.gz",
-            (Format::Yaml, Compression::Zstd) => "yaml.zst",
-        }
+    pub fn extension(self) -> String {
+        let format = match self.format {
+            Format::Json => "json",
+            Format::Yaml => "yaml",
+            Format::Form(form) => form.extension(),
+        };
+        let compression = match self.compression {
+            Compression::None => "",
+            Compression::Gzip => ".gz",
+            Compression::Zstd => ".zst",
+        };
+        format!("{format}{compression}")
     }
 
     fn media_type(self) -> &'static str {
@@ -93,6 +104,7 @@ impl Layout {
             (Compression::Zstd, _) => "application/zstd",
             (Compression::None, Format::Json) => "application/json",
             (Compression::None, Format::Yaml) => "application/yaml",
+            (Compression::None, Format::Form(form)) => form.media_type(),
         }
     }
 
@@ -111,6 +123,11 @@ impl Layout {
                 text
             }
             Format::Yaml => serde_saphyr::to_string(report).map_err(|error| failed("yaml", &error))?.into_bytes(),
+            Format::Form(form) => {
+                let report: InspectReport =
+                    serde_json::from_value(report.clone()).map_err(|error| failed(form.name(), &error))?;
+                form.render(&report, SystemTime::now()).into_bytes()
+            }
         };
         match self.compression {
             Compression::None => Ok(text),

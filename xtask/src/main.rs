@@ -49,7 +49,7 @@ enum Chore {
     },
     /// Kill and freeze real processes while jobs go through them, and prove that each job ended exactly once (release build).
     Chaos(chaos::Chaos),
-    /// Read every disk of the corpus and compare with what other tools say of it; print the table of the README.
+    /// Read every disk, or every guest, of the corpus and compare with what other tools say of it; print the table of the README.
     Conformance(conformance::Conformance),
     /// Take mutated disks through the whole engine: nothing may panic, hang or take memory without bound.
     Fuzz(fuzz::Fuzz),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use guestkit::export::Form;
 use guestkit_protocol::v1;
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Examples:
   guestkit list --state failed --since 2h           what went wrong lately
   guestkit explain JOB                              why a job is not running
   guestkit report JOB -o yaml                       what a job found
+  guestkit local inspect disk.qcow2 -o cyclonedx    what is installed, as a bill of materials
 
 Exit codes:
   0  done; with --watch, and for `report`: the job completed
@@ -39,9 +41,10 @@ pub(crate) struct Cli {
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// What standard output is: a JSON or YAML document, or tables for people.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", help_heading = "Global options")]
-    pub(crate) output: Format,
+    /// What standard output is: a JSON or YAML document, or tables for people; for the report of an inspection also the XML of
+    /// virt-inspector, a bill of materials (CycloneDX 1.6, SPDX 2.3), or a page of HTML.
+    #[arg(short, long, global = true, value_enum, default_value_t = Wanted::Table, value_name = "FORMAT", help_heading = "Global options")]
+    pub(crate) output: Wanted,
     /// Where the coordinator is; several are tried in turn (repeat the flag or separate by commas), and one that does not
     /// lead says who does.
     #[arg(
@@ -63,11 +66,48 @@ pub(crate) struct Global {
     pub(crate) color: Color,
 }
 
-/// What standard output is. (Its words explain themselves: described one by one they would unfold every help page.)
+/// What was asked for. (Its words explain themselves: described one by one they would unfold every help page.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum Wanted {
     Json,
     Yaml,
+    Table,
+    VirtInspector,
+    Cyclonedx,
+    Spdx,
+    Html,
+}
+
+impl Wanted {
+    /// How documents are written.
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Json => Format::Json,
+            Self::Yaml => Format::Yaml,
+            Self::Table | Self::VirtInspector | Self::Cyclonedx | Self::Spdx | Self::Html => Format::Table,
+        }
+    }
+
+    /// The form of other tools that a report is to have.
+    pub(crate) fn form(self) -> Option<Form> {
+        match self {
+            Self::Json | Self::Yaml | Self::Table => None,
+            Self::VirtInspector => Some(Form::VirtInspector),
+            Self::Cyclonedx => Some(Form::CycloneDx),
+            Self::Spdx => Some(Form::Spdx),
+            Self::Html => Some(Form::Html),
+        }
+    }
+}
+
+/// How documents are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+    /// Tables for people.
     Table,
 }
 
@@ -662,6 +702,10 @@ pub(crate) enum ImageFormat {
 pub(crate) enum ReportFormat {
     Json,
     Yaml,
+    VirtInspector,
+    Cyclonedx,
+    Spdx,
+    Html,
 }
 
 /// Compressions of a report file.
@@ -693,6 +737,16 @@ mod tests {
     #[test]
     fn the_commands_do_not_contradict_themselves() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn forms_are_typed_as_documents_name_them() {
+        for wanted in Wanted::value_variants() {
+            assert_eq!(wanted.form().map(Form::name), wanted.form().map(|_| word(*wanted)).as_deref());
+        }
+        for format in ReportFormat::value_variants().iter().map(|format| word(*format)) {
+            assert!(matches!(format.as_str(), "json" | "yaml") || Form::from_name(&format).is_some(), "{format}");
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::output::{Output, write};
 /// Does what was typed.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(&cli.global);
+    if let Some(form) = output.form.filter(|_| !prints_report(&cli.command)) {
+        return Err(Failure::usage(format!("-o {form}: only the report of an inspection has this form")));
+    }
     let remote = || Coordinator::new(&cli.global);
     match cli.command {
         Command::Submit(args) => block_on(submit::submit(&remote()?, &output, args)),
@@ -46,6 +49,18 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             LocalCommand::Run { file, shown } => local::run(&output, &file, shown),
         },
         Command::Completions { shell } => completions(shell),
+    }
+}
+
+/// Whether a command prints what one job found, and nothing around it.
+fn prints_report(command: &Command) -> bool {
+    match command {
+        Command::Watch(args) => !args.events,
+        Command::Report(args) => !args.shown.outcome,
+        Command::Inspect(args) => args.follow.watch,
+        Command::Submit(args) => args.follow.watch && args.files.len() == 1,
+        Command::Local(local) => matches!(local.command, LocalCommand::Inspect(_) | LocalCommand::Run { .. }),
+        _ => false,
     }
 }
 

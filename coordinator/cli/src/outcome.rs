@@ -1,5 +1,9 @@
 //! Outcome documents: fetching them, also those too large to travel in one message, and printing them.
 
+use std::time::SystemTime;
+
+use guestkit::export::Form;
+use guestkit::guest::report::InspectReport;
 use guestkit_protocol::document::{report_to_json, result_to_json};
 use guestkit_protocol::v1;
 use prost::Message;
@@ -69,11 +73,30 @@ pub(crate) fn print_report(output: &Output, result: &v1::JobResult) -> Result<()
     if let Some(written) = result.outputs.as_ref().map(|outputs| &outputs.primary).filter(|path| !path.is_empty()) {
         output.note(&format!("{} wrote the report to {written}", result.worker_id));
     }
+    if let Some(form) = output.form {
+        return print_form(result, form);
+    }
     match table::report::outcome(result) {
         Some(sheet) => output.document(value, || sheet),
         // No summary is drawn for this operation: people get the whole report, readable.
         None if output.format == Format::Table => output::write(&output::yaml(&value())?),
         None => output.document(value, table::Sheet::default),
+    }
+}
+
+/// Prints the report of an inspection in a form of other tools. Of a job that did not complete there is nothing that had it.
+fn print_form(result: &v1::JobResult, form: Form) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure::Work { message: format!("cannot print this as {form}: {why}") });
+    if !is_completed(result) {
+        let why = result.error.as_ref().map_or("", |error| error.message.as_str());
+        return refused(&format!("the job is {}: {why}", result.status));
+    }
+    if !matches!(result.report, Some(v1::job_result::Report::Inspect(_))) {
+        return refused("it is not the report of an inspection");
+    }
+    match serde_json::from_value::<InspectReport>(report_to_json(result)) {
+        Ok(report) => output::write(&form.render(&report, SystemTime::now())),
+        Err(error) => refused(&error.to_string()),
     }
 }
 
@@ -83,6 +106,9 @@ pub(crate) fn print(output: &Output, result: &v1::JobResult, shown: Shown) -> Re
 }
 
 fn print_whole(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
+    if let Some(form) = output.form {
+        return Err(Failure::usage(format!("-o {form}: the outcome around a report has no such form")));
+    }
     if output.format != Format::Table {
         return output.document(|| result_to_json(result), table::Sheet::default);
     }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
+use guestkit::export::Form;
 use serde_json::Value;
 
 use crate::args::{Color, Format, Global};
@@ -13,6 +14,8 @@ use crate::table::{Layout, Sheet};
 pub(crate) struct Output {
     /// What standard output is.
     pub(crate) format: Format,
+    /// The form of other tools that a report is to have instead.
+    pub(crate) form: Option<Form>,
     /// Whether notes and progress are left out.
     pub(crate) quiet: bool,
     /// Whether standard error may be coloured.
@@ -33,7 +36,8 @@ impl Output {
         let layout =
             Layout { width: comfy_table::Table::new().width(), color: colored(std::io::stdout().is_terminal()) };
         Self {
-            format: global.output,
+            format: global.output.format(),
+            form: global.output.form(),
             quiet: global.quiet,
             color_progress: colored(std::io::stderr().is_terminal()),
             layout,

@@ -82,7 +82,7 @@ const RULES: &[(&str, Rule)] = &[
     ("KeyRef.file", Rule::Grammar { pattern: "^[^/\\u0000][^\\u0000]{0,4095}$", check: key_file }),
     ("ImageRef.format", Rule::Words(&["auto", "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ova"])),
     ("ImageRef.checksum", Rule::Grammar { pattern: "^(sha256:)?[0-9A-Fa-f]{64}$", check: checksum }),
-    ("OutputSpec.format", Rule::Words(&["json", "yaml"])),
+    ("OutputSpec.format", Rule::Words(&["json", "yaml", "virt-inspector", "cyclonedx", "spdx", "html"])),
     ("OutputSpec.destination", PATH),
     ("OutputSpec.compression", Rule::Words(&["none", "gzip", "zstd"])),
     ("EchoPayload.duration_seconds", Rule::Range { min: 0.0, max: 3600.0 }),

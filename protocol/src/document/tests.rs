@@ -205,7 +205,7 @@ fn each_rule_refuses_by_name() {
     check_one("payload.data.image.keys", json!(vec![json!({"file": "a"}); 65]), "at most 64 entries, has 65");
     check_one("payload.data.options.include_pakages", json!(true), "unknown field, did you mean include_packages?");
     check_one("payload.data.options.deep_scan", json!("no"), "must be true or false");
-    check_one("payload.data.output.format", json!("xml"), "json, yaml");
+    check_one("payload.data.output.format", json!("xml"), "json, yaml, virt-inspector, cyclonedx, spdx, html");
     check_one("payload.data.output.format", json!("yaml"), "no effect without destination");
     check_one("payload.data.output.compression", json!("zstd"), "no effect without destination");
     check_one("payload.data.output.destination", json!("report.json"), "absolute");

@@ -5,6 +5,7 @@ mod block_cache;
 mod bytes;
 mod disk;
 mod error;
+pub mod export;
 pub mod filesystem;
 mod galois;
 pub mod guest;

@@ -291,7 +291,7 @@ fn what_is_made_of_what_is_told() {
     assert_eq!(of("/dev/tow/top").parents, std::slice::from_ref(&crypt.name));
     assert!(disk.device_called("/dev/mapper/tow-top").is_some());
     let array = &disk.arrays()[0];
-    assert_eq!((array.level.as_str(), array.version, array.members_expected), ("raid5", "1.2", 3));
+    assert_eq!((array.level.as_str(), array.version.as_str(), array.members_expected), ("raid5", "1.2", 3));
     let group = &disk.volume_groups()[0];
     let volume = &group.logical_volumes[0];
     assert_eq!((group.name.as_str(), group.extent_bytes, volume.size_bytes), ("tow", 512 << 10, 15 << 20));

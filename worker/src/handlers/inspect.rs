@@ -195,7 +195,18 @@ fn look(
         let percent = if event.phase == "analysis" { ANALYSIS } else { INSPECTION + (ANALYSIS - INSPECTION) * share };
         reporter.report(event.phase, percent, event.message.clone(), Map::new());
     });
-    if report.systems.is_empty() { Err(why_no_system(disk)) } else { Ok(report) }
+    if !report.systems.is_empty() {
+        return Ok(report);
+    }
+    // What an installer starts from is not what it installs.
+    let medium = report.warnings.iter().find(|warning| warning.what == "installation medium");
+    Err(medium.map_or_else(
+        || why_no_system(disk),
+        |medium| {
+            let text = format!("no operating system was found; {}: {}", medium.r#where, medium.why);
+            Failure::new(ErrorCode::NoOperatingSystem, text)
+        },
+    ))
 }
 
 fn check_virtual_size(job: &Job<'_>, disk: &Disk) -> Result<(), Failure> {

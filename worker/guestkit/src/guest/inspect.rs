@@ -133,6 +133,7 @@ impl Disk {
             report.systems.push(system);
             report.warnings.extend(warnings);
         }
+        report.systems.extend(roots::unread_systems(self, &mut report.warnings));
         for (device, file_system) in &mounted {
             let warnings = file_system.warnings().into_iter();
             report.warnings.extend(warnings.map(|why| Warning {

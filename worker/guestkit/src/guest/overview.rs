@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::linux::Module;
 use super::report::{GuestSystem, Network, OperatingSystem, Packages, Security, Services};
 
 /// The first system in short. Each part is absent where its module was not asked for.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
     /// The system.
     pub operating_system: SystemOverview,
@@ -28,7 +28,8 @@ pub struct Overview {
 }
 
 /// The operating system.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SystemOverview {
     /// `linux`, `windows`…
     pub r#type: String,
@@ -47,7 +48,8 @@ pub struct SystemOverview {
 }
 
 /// Packages.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PackagesOverview {
     /// Packages that are installed; absent where the database could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +62,8 @@ pub struct PackagesOverview {
 }
 
 /// Services.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ServicesOverview {
     /// Services in all.
     pub count: u64,
@@ -70,18 +73,20 @@ pub struct ServicesOverview {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
     /// What `active` is told by: `journal` or `enabled`.
-    pub basis: &'static str,
+    pub basis: String,
 }
 
 /// The network.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetworkOverview {
     /// The interfaces that are configured, each once.
     pub interfaces: Vec<InterfaceOverview>,
 }
 
 /// One interface.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InterfaceOverview {
     /// Name.
     pub name: String,
@@ -89,11 +94,12 @@ pub struct InterfaceOverview {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// As it is configured: `up` where it comes up by itself, `down` where it does not, `unknown` where that is not told.
-    pub state: &'static str,
+    pub state: String,
 }
 
 /// What protects the system.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SecurityOverview {
     /// SELinux.
     pub selinux: Enabled,
@@ -104,14 +110,16 @@ pub struct SecurityOverview {
 }
 
 /// Whether something is switched on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Enabled {
     /// Whether it will be when the system starts.
     pub enabled: bool,
 }
 
 /// Whether something does its work.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Active {
     /// Whether it is loaded at start and judges packets: it has rules, or a policy that drops them.
     pub active: bool,
@@ -153,7 +161,7 @@ fn services_overview(services: &Services) -> ServicesOverview {
         count: services.count,
         active: active.len() as u64,
         failed: services.state_source.as_ref().map(|_| services.failed.len() as u64),
-        basis,
+        basis: basis.to_owned(),
     }
 }
 
@@ -163,15 +171,15 @@ fn network_overview(network: &Network) -> NetworkOverview {
     for found in &network.interfaces {
         let entry = interfaces.entry(&found.name).or_insert_with(|| InterfaceOverview {
             name: found.name.clone(),
-            state: "unknown",
+            state: "unknown".to_owned(),
             ..InterfaceOverview::default()
         });
         if entry.address.is_none() {
             entry.address = found.addresses.first().cloned();
         }
         match found.automatic {
-            Some(true) => entry.state = "up",
-            Some(false) if entry.state == "unknown" => entry.state = "down",
+            Some(true) => entry.state = "up".to_owned(),
+            Some(false) if entry.state == "unknown" => entry.state = "down".to_owned(),
             _ => {}
         }
     }

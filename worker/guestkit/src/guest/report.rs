@@ -3,13 +3,14 @@
 //! The engine knows no wire type; whoever carries a report turns the JSON of [`InspectReport`] into the message, strictly,
 //! so the two cannot drift apart unseen. An absent `Option` means "not known" or "not asked for", never "none".
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::overview::Overview;
 use crate::volume::{Array, VolumeGroup};
 
 /// Something that could not be read or taken in; everything else in the report stands nevertheless.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Warning {
     /// The part of the report that suffers: a module (`packages`, `services`…), a device (`/dev/sda2`) or `image`.
     pub r#where: String,
@@ -20,7 +21,8 @@ pub struct Warning {
 }
 
 /// A disk image as it lies in files.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ImageInfo {
     /// The path the job named.
     pub path: String,
@@ -49,7 +51,8 @@ pub struct ImageInfo {
 }
 
 /// One image of a backing chain.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ImageFile {
     /// Its path on the worker.
     pub path: String,
@@ -62,7 +65,8 @@ pub struct ImageFile {
 }
 
 /// A partition table.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PartitionTable {
     /// `gpt`, `dos`, or `none` where a file system fills the whole disk (the names sfdisk prints).
     pub r#type: String,
@@ -76,7 +80,8 @@ pub struct PartitionTable {
 }
 
 /// One partition.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Partition {
     /// Number as the kernel counts: 1 for the first, 5 for the first logical one.
     pub number: u32,
@@ -102,7 +107,8 @@ pub struct Partition {
 }
 
 /// A file system, or what stands in the place of one (swap, an encrypted volume…).
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Filesystem {
     /// Device that holds it, such as `/dev/sda1`, or `/dev/sda` for a whole disk.
     pub device: String,
@@ -135,7 +141,8 @@ pub struct Filesystem {
 }
 
 /// The report of `guestkit.inspect`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InspectReport {
     /// Version of this shape, `1.0`.
     pub version: String,
@@ -160,7 +167,8 @@ pub struct InspectReport {
 }
 
 /// What was asked for and what it took.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InspectSummary {
     /// Modules that ran, in order: `operating_system`, `packages`, `services`, `users`, `network`, `security`, `storage`,
     /// `databases`, `deep_scan`.
@@ -175,9 +183,11 @@ pub struct InspectSummary {
 
 /// One operating system on the disk. A module's message is absent where the module was not asked for or failed; in the
 /// latter case `InspectReport.warnings` has an entry.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GuestSystem {
-    /// Device of its root file system.
+    /// Device of its root file system; `btrfsvol:DEVICE/SUBVOLUME` where it is a subvolume that is not the default one, as
+    /// libguestfs writes it.
     pub root: String,
     /// What is mounted where, from the guest's own fstab, as far as it was found on this disk; the root comes first.
     pub mountpoints: Vec<Mountpoint>,
@@ -207,21 +217,78 @@ pub struct GuestSystem {
     /// Facts that need a walk over every file; present where `deep_scan` was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deep_scan: Option<DeepScan>,
+    /// Earlier states of the root that lie beside it (snapper, timeshift): not systems of their own.
+    pub snapshots: Vec<Snapshot>,
+    /// Which deployment this is, where OSTree keeps the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ostree: Option<Ostree>,
+}
+
+/// An earlier state of a system's root.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snapshot {
+    /// Its path from the top level of the file system, such as `@/.snapshots/3/snapshot`.
+    pub path: String,
+    /// UUID of the subvolume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Whether nothing may be written to it.
+    pub read_only: bool,
+    /// When it was made, as snapper notes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// What snapper was told it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// snapper's `single`, `pre` or `post`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+}
+
+/// The deployments of an OSTree system.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ostree {
+    /// The deployment that is reported: the one that starts by default.
+    pub deployment: Deployment,
+    /// The others that could be started.
+    pub others: Vec<Deployment>,
+}
+
+/// One deployment: a commit checked out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Deployment {
+    /// The name its state is kept under (`fedora`, `fedora-coreos`, `default`).
+    pub os_name: String,
+    /// The commit.
+    pub checksum: String,
+    /// Number among deployments of the same commit.
+    pub serial: u32,
+    /// Where updates come from: the refspec or container image of its origin file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// A mounted file system of a guest.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mountpoint {
     /// Where it is mounted, such as `/boot`.
     pub path: String,
     /// Device, as in Filesystem.
     pub device: String,
+    /// Subvolume that is mounted, as fstab's option `subvol` has it; absent for the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subvolume: Option<String>,
 }
 
 /// The system: who made it, how it starts, where it stands.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct OperatingSystem {
-    /// `linux`, `windows`, `freebsd`, `openbsd`, `netbsd`.
+    /// `linux`, `windows`, `freebsd`, `openbsd`, `netbsd`, `dos`.
     pub r#type: String,
     /// Distribution: the `ID` of os-release (`debian`, `rhel`, `opensuse-leap`), or of the distribution's own file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -253,6 +320,9 @@ pub struct OperatingSystem {
     /// Host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// Host name with its domain, where the host name has one or /etc/hosts gives it one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fqdn: Option<String>,
     /// Content of /etc/machine-id; absent where it is empty or `uninitialized`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
@@ -298,10 +368,12 @@ pub struct OperatingSystem {
     /// `deb`, `rpm`, `apk`, `pacman`, `ebuild`… (virt-inspector's `package_format`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package_format: Option<String>,
-    /// `apt`, `dnf`, `yum`, `zypper`, `apk`, `pacman`, `portage`… (virt-inspector's `package_management`).
+    /// `apt`, `dnf`, `yum`, `zypper`, `apk`, `pacman`, `portage`… (virt-inspector's `package_management`), and what that does
+    /// not know: `tdnf`, `rpm-ostree`, `nix`, `opkg`…
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package_management: Option<String>,
-    /// Short id of the osinfo database: `debian12`, `rhel9.4`.
+    /// Short id of the published osinfo database: `debian12`, `rhel9.4`, `sle15sp6`; absent for what that does not have.
+    /// (virt-inspector makes up some that are not in it; `-o virt-inspector` prints those.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub osinfo: Option<String>,
     /// Home page of the distribution.
@@ -315,7 +387,8 @@ pub struct OperatingSystem {
 }
 
 /// An installed kernel.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Kernel {
     /// Version as `uname -r` would print it.
     pub version: String,
@@ -334,7 +407,8 @@ pub struct Kernel {
 }
 
 /// What is installed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Packages {
     /// Package manager of the system: `dpkg`, `rpm`, `apk`, `pacman`, `portage`, `opkg`, `nix`; absent where there is none.
     /// Snaps and flatpaks stand beside it.
@@ -357,7 +431,8 @@ pub struct Packages {
 }
 
 /// One package.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Package {
     /// Name.
     pub name: String,
@@ -435,7 +510,8 @@ pub struct Package {
 }
 
 /// What starts.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Services {
     /// Managers met: `systemd`, `sysv`, `openrc`.
     pub managers: Vec<String>,
@@ -464,7 +540,8 @@ pub struct Services {
 }
 
 /// A systemd unit, a SysV script or an OpenRC service.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Unit {
     /// Name with its suffix, `ssh.service`; for SysV and OpenRC the script's name.
     pub name: String,
@@ -504,7 +581,8 @@ pub struct Unit {
 }
 
 /// Accounts.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Users {
     /// Accounts in /etc/passwd.
     pub count: u64,
@@ -526,7 +604,8 @@ pub struct Users {
 }
 
 /// One account.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct User {
     /// Login name.
     pub name: String,
@@ -581,7 +660,8 @@ pub struct User {
 }
 
 /// A key of an authorized_keys file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AuthorizedKey {
     /// File in the guest.
     pub path: String,
@@ -601,7 +681,8 @@ pub struct AuthorizedKey {
 }
 
 /// One group.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Group {
     /// Name.
     pub name: String,
@@ -616,7 +697,8 @@ pub struct Group {
 }
 
 /// One user specification of sudoers, one entry for each command.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SudoRule {
     /// File and line it stands on, `/etc/sudoers:27`.
     pub source: String,
@@ -637,7 +719,8 @@ pub struct SudoRule {
 }
 
 /// One setting of a `Defaults` line.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SudoDefault {
     /// File and line.
     pub source: String,
@@ -652,7 +735,8 @@ pub struct SudoDefault {
 }
 
 /// An alias of sudoers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SudoAlias {
     /// `user`, `runas`, `host`, `command`.
     pub kind: String,
@@ -663,7 +747,8 @@ pub struct SudoAlias {
 }
 
 /// A contradiction in the account files.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AccountProblem {
     /// File: `/etc/passwd`, `/etc/shadow`, `/etc/group`, `/etc/gshadow`.
     pub file: String,
@@ -677,7 +762,8 @@ pub struct AccountProblem {
 }
 
 /// How the guest is set to reach the network. Addresses are as configured, not as they were at run time.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Network {
     /// Host name from the guest's configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -703,7 +789,8 @@ pub struct Network {
 }
 
 /// One interface of one configuration.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetworkInterface {
     /// Name, or the pattern the configuration matches with.
     pub name: String,
@@ -748,7 +835,8 @@ pub struct NetworkInterface {
 }
 
 /// A line of /etc/hosts.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HostsEntry {
     /// Address.
     pub address: String,
@@ -757,7 +845,8 @@ pub struct HostsEntry {
 }
 
 /// A DHCP lease as a client kept it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DhcpLease {
     /// Interface, where the lease tells.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -779,7 +868,8 @@ pub struct DhcpLease {
 }
 
 /// An interface name bound to hardware by a udev rule or a .link file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PersistentName {
     /// The name.
     pub name: String,
@@ -791,7 +881,8 @@ pub struct PersistentName {
 }
 
 /// How the guest is set to defend itself: configuration, not run-time state.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Security {
     /// SELinux; absent where it is not configured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -821,7 +912,8 @@ pub struct Security {
 }
 
 /// SELinux as /etc/selinux/config sets it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Selinux {
     /// `enforcing`, `permissive`, `disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -834,7 +926,8 @@ pub struct Selinux {
 }
 
 /// AppArmor.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Apparmor {
     /// Whether its service is enabled.
     pub enabled: bool,
@@ -847,7 +940,8 @@ pub struct Apparmor {
 }
 
 /// One firewall.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Firewall {
     /// `nftables`, `iptables`, `ufw`, `firewalld`.
     pub r#type: String,
@@ -866,7 +960,8 @@ pub struct Firewall {
 }
 
 /// The effective configuration of an OpenSSH server, as `sshd -T` prints it without a connection.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SshServer {
     /// Whether the server or its socket is enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -886,7 +981,8 @@ pub struct SshServer {
 }
 
 /// One setting of the SSH server.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SshSetting {
     /// Keyword in lower case.
     pub key: String,
@@ -897,7 +993,8 @@ pub struct SshSetting {
 }
 
 /// PAM.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pam {
     /// Service files in /etc/pam.d.
     pub services: Vec<String>,
@@ -915,7 +1012,8 @@ pub struct Pam {
 }
 
 /// Linux audit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Auditd {
     /// Whether its service is enabled.
     pub enabled: bool,
@@ -924,7 +1022,8 @@ pub struct Auditd {
 }
 
 /// One kernel setting.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sysctl {
     /// Key with dots.
     pub key: String,
@@ -935,7 +1034,8 @@ pub struct Sysctl {
 }
 
 /// Hints at Secure Boot.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SecureBoot {
     /// A shim stands in the EFI system partition.
     pub shim: bool,
@@ -946,7 +1046,8 @@ pub struct SecureBoot {
 }
 
 /// Where the guest keeps its data.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Storage {
     /// Lines of /etc/fstab, in file order.
     pub fstab: Vec<FstabEntry>,
@@ -963,7 +1064,8 @@ pub struct Storage {
 }
 
 /// A line of /etc/fstab.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FstabEntry {
     /// First field, `UUID=…`, unescaped.
     pub spec: String,
@@ -983,7 +1085,8 @@ pub struct FstabEntry {
 }
 
 /// A line of /etc/crypttab.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CrypttabEntry {
     /// Name of the mapped device.
     pub name: String,
@@ -1000,7 +1103,8 @@ pub struct CrypttabEntry {
 }
 
 /// A swap area.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SwapArea {
     /// Device or file.
     pub path: String,
@@ -1014,7 +1118,8 @@ pub struct SwapArea {
 }
 
 /// A mounted file system and how full it is.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MountUsage {
     /// Where it is mounted.
     pub path: String,
@@ -1039,14 +1144,16 @@ pub struct MountUsage {
 }
 
 /// Database servers and files.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Databases {
     /// Those found, in order of engine, then data directory.
     pub databases: Vec<Database>,
 }
 
 /// One database.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Database {
     /// `postgresql`, `mysql`, `mariadb`, `mongodb`, `redis`, `valkey`, `sqlite`, `etcd`, `influxdb`, `elasticsearch`,
     /// `opensearch`, `oracle`, `mssql`.
@@ -1081,7 +1188,8 @@ pub struct Database {
 }
 
 /// What a walk over every file of the mounted file systems found. Paths are in byte order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeepScan {
     /// Files met, directories included.
     pub entries: u64,
@@ -1109,7 +1217,8 @@ pub struct DeepScan {
 }
 
 /// A file and who may use it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FileFact {
     /// Path in the guest.
     pub path: String,

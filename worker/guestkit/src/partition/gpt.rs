@@ -146,6 +146,7 @@ fn partition(number: u32, entry: &[u8], sector_bytes: u32) -> Entry {
         uuid: array(entry, 16).map(guid),
         label: label(entry),
         bootable: attributes >> 2 & 1 == 1,
+        attributes,
         is_extended: false,
     })
 }

@@ -165,6 +165,7 @@ fn push(table: &mut PartitionTable, number: u32, entry: Entry, base: u64, disk_b
         uuid: (disk_id != 0).then(|| format!("{disk_id:08x}-{number:02x}")),
         label: None,
         bootable: entry.boot_flag == 0x80,
+        attributes: 0,
         is_extended: entry.is_extended(),
     });
 }

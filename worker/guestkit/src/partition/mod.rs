@@ -63,6 +63,8 @@ pub struct Partition {
     pub label: Option<String>,
     /// MBR's active flag, or GPT's "legacy BIOS bootable" attribute.
     pub bootable: bool,
+    /// GPT's attributes (UEFI 2.10, table 5.8; bits from 48 on belong to the type); 0 in an MBR.
+    pub attributes: u64,
     /// Whether it only holds logical partitions.
     pub is_extended: bool,
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bytes::{array, le_u16, le_u32, le_u64, slice, sum_holds};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ const MAGIC: u32 = 0xa92b_4efc;
 const MEMBERS_MAX: u32 = 1920;
 
 /// A software RAID array, as its members describe it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {
     /// Its device; absent where it could not be put together.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub struct Array {
     /// `linear`, `raid0`, `raid1`, `raid4`, `raid5`, `raid6`, `raid10`…
     pub level: String,
     /// Version of the superblock: `0.90`, `1.0`, `1.1`, `1.2`.
-    pub version: &'static str,
+    pub version: String,
     /// Bytes of the array.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
@@ -348,7 +348,7 @@ impl Members {
                 name: None,
                 uuid: String::new(),
                 level: String::new(),
-                version: "",
+                version: String::new(),
                 size_bytes: None,
                 chunk_bytes: None,
                 members_expected: 0,
@@ -365,7 +365,7 @@ impl Members {
             name: freshest.name.clone(),
             uuid: uuid(freshest.uuid),
             level: freshest.level_name(),
-            version: freshest.version,
+            version: freshest.version.to_owned(),
             size_bytes: None,
             chunk_bytes: Some(freshest.chunk).filter(|chunk| *chunk > 0 && freshest.level != 1),
             members_expected: freshest.raid_disks,

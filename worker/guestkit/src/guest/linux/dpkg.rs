@@ -101,12 +101,28 @@ fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// States of a package (dpkg(1), "Package states").
+const STATES: [&str; 8] = [
+    "not-installed",
+    "config-files",
+    "half-installed",
+    "unpacked",
+    "half-configured",
+    "triggers-awaited",
+    "triggers-pending",
+    "installed",
+];
+
 fn package(stanza: &Stanza<'_>, system: &OperatingSystem) -> Option<Package> {
     let name = stanza.text("Package")?;
     // status.d has no Status field: what is listed there is installed.
     let status = stanza.text("Status").unwrap_or_else(|| "install ok installed".to_owned());
-    let mut words = status.split_whitespace();
-    let (selection, flag, state) = (words.next()?, words.next()?, words.next()?);
+    let words: Vec<&str> = status.split_whitespace().collect();
+    let (selection, flag, state) = match words.as_slice() {
+        [selection, flag, state, ..] => (*selection, *flag, *state),
+        // Not as dpkg writes it, and told as a flaw; the package is there nevertheless.
+        words => ("install", "ok", *words.iter().find(|word| STATES.contains(word))?),
+    };
     let full_version = stanza.text("Version").unwrap_or_default();
     let version = Version::parse(&full_version);
     let arch = stanza.text("Architecture");
@@ -230,6 +246,8 @@ mod tests {
             ("install ok half-configured", "half-configured", None, false),
             ("deinstall ok config-files", "config-files", Some("deinstall"), false),
             ("install reinstreq half-installed", "half-installed", None, true),
+            // As libguestfs' own Debian guest has it.
+            ("installed ok", "installed", None, false),
         ];
         for (status, state, selection, reinstall) in cases {
             let found = parse(&format!("Package: p\nStatus: {status}\nVersion: 1\n"));

@@ -2,14 +2,14 @@
 
 mod apk;
 mod authorized_keys;
-mod boot;
+pub(crate) mod boot;
 mod databases;
 mod deep_scan;
 mod dpkg;
 mod files;
 mod firewall;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod flatpak;
 mod gvariant;
 mod journal;
@@ -18,11 +18,13 @@ mod network;
 mod nix;
 mod os;
 mod os_release;
+mod osinfo;
 mod packages;
 mod pacman;
 mod pattern;
 mod portage;
 mod purl;
+mod release;
 mod rpm;
 mod security;
 mod services;
@@ -98,8 +100,10 @@ pub(crate) fn inspect(
 ) -> (GuestSystem, Vec<Warning>) {
     let files = Files::new(&context.root.tree);
     let mut system = GuestSystem {
-        root: context.root.device.clone(),
+        root: context.root.name(),
         mountpoints: context.root.mountpoints.clone(),
+        snapshots: context.root.snapshots.clone(),
+        ostree: context.root.ostree.clone(),
         ..GuestSystem::default()
     };
     let asks = |module: Module| modules.contains(&module);
@@ -122,8 +126,7 @@ pub(crate) fn inspect(
                     Some(security::inspect(&files, &system.operating_system, &packages.packages, services));
             }
             Module::Storage => {
-                let Context { names, disk, filesystems, .. } = context;
-                let storage = storage::inspect(&files, names, disk, filesystems, &system.mountpoints);
+                let storage = storage::inspect(&files, context);
                 system.storage = Some(storage);
             }
             Module::Databases => {
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
 
     /// One honest file of each format that is parsed.
-    const TEXTS: [(&str, &str); 36] = [
+    const TEXTS: [(&str, &str); 40] = [
         ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian \"12\"'\nVERSION=\"12 (bookworm)\"\n"),
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob:x:1:1::/home/bob:/bin/sh\n"),
         ("etc/shadow", "root:$6$a$b:19000:0:99999:7:::\n"),
@@ -233,6 +236,10 @@ mod tests {
         ),
         ("usr/lib/systemd/system-preset/a.preset", "disable [a-z]*.service\n"),
         ("etc/init.d/a", "#!/sbin/openrc-run\ndescription=\"a\"\n"),
+        ("etc/lsb-release", "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=10.04\n"),
+        ("etc/redhat-release", "Red Hat Enterprise Linux AS release 4 (Nahant Update 8)\n"),
+        ("etc/SuSE-release", "SUSE Linux Enterprise Server 11 (x86_64)\nVERSION = 11\nPATCHLEVEL = 3\n"),
+        ("system/build.prop", "ro.build.version.release=9\n"),
     ];
 
     /// The same numbers in every run (the xorshift of Marsaglia, 2003).
@@ -282,6 +289,22 @@ mod tests {
             databases::inspect(&files, &packages, &services, true);
             assert!(deep_scan::inspect(&files).is_some());
             storage::parse_fstab(&files.text("/etc/fstab").unwrap());
+        }
+    }
+
+    /// What tells the system, file by file: without os-release the others are asked.
+    #[test]
+    fn no_release_file_can_end_an_inspection() {
+        let mut noise = Noise(0x0dd_ba11);
+        for path in ["etc/lsb-release", "etc/redhat-release", "etc/SuSE-release", "system/build.prop", "etc/os-release"]
+        {
+            let (_, text) = TEXTS.iter().find(|(known, _)| *known == path).unwrap();
+            for _ in 0..40 {
+                let fixture = Fixture::new();
+                fixture.file(path, noise.spoil(text));
+                let tree = fixture.tree();
+                os::inspect(&Files::new(&tree));
+            }
         }
     }
 }

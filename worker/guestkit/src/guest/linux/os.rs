@@ -1,20 +1,23 @@
 //! Which system this is: distribution, version, name, architecture, and where it stands.
 
+use crate::bytes;
 use crate::guest::report::OperatingSystem;
 use crate::read_at::ReadAt as _;
 
 use super::files::Files;
-use super::{boot, os_release, time};
+use super::release::version_in;
+use super::{boot, os_release, osinfo, release, time};
 
 /// The module.
 pub(crate) fn inspect(files: &Files<'_>) -> OperatingSystem {
     let mut system = OperatingSystem { r#type: "linux".to_owned(), ..OperatingSystem::default() };
-    identify(files, &mut system);
+    release::identify(files, &mut system);
     system.version_major = system.version.as_deref().and_then(|version| number(version, 0));
     system.version_minor = system.version_major.map(|_| minor(files, &system));
     (system.package_format, system.package_management) = package_tools(files, &system);
-    system.osinfo = osinfo(&system);
+    system.osinfo = osinfo::short_id(&system);
     system.hostname = hostname(files);
+    system.fqdn = system.hostname.as_deref().and_then(|name| fqdn(files, name));
     let machine_id = files.first_line("/etc/machine-id");
     system.machine_id = machine_id.filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     system.arch = arch(files);
@@ -30,92 +33,6 @@ fn split(found: Option<(i64, &str)>) -> (Option<String>, Option<String>) {
     let time = found.and_then(|(seconds, _)| time::rfc3339(seconds));
     let source = found.filter(|_| time.is_some()).map(|(_, source)| source.to_owned());
     (time, source)
-}
-
-/// Reads os-release, and where it is missing the distribution's own file.
-fn identify(files: &Files<'_>, system: &mut OperatingSystem) {
-    for path in ["/etc/os-release", "/usr/lib/os-release"] {
-        let Some(text) = files.text(path) else { continue };
-        let value = |key: &str| os_release::value_of(&text, key).filter(|value| !value.is_empty());
-        let Some(id) = value("ID").or_else(|| value("NAME").map(|name| name.to_ascii_lowercase())) else { continue };
-        system.distribution = Some(id);
-        system.id_like =
-            value("ID_LIKE").map(|like| like.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
-        system.product_name = value("PRETTY_NAME").or_else(|| value("NAME"));
-        system.version = value("VERSION_ID");
-        system.codename = value("VERSION_CODENAME").or_else(|| value("VERSION").as_deref().and_then(in_parentheses));
-        system.variant = value("VARIANT_ID");
-        system.build_id = value("BUILD_ID");
-        system.home_url = value("HOME_URL");
-        system.support_end = value("SUPPORT_END");
-        system.sources.push(path.to_owned());
-        return;
-    }
-    identify_by_own_file(files, system);
-}
-
-/// `12 (bookworm)` names `bookworm`; a name of several words is no code name that tools use.
-fn in_parentheses(version: &str) -> Option<String> {
-    let inner = version.split_once('(')?.1.split_once(')')?.0.trim();
-    (!inner.is_empty() && !inner.contains(' ')).then(|| inner.to_ascii_lowercase())
-}
-
-/// Systems older than os-release (before about 2012).
-fn identify_by_own_file(files: &Files<'_>, system: &mut OperatingSystem) {
-    if let Some(text) = files.text("/etc/lsb-release")
-        && let Some(id) = os_release::value_of(&text, "DISTRIB_ID")
-    {
-        system.distribution = Some(id.to_ascii_lowercase());
-        system.version = os_release::value_of(&text, "DISTRIB_RELEASE");
-        system.codename = os_release::value_of(&text, "DISTRIB_CODENAME");
-        system.product_name = os_release::value_of(&text, "DISTRIB_DESCRIPTION");
-        system.sources.push("/etc/lsb-release".to_owned());
-        return;
-    }
-    const FILES: [(&str, &str); 12] = [
-        ("/etc/fedora-release", "fedora"),
-        ("/etc/centos-release", "centos"),
-        ("/etc/oracle-release", "ol"),
-        ("/etc/redhat-release", "rhel"),
-        ("/etc/SuSE-release", "suse"),
-        ("/etc/alpine-release", "alpine"),
-        ("/etc/debian_version", "debian"),
-        ("/etc/arch-release", "arch"),
-        ("/etc/gentoo-release", "gentoo"),
-        ("/etc/slackware-version", "slackware"),
-        ("/etc/photon-release", "photon"),
-        ("/etc/mageia-release", "mageia"),
-    ];
-    for (path, distribution) in FILES {
-        if !files.exists(path) {
-            continue;
-        }
-        let line = files.first_line(path);
-        let lower = line.as_deref().unwrap_or_default().to_ascii_lowercase();
-        let distribution = match distribution {
-            // CentOS, Scientific Linux and Fedora also wrote /etc/redhat-release.
-            "rhel" if lower.starts_with("centos") => "centos",
-            "rhel" if lower.starts_with("fedora") => "fedora",
-            "rhel" if lower.starts_with("scientific") => "scientific",
-            other => other,
-        };
-        system.distribution = Some(distribution.to_owned());
-        system.version = line.as_deref().and_then(version_in);
-        system.codename = line.as_deref().and_then(in_parentheses);
-        let names_itself = lower.contains(|c: char| c.is_ascii_alphabetic());
-        system.product_name = match distribution {
-            "debian" => line.map(|line| format!("Debian GNU/Linux {line}")),
-            "alpine" => line.map(|line| format!("Alpine Linux {line}")),
-            _ => line.filter(|_| names_itself),
-        };
-        system.sources.push(path.to_owned());
-        return;
-    }
-}
-
-/// The first word that begins with a digit.
-fn version_in(line: &str) -> Option<String> {
-    line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
 }
 
 /// The `index`th number of a dotted version.
@@ -141,34 +58,62 @@ fn minor(files: &Files<'_>, system: &OperatingSystem) -> u32 {
     same_major.and_then(|line| number(&line, 1)).unwrap_or(0)
 }
 
-/// Format and tool of packages, as the family of the distribution and what is installed say.
+/// Format and tool of packages by the distribution's ID. Tools that virt-inspector has no word for keep their own.
+const PACKAGE_TOOLS: [(&str, &str, &str); 42] = [
+    ("debian", "deb", "apt"),
+    ("ubuntu", "deb", "apt"),
+    ("kali", "deb", "apt"),
+    ("raspbian", "deb", "apt"),
+    ("linuxmint", "deb", "apt"),
+    ("neon", "deb", "apt"),
+    ("pop", "deb", "apt"),
+    ("devuan", "deb", "apt"),
+    ("fedora", "rpm", "dnf"),
+    ("rhel", "rpm", "dnf"),
+    ("centos", "rpm", "dnf"),
+    ("almalinux", "rpm", "dnf"),
+    ("rocky", "rpm", "dnf"),
+    ("ol", "rpm", "dnf"),
+    ("scientific", "rpm", "dnf"),
+    ("cloudlinux", "rpm", "dnf"),
+    ("amzn", "rpm", "dnf"),
+    ("neokylin", "rpm", "dnf"),
+    ("openmandriva", "rpm", "dnf"),
+    ("openEuler", "rpm", "dnf"),
+    ("azurelinux", "rpm", "tdnf"),
+    ("mariner", "rpm", "tdnf"),
+    ("photon", "rpm", "tdnf"),
+    ("meego", "rpm", "zypper"),
+    ("suse", "rpm", "zypper"),
+    ("opensuse", "rpm", "zypper"),
+    ("sles", "rpm", "zypper"),
+    ("sled", "rpm", "zypper"),
+    ("opensuse-leap", "rpm", "zypper"),
+    ("opensuse-tumbleweed", "rpm", "zypper"),
+    ("altlinux", "rpm", "apt"),
+    ("mageia", "rpm", "urpmi"),
+    ("mandriva", "rpm", "urpmi"),
+    ("alpine", "apk", "apk"),
+    ("arch", "pacman", "pacman"),
+    ("manjaro", "pacman", "pacman"),
+    ("gentoo", "ebuild", "portage"),
+    ("nixos", "nix", "nix"),
+    ("void", "xbps", "xbps"),
+    ("slackware", "pkgtools", "pkgtools"),
+    ("openwrt", "ipk", "opkg"),
+    ("solus", "eopkg", "eopkg"),
+];
+/// Distributions of images that are replaced as a whole: they have no packages to manage.
+const IMAGES: [&str; 7] = ["flatcar", "coreos", "rancheros", "talos", "cirros", "buildroot", "android"];
+
+/// Format and tool of packages, as the distribution or its family and what is installed say.
 fn package_tools(files: &Files<'_>, system: &OperatingSystem) -> (Option<String>, Option<String>) {
-    let own = system.distribution.as_deref().into_iter();
-    let family = own.chain(system.id_like.iter().map(String::as_str));
-    let major = system.version_major.unwrap_or(0);
-    for id in family {
-        let found = match id {
-            "debian" | "ubuntu" | "kali" | "raspbian" | "linuxmint" | "neon" | "pop" | "devuan" => ("deb", "apt"),
-            "fedora" if major >= 22 || system.distribution.as_deref() != Some("fedora") => {
-                ("rpm", rpm_tool(files, major))
-            }
-            "fedora" => ("rpm", "yum"),
-            "rhel" | "centos" | "almalinux" | "rocky" | "ol" | "scientific" | "amzn" | "azurelinux" | "mariner" => {
-                ("rpm", rpm_tool(files, major))
-            }
-            "photon" => ("rpm", "tdnf"),
-            "suse" | "opensuse" | "sles" | "sled" | "opensuse-leap" | "opensuse-tumbleweed" => ("rpm", "zypper"),
-            "mageia" => ("rpm", "urpmi"),
-            "alpine" => ("apk", "apk"),
-            "arch" | "archlinux" | "manjaro" => ("pacman", "pacman"),
-            "gentoo" => ("ebuild", "portage"),
-            "nixos" => ("nix", "nix"),
-            "void" => ("xbps", "xbps"),
-            "slackware" => ("pkgtools", "pkgtools"),
-            _ => continue,
-        };
-        return (Some(found.0.to_owned()), Some(found.1.to_owned()));
+    let own = system.distribution.as_deref().unwrap_or_default();
+    if IMAGES.contains(&own) {
+        return (None, None);
     }
+    let family = std::iter::once(own).chain(system.id_like.iter().map(String::as_str));
+    let by_family = family.into_iter().find_map(|id| PACKAGE_TOOLS.iter().find(|(known, ..)| *known == id));
     // A distribution nobody knows: what lies on the disk decides.
     let evidence = [
         ("/var/lib/dpkg/status", "deb", "apt"),
@@ -177,44 +122,32 @@ fn package_tools(files: &Files<'_>, system: &OperatingSystem) -> (Option<String>
         ("/var/lib/rpm", "rpm", "rpm"),
         ("/usr/lib/sysimage/rpm", "rpm", "rpm"),
     ];
-    let found = evidence.iter().find(|(path, ..)| files.exists(path));
-    (found.map(|(_, format, _)| (*format).to_owned()), found.map(|(.., tool)| (*tool).to_owned()))
+    let by_evidence = || evidence.iter().find(|(path, ..)| files.exists(path));
+    let Some((_, format, tool)) = by_family.or_else(by_evidence) else { return (None, None) };
+    let tool = match *tool {
+        "dnf" => dnf_or_older(files, own, system.version_major),
+        // OpenWrt went over to apk in 2025.
+        "opkg" if files.exists("/lib/apk/db/installed") => return (Some("apk".to_owned()), Some("apk".to_owned())),
+        tool => Some(tool),
+    };
+    (Some((*format).to_owned()), tool.map(str::to_owned))
 }
 
-/// dnf replaced yum in version 8 of the Red Hat family.
-fn rpm_tool(files: &Files<'_>, major: u32) -> &'static str {
-    if files.first_existing(&["/usr/bin/dnf", "/usr/bin/dnf5", "/usr/bin/microdnf", "/etc/dnf"]).is_some() || major >= 8
-    {
-        "dnf"
-    } else {
-        "yum"
+/// The tool of the Red Hat family: dnf replaced yum in Fedora 22, version 8 of Red Hat's and 2022 of Amazon's; before 5 Red
+/// Hat had up2date. What OSTree keeps is managed by rpm-ostree.
+fn dnf_or_older(files: &Files<'_>, id: &str, major: Option<u32>) -> Option<&'static str> {
+    if files.exists("/run/ostree-booted") || files.is_dir("/sysroot/ostree/deploy") {
+        return Some("rpm-ostree");
     }
-}
-
-/// The short id of the osinfo database, as virt-inspector derives it.
-fn osinfo(system: &OperatingSystem) -> Option<String> {
-    let id = system.distribution.as_deref()?;
-    let major = system.version_major;
-    let minor = system.version_minor.unwrap_or(0);
-    Some(match (id, major) {
-        ("debian" | "raspbian", Some(major)) if major >= 4 => format!("debian{major}"),
-        ("fedora" | "mageia", Some(major)) => format!("{id}{major}"),
-        ("ubuntu", Some(major)) => format!("ubuntu{major}.{minor:02}"),
-        ("centos", Some(major)) if major >= 8 => format!("centos{major}"),
-        ("centos", Some(7)) => "centos7.0".to_owned(),
-        ("centos", Some(major)) => format!("centos{major}.{minor}"),
-        ("rocky", Some(major)) => format!("rocky{major}"),
-        ("almalinux", Some(major)) => format!("almalinux{major}"),
-        ("rhel", Some(major)) => format!("rhel{major}.{minor}"),
-        ("ol", Some(major)) => format!("oraclelinux{major}.{minor}"),
-        ("sles" | "sled", Some(major)) if minor > 0 => format!("{id}{major}sp{minor}"),
-        ("sles" | "sled", Some(major)) => format!("{id}{major}"),
-        ("opensuse-tumbleweed", _) => "opensusetumbleweed".to_owned(),
-        ("opensuse" | "opensuse-leap", Some(major)) => format!("opensuse{major}.{minor}"),
-        ("alpine", Some(major)) => format!("alpinelinux{major}.{minor}"),
-        ("kali", Some(major)) => format!("kalilinux{major}.{minor}"),
-        ("arch" | "manjaro", _) => "archlinux".to_owned(),
-        ("gentoo", _) => "gentoo".to_owned(),
+    Some(match (id, major?) {
+        ("fedora", 22..) => "dnf",
+        ("fedora", _) => "yum",
+        ("amzn", 2022..) => "dnf",
+        ("amzn", _) => "yum",
+        ("openmandriva" | "openEuler", _) => "dnf",
+        (_, 8..) => "dnf",
+        (_, 5..) => "yum",
+        (_, 2..) => "up2date",
         _ => return None,
     })
 }
@@ -230,14 +163,46 @@ pub(crate) fn hostname(files: &Files<'_>) -> Option<String> {
     }
     let settings =
         [("/etc/sysconfig/network", "HOSTNAME"), ("/etc/conf.d/hostname", "hostname"), ("/etc/rc.conf", "HOSTNAME")];
-    settings
+    let by_setting = settings
         .iter()
         .find_map(|(path, key)| os_release::value_of(&files.text(path)?, key))
-        .filter(|name| !name.is_empty())
+        .filter(|name| !name.is_empty());
+    by_setting.or_else(|| openwrt_hostname(files))
 }
 
-/// Programs that every system has one of.
-const PROGRAMS: [&str; 11] = [
+/// `option hostname 'OpenWrt'`: OpenWrt's UCI, /etc/config/system.
+fn openwrt_hostname(files: &Files<'_>) -> Option<String> {
+    let text = files.text("/etc/config/system")?;
+    text.lines().find_map(|line| {
+        let value = line.trim().strip_prefix("option")?.trim_start().strip_prefix("hostname")?;
+        Some(value.trim().trim_matches(['\'', '"']).to_owned()).filter(|name| !name.is_empty())
+    })
+}
+
+/// The host name with its domain: the canonical name of the line in /etc/hosts that has it, as `hostname --fqdn` asks for.
+/// Source: hosts(5), hostname(1).
+fn fqdn(files: &Files<'_>, hostname: &str) -> Option<String> {
+    if hostname.contains('.') {
+        return Some(hostname.trim_end_matches('.').to_owned());
+    }
+    let hosts = files.text("/etc/hosts")?;
+    hosts.lines().find_map(|line| {
+        let line = line.split('#').next()?;
+        let names: Vec<&str> = line.split_whitespace().skip(1).collect();
+        names.contains(&hostname).then_some(())?;
+        let canonical = names.first().filter(|name| name.contains('.'));
+        let own = || names.iter().find(|name| name.strip_prefix(hostname).is_some_and(|rest| rest.starts_with('.')));
+        let found = canonical.or_else(own)?;
+        // `localhost.localdomain` names every machine.
+        (!found.starts_with("localhost.")).then(|| (*found).to_owned())
+    })
+}
+
+/// Kernels that are looked at for what they run on.
+const KERNELS_LOOKED_AT_MAX: usize = 20;
+/// Programs that every system has one of; NixOS has them where its system profile is, Android beneath /system, and a /usr that
+/// is looked at without its root in its own `bin`.
+const PROGRAMS: [&str; 15] = [
     "/bin/sh",
     "/bin/bash",
     "/bin/ls",
@@ -249,6 +214,10 @@ const PROGRAMS: [&str; 11] = [
     "/lib/systemd/systemd",
     "/bin/busybox",
     "/usr/bin/dpkg",
+    "/usr/bin/bash",
+    "/nix/var/nix/profiles/system/sw/bin/bash",
+    "/system/bin/sh",
+    "/init",
 ];
 /// Dynamic loaders by architecture.
 const LOADERS: [(&str, &str); 13] = [
@@ -283,7 +252,37 @@ fn arch(files: &Files<'_>) -> Option<String> {
         }
     });
     let by_loader = || LOADERS.iter().find(|(path, _)| files.exists(path)).map(|(_, arch)| *arch);
-    by_program.or_else(by_loader).map(str::to_owned)
+    by_program.or_else(by_loader).or_else(|| by_kernel(files)).map(str::to_owned)
+}
+
+/// Kernels by their own headers, for what has nothing else that runs.
+fn by_kernel(files: &Files<'_>) -> Option<&'static str> {
+    let boot = files.names("/boot").into_iter().filter(|name| name.contains("vmlinu") || name.contains("Image"));
+    let own = ["/vmlinuz", "/boot/vmlinuz"].map(str::to_owned).into_iter();
+    boot.map(|name| format!("/boot/{name}")).chain(own).take(KERNELS_LOOKED_AT_MAX).find_map(|path| {
+        let file = files.open(&path)?;
+        let mut header = [0_u8; 0x240];
+        if file.len() < header.len() as u64 {
+            return None;
+        }
+        file.read_exact_at(&mut header, 0).ok()?;
+        kernel_machine(&header)
+    })
+}
+
+/// Source: the kernel's Documentation: arch/x86/boot.rst (`HdrS` at 0x202, xloadflags at 0x236), arch/arm64/booting.rst and
+/// arch/riscv/boot-image-header.rst (magic at 56), and arch/arm's zImage (magic at 0x24).
+fn kernel_machine(header: &[u8; 0x240]) -> Option<&'static str> {
+    if bytes::has(header, 0x202, b"HdrS") {
+        let is_64_bit = bytes::le_u16(header, 0x236).is_some_and(|flags| flags & 1 != 0);
+        return Some(if is_64_bit { "x86_64" } else { "i386" });
+    }
+    match () {
+        () if bytes::has(header, 56, b"ARM\x64") => Some("aarch64"),
+        () if bytes::has(header, 56, b"RSC\x05") => Some("riscv64"),
+        () if bytes::le_u32(header, 0x24) == Some(0x016f_2818) => Some("arm"),
+        () => elf_machine(&bytes::array(header, 0)?),
+    }
 }
 
 /// Source: the System V ABI, "ELF Header": e_ident, e_machine at 18.
@@ -399,21 +398,57 @@ mod tests {
         assert_eq!(system.hostname.as_deref(), Some("web"));
     }
 
-    /// Distribution and osinfo as virt-inspector 1.48 prints them for its own guests.
     #[test]
-    fn systems_older_than_os_release_are_known_by_their_own_file() {
-        let cases: [(&str, &str, &str, Option<&str>); 5] = [
-            ("etc/debian_version", "5.0.1\n", "debian", Some("debian5")),
-            ("etc/fedora-release", "Fedora release 14 (Phony)\n", "fedora", Some("fedora14")),
-            ("etc/redhat-release", "CentOS release 6.5 (Final)\n", "centos", Some("centos6.5")),
-            ("etc/redhat-release", "Red Hat Enterprise Linux Server release 6.4 (Santiago)\n", "rhel", Some("rhel6.4")),
-            ("etc/arch-release", "", "arch", Some("archlinux")),
+    fn the_domain_is_told_by_the_hosts_file() {
+        let cases = [
+            ("127.0.0.1 localhost\n127.0.1.1 web.example.org web # me\n", Some("web.example.org")),
+            ("10.0.0.1 gateway web.lan web\n", Some("web.lan")),
+            ("127.0.0.1 localhost.localdomain localhost web\n", None),
+            ("10.0.0.1 webserver.example.org webserver\n", None),
         ];
-        for (path, text, distribution, osinfo) in cases {
-            let system = found(&[(path, text)]);
-            assert_eq!(system.distribution.as_deref(), Some(distribution), "{path}");
-            assert_eq!(system.osinfo.as_deref(), osinfo, "{path}");
+        for (hosts, expected) in cases {
+            let system = found(&[("etc/hostname", "web\n"), ("etc/hosts", hosts)]);
+            assert_eq!(system.fqdn.as_deref(), expected, "{hosts:?}");
         }
+        assert_eq!(found(&[("etc/hostname", "a.b.c\n")]).fqdn.as_deref(), Some("a.b.c"));
+        let uci = "config system\n\toption hostname 'router'\n";
+        assert_eq!(found(&[("etc/config/system", uci)]).hostname.as_deref(), Some("router"));
+    }
+
+    #[test]
+    fn package_tools_are_those_of_the_time() {
+        let cases = [
+            ("fedora", "40", Some("dnf")),
+            ("fedora", "14", Some("yum")),
+            ("centos", "7", Some("yum")),
+            ("rhel", "4.8", Some("up2date")),
+            ("rocky", "9.4", Some("dnf")),
+            ("amzn", "2", Some("yum")),
+            ("amzn", "2018.03", Some("yum")),
+            ("amzn", "2023", Some("dnf")),
+            ("photon", "5.0", Some("tdnf")),
+            ("altlinux", "10.1", Some("apt")),
+            ("flatcar", "3510.2.1", None),
+        ];
+        for (id, version, expected) in cases {
+            let system = found(&[("etc/os-release", &format!("ID={id}\nVERSION_ID={version}\n"))]);
+            assert_eq!(system.package_management.as_deref(), expected, "{id} {version}");
+        }
+        let derivative = found(&[("etc/os-release", "ID=x\nID_LIKE=\"y ubuntu debian\"\nVERSION_ID=1\n")]);
+        assert_eq!(derivative.package_format.as_deref(), Some("deb"));
+    }
+
+    #[test]
+    fn architectures_are_read_from_kernels() {
+        let mut header = [0_u8; 0x240];
+        assert_eq!(kernel_machine(&header), None);
+        header[0x202..0x206].copy_from_slice(b"HdrS");
+        assert_eq!(kernel_machine(&header), Some("i386"));
+        header[0x236] = 1;
+        assert_eq!(kernel_machine(&header), Some("x86_64"));
+        header[0x202] = 0;
+        header[56..60].copy_from_slice(b"ARM\x64");
+        assert_eq!(kernel_machine(&header), Some("aarch64"));
     }
 
     #[test]

@@ -1,29 +1,22 @@
 //! Where the guest keeps its data: fstab(5), crypttab(5), swap, how full its file systems are, and the volumes below them.
 
-use crate::disk::Disk;
-use crate::guest::report::{CrypttabEntry, Filesystem, FstabEntry, MountUsage, Mountpoint, Storage, SwapArea};
-use crate::guest::roots::DeviceNames;
-
+use super::Context;
 use super::files::Files;
+use crate::guest::report::{CrypttabEntry, Filesystem, FstabEntry, MountUsage, Mountpoint, Storage, SwapArea};
 
 /// The module.
-pub(crate) fn inspect(
-    files: &Files<'_>,
-    names: &DeviceNames<'_>,
-    disk: &Disk,
-    filesystems: &[Filesystem],
-    mountpoints: &[Mountpoint],
-) -> Storage {
+pub(crate) fn inspect(files: &Files<'_>, context: &Context<'_>) -> Storage {
+    let Context { root, names, disk, filesystems } = context;
     let mut fstab = files.text("/etc/fstab").map(|text| parse_fstab(&text)).unwrap_or_default();
     for entry in &mut fstab {
-        entry.device = names.device(&entry.spec);
+        entry.device = names.device_of(&entry.spec, &root.aliases);
     }
     let mut crypttab = files.text("/etc/crypttab").map(|text| parse_crypttab(&text)).unwrap_or_default();
     for entry in &mut crypttab {
         entry.device = names.device(&entry.spec);
     }
     let swap = swap_areas(files, &fstab, filesystems);
-    let mounts = mountpoints.iter().filter_map(|mount| usage(mount, filesystems)).collect();
+    let mounts = root.mountpoints.iter().filter_map(|mount| usage(mount, filesystems)).collect();
     let (volume_groups, arrays) = (disk.volume_groups().to_vec(), disk.arrays().to_vec());
     Storage { fstab, crypttab, swap, mounts, volume_groups, arrays }
 }

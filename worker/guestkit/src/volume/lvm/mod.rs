@@ -14,7 +14,7 @@ mod thin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Limit, Result};
 use crate::limits::Budget;
@@ -36,7 +36,7 @@ const DEPTH_MAX: usize = 24;
 const SEGMENTS_MAX: usize = 1 << 20;
 
 /// A volume group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeGroup {
     /// Its name.
     pub name: String,
@@ -57,7 +57,7 @@ pub struct VolumeGroup {
 }
 
 /// A physical volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhysicalVolume {
     /// The device it is on; absent where it was not found.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub struct PhysicalVolume {
 }
 
 /// A logical volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogicalVolume {
     /// Its name.
     pub name: String,

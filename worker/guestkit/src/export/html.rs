@@ -1,0 +1,271 @@
+//! One page of HTML that can be mailed: no script, no font and no picture from elsewhere. What the guest says is text and
+//! nothing else; a policy in the page forbids the rest.
+
+use std::fmt::Write as _;
+
+use crate::guest::report::{GuestSystem, InspectReport};
+
+use super::xml::escape;
+use super::{file_name, system_name};
+
+const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
+
+const STYLE: &str = "<style>\n\
+:root { color-scheme: light dark; }\n\
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }\n\
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #8886; }\n\
+h3 { margin-bottom: .3rem; } .faint { opacity: .7; }\n\
+table { border-collapse: collapse; width: 100%; } \n\
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8883; vertical-align: top; overflow-wrap: anywhere; }\n\
+th { font-weight: 600; white-space: nowrap; } td.number { text-align: right; white-space: nowrap; }\n\
+summary { cursor: pointer; padding: .3rem 0; font-weight: 600; }\n\
+.warnings td { background: #fc02; }\n\
+</style>\n";
+
+/// `report` as a page.
+pub(super) fn render(report: &InspectReport, created_at: &str) -> String {
+    let mut page = Page { text: HEAD.to_owned() };
+    let title = format!("Inspection of {}", file_name(&report.image_path));
+    page.tag("title", &title);
+    page.text.push_str(STYLE);
+    page.text.push_str("</head>\n<body>\n");
+    page.tag("h1", &title);
+    page.raw("<p class=\"faint\">");
+    page.escaped(&format!("{created_at}, guestkit {}", report.summary.engine_version));
+    page.raw("</p>\n");
+    image(&mut page, report);
+    for system in &report.systems {
+        guest(&mut page, system);
+    }
+    if report.systems.is_empty() {
+        page.tag("h2", "No operating system was found");
+    }
+    warnings(&mut page, report);
+    page.raw("</body>\n</html>\n");
+    page.text
+}
+
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn raw(&mut self, markup: &'static str) {
+        self.text.push_str(markup);
+    }
+
+    fn escaped(&mut self, text: &str) {
+        escape(text, &mut self.text);
+    }
+
+    fn tag(&mut self, name: &'static str, text: &str) {
+        let _ = write!(self.text, "<{name}>");
+        self.escaped(text);
+        let _ = writeln!(self.text, "</{name}>");
+    }
+
+    /// Rows of a name and a value, those without a value left out.
+    fn pairs(&mut self, pairs: &[(&str, Option<String>)]) {
+        self.raw("<table>\n");
+        for (name, value) in pairs {
+            let Some(value) = value.as_ref().filter(|value| !value.is_empty()) else { continue };
+            self.raw("<tr><th>");
+            self.escaped(name);
+            self.raw("</th><td>");
+            self.escaped(value);
+            self.raw("</td></tr>\n");
+        }
+        self.raw("</table>\n");
+    }
+
+    fn grid(&mut self, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+        self.raw("<table>\n<tr>");
+        for name in header {
+            self.raw("<th>");
+            self.escaped(name);
+            self.raw("</th>");
+        }
+        self.raw("</tr>\n");
+        for row in rows {
+            self.raw("<tr>");
+            for cell in row {
+                self.raw("<td>");
+                self.escaped(&cell);
+                self.raw("</td>");
+            }
+            self.raw("</tr>\n");
+        }
+        self.raw("</table>\n");
+    }
+
+    /// A grid that is unfolded by a click.
+    fn folded(&mut self, title: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+        self.raw("<details>");
+        self.tag("summary", title);
+        self.grid(header, rows);
+        self.raw("</details>\n");
+    }
+}
+
+/// Bytes in the unit that reads best.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["TiB", "GiB", "MiB", "KiB"];
+    for (power, unit) in (1..=4).rev().zip(UNITS) {
+        let one = 1_u64 << (10 * power);
+        if bytes >= one {
+            return format!("{:.1} {unit}", bytes as f64 / one as f64);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+fn optional(value: &Option<String>) -> String {
+    value.clone().unwrap_or_default()
+}
+
+fn image(page: &mut Page, report: &InspectReport) {
+    let image = &report.image;
+    page.tag("h2", "Image");
+    page.pairs(&[
+        ("Path", Some(report.image_path.clone())),
+        ("Format", Some(image.format.clone())),
+        ("Size", Some(format!("{}, file {}", size(image.virtual_size_bytes), size(image.file_size_bytes)))),
+        ("SHA-256", image.sha256.clone()),
+        (
+            "Partitions",
+            report.partition_table.as_ref().map(|table| format!("{} ({})", table.partitions.len(), table.r#type)),
+        ),
+    ]);
+    page.tag("h3", "File systems");
+    let rows = report.filesystems.iter().map(|found| {
+        vec![
+            found.device.clone(),
+            optional(&found.r#type),
+            optional(&found.label),
+            optional(&found.uuid),
+            found.size_bytes.map(size).unwrap_or_default(),
+            found.used_bytes.map(size).unwrap_or_default(),
+        ]
+    });
+    page.grid(&["Device", "Type", "Label", "UUID", "Size", "Used"], rows);
+}
+
+fn guest(page: &mut Page, system: &GuestSystem) {
+    let os = &system.operating_system;
+    page.tag("h2", &system_name(system));
+    page.pairs(&[
+        ("Root", Some(system.root.clone())),
+        ("Distribution", os.distribution.clone()),
+        ("Version", os.version.clone()),
+        ("Architecture", os.arch.clone()),
+        ("Host name", os.fqdn.clone().or_else(|| os.hostname.clone())),
+        ("Kernel", os.default_kernel.clone().or_else(|| os.kernels.first().map(|kernel| kernel.version.clone()))),
+        ("Init system", os.init_system.clone()),
+        ("Time zone", os.timezone.clone()),
+        ("Installed", os.installed_at.clone()),
+        ("Last start", os.last_boot_at.clone()),
+        ("Support ends", os.support_end.clone()),
+    ]);
+    let mounts = system
+        .mountpoints
+        .iter()
+        .map(|mount| vec![mount.path.clone(), mount.device.clone(), optional(&mount.subvolume)]);
+    page.folded(&format!("Mounts ({})", system.mountpoints.len()), &["Path", "Device", "Subvolume"], mounts);
+    if !system.snapshots.is_empty() {
+        let rows = system.snapshots.iter().map(|snapshot| {
+            vec![snapshot.path.clone(), optional(&snapshot.created_at), optional(&snapshot.description)]
+        });
+        page.folded(&format!("Snapshots ({})", system.snapshots.len()), &["Path", "Made", "For"], rows);
+    }
+    modules(page, system);
+}
+
+fn modules(page: &mut Page, system: &GuestSystem) {
+    if let Some(packages) = &system.packages {
+        let count = packages.count.map_or_else(|| "number unknown".to_owned(), |count| count.to_string());
+        let rows = packages.packages.iter().map(|package| {
+            vec![
+                package.name.clone(),
+                package.full_version.clone(),
+                optional(&package.arch),
+                package.state.clone(),
+                optional(&package.summary),
+            ]
+        });
+        page.folded(&format!("Packages ({count})"), &["Name", "Version", "Architecture", "State", "Summary"], rows);
+    }
+    if let Some(services) = &system.services {
+        let rows = services.units.iter().map(|unit| {
+            vec![unit.name.clone(), unit.state.clone(), optional(&unit.preset), optional(&unit.description)]
+        });
+        let title = format!("Services ({}, {} enabled)", services.count, services.enabled.len());
+        page.folded(&title, &["Unit", "State", "Preset", "Description"], rows);
+    }
+    if let Some(users) = &system.users {
+        let rows = users.users.iter().map(|user| {
+            vec![
+                user.name.clone(),
+                user.uid.to_string(),
+                user.home.clone(),
+                user.shell.clone(),
+                user.password_state.clone(),
+                user.groups.join(", "),
+            ]
+        });
+        page.folded(&format!("Users ({})", users.count), &["Name", "UID", "Home", "Shell", "Password", "Groups"], rows);
+    }
+    if let Some(storage) = &system.storage {
+        let rows = storage.mounts.iter().map(|mount| {
+            vec![
+                mount.path.clone(),
+                mount.r#type.clone(),
+                size(mount.size_bytes),
+                size(mount.used_bytes),
+                format!("{} %", mount.used_percent),
+            ]
+        });
+        page.folded(&format!("Storage ({})", storage.mounts.len()), &["Path", "Type", "Size", "Used", "Full"], rows);
+    }
+    if let Some(security) = &system.security {
+        let state = |known: Option<bool>| known.map(|known| if known { "enabled" } else { "disabled" }.to_owned());
+        page.tag("h3", "Security");
+        page.pairs(&[
+            ("SELinux", security.selinux.as_ref().and_then(|selinux| selinux.mode.clone())),
+            ("AppArmor", state(security.apparmor.as_ref().map(|apparmor| apparmor.enabled))),
+            ("SSH server", security.ssh.as_ref().and_then(|ssh| state(ssh.enabled))),
+            ("Kernel command line", security.kernel_command_line.clone()),
+        ]);
+    }
+}
+
+fn warnings(page: &mut Page, report: &InspectReport) {
+    if report.warnings.is_empty() {
+        return;
+    }
+    page.tag("h2", "What could not be read");
+    page.raw("<div class=\"warnings\">\n");
+    let rows = report.warnings.iter();
+    let rows = rows.map(|warning| vec![warning.r#where.clone(), warning.what.clone(), warning.why.clone()]);
+    page.grid(&["Where", "What", "Why"], rows);
+    page.raw("</div>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_put_markup_into_the_page() {
+        let mut report = InspectReport { image_path: "/x/<b>.raw".to_owned(), ..InspectReport::default() };
+        let mut system = GuestSystem::default();
+        system.operating_system.product_name = Some("<script>alert(1)</script>".to_owned());
+        system.operating_system.hostname = Some("\"><img src=x onerror=y>".to_owned());
+        report.systems.push(system);
+        let page = render(&report, "2026-01-31T00:00:00Z");
+        assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+        assert!(page.contains("&lt;script&gt;"), "{page}");
+        assert_eq!((size(1023), size(1536)), ("1023 bytes".to_owned(), "1.5 KiB".to_owned()));
+    }
+}
