@@ -82,6 +82,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is assumed of a coordinator that has never been heard: its own defaults.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
+/// Tries to reconnect that fit into the life of a lease, at least.
+const TRIES_PER_LEASE: u32 = 12;
 /// Heartbeat intervals outside these bounds are nonsense or would be a flood.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
@@ -233,6 +235,13 @@ impl Machine {
     #[must_use]
     pub fn busy(&self) -> usize {
         self.leases.values().filter(|held| !matches!(held, Held::Finished { .. })).count()
+    }
+
+    /// The longest wait between two tries to reach a coordinator. While leases are held, a broken connection must not cost
+    /// them: several tries fit into the life of one, however long the coordinator was away.
+    #[must_use]
+    pub fn reconnect_within(&self) -> Duration {
+        if !self.leases.is_empty() { self.lease_ttl / TRIES_PER_LEASE } else { Duration::MAX }
     }
 
     /// Tells how many bytes are free where the worker writes; goes out with the next heartbeat.

@@ -244,6 +244,20 @@ fn a_stream_that_breaks_resumes_its_leases() {
 }
 
 #[test]
+fn a_worker_that_holds_leases_does_not_wait_for_longer_than_they_live() {
+    let mut story = Story::connected("hurry", 1);
+    assert_eq!(story.machine.reconnect_within(), Duration::MAX);
+    story.lease(1, "accept 1; start 1");
+    story.lost("");
+    assert_eq!(story.machine.reconnect_within(), Duration::from_secs(5));
+    story.finished(1, true, "");
+    assert_eq!(story.machine.reconnect_within(), Duration::from_secs(5), "its outcome is still to be told");
+    story.connect("hello 1:finished");
+    story.welcome(&[(1, Void)], "forget 1");
+    assert_eq!(story.machine.reconnect_within(), Duration::MAX);
+}
+
+#[test]
 fn an_outcome_of_an_earlier_run_is_delivered() {
     let mut story = Story::new("restart", 1, &[5, 6]);
     story.connect("hello 5:finished 6:finished");

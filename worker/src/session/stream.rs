@@ -367,14 +367,14 @@ impl<R: Run> Session<R> {
     }
 
     fn reconnect(&mut self, after: Duration) {
-        let wait = self.route.failed().max(after);
+        let wait = self.route.failed().min(self.machine.reconnect_within()).max(after);
         self.link = Link::Waiting { until: Instant::now() + wait };
     }
 
     /// Goes to the coordinator that leads.
     fn follow(&mut self, leader: Option<&str>, after: Duration) {
         tracing::info!(coordinator = %self.route, leader, "the coordinator does not lead");
-        let wait = self.route.turned_away(leader).max(after);
+        let wait = self.route.turned_away(leader).min(self.machine.reconnect_within()).max(after);
         self.link = Link::Waiting { until: Instant::now() + wait };
     }
 
