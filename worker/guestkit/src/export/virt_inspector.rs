@@ -38,8 +38,19 @@ fn operating_system(writer: &mut Writer, report: &InspectReport, system: &GuestS
     writer.some("hostname", os.hostname.as_deref());
     writer.some("build_id", os.build_id.as_deref());
     writer.some("osinfo", osinfo(os).as_deref());
+    if let Some(windows) = &os.windows {
+        writer.text("windows_systemroot", None, &windows.system_root);
+        writer.some("windows_current_control_set", windows.current_control_set.as_deref());
+    }
     mountpoints(writer, system);
     filesystems(writer, report, system);
+    if !system.drive_mappings.is_empty() {
+        writer.element("drive_mappings", None, |writer| {
+            for drive in &system.drive_mappings {
+                writer.text("drive_mapping", Some(("name", &drive.name)), &drive.device);
+            }
+        });
+    }
     if system.packages.as_ref().is_some_and(|packages| packages.count.is_some()) {
         writer.element("applications", None, |writer| {
             for package in installed(system) {
@@ -202,12 +213,18 @@ fn filesystems(writer: &mut Writer, report: &InspectReport, system: &GuestSystem
 
 fn application(writer: &mut Writer, package: &Package) {
     writer.text("name", None, &package.name);
+    writer.some("display_name", package.display_name.as_deref());
     if let Some(epoch) = package.epoch.filter(|epoch| *epoch != 0) {
         writer.text("epoch", None, &epoch.to_string());
     }
     writer.some("version", Some(&package.version));
     writer.some("release", package.release.as_deref());
     writer.some("arch", package.arch.as_deref());
+    // libguestfs has these of Windows alone.
+    if matches!(package.format.as_str(), "msi" | "win32") {
+        writer.some("install_path", package.install_path.as_deref());
+        writer.some("publisher", package.vendor.as_deref());
+    }
     writer.some("url", package.url.as_deref());
     writer.some("source_package", package.source.as_deref());
     // pacman has one line; libguestfs gives it as the description.

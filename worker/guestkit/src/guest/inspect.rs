@@ -12,6 +12,7 @@ use crate::guest::report::{
     Filesystem, ImageFile, ImageInfo, InspectReport, InspectSummary, Partition, PartitionTable, Warning,
 };
 use crate::guest::roots::{self, DeviceNames};
+use crate::guest::windows;
 
 /// Version of the report's shape: what is in it keeps its meaning as long as this stays.
 const REPORT_VERSION: &str = "1.0";
@@ -125,11 +126,21 @@ impl Disk {
         steps.total = 1 + to_u32(modules.len().saturating_mul(systems.len()));
         steps.done = 1;
         for root in &systems {
-            let context = linux::Context { root, names: &names, disk: self, filesystems: &report.filesystems };
-            let (system, warnings) = linux::inspect(&context, &modules, &mut |module, found| {
+            let filesystems = &report.filesystems;
+            let mut found = |module: Module, found: String| {
                 steps.done = steps.done.saturating_add(1);
                 steps.tell(module.name(), format!("{}: {found}", module.title()));
-            });
+            };
+            let (system, warnings) = match &root.system_root {
+                Some(system_root) => {
+                    let context = windows::Context { root, system_root, disk: self, filesystems };
+                    windows::inspect(&context, &modules, &mut found)
+                }
+                None => {
+                    let context = linux::Context { root, names: &names, disk: self, filesystems };
+                    linux::inspect(&context, &modules, &mut found)
+                }
+            };
             report.systems.push(system);
             report.warnings.extend(warnings);
         }

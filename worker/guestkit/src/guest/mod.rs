@@ -4,10 +4,12 @@ mod damage;
 mod inspect;
 mod linux;
 pub mod overview;
+pub mod registry;
 pub mod report;
 mod roots;
 mod sqlite;
 pub mod tree;
+mod windows;
 
 pub use inspect::{Event, InspectOptions, Progress};
 pub use roots::Root;

@@ -222,6 +222,8 @@ pub struct GuestSystem {
     /// Which deployment this is, where OSTree keeps the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ostree: Option<Ostree>,
+    /// Drive letters of Windows and the devices of this disk they stand for, in order of letter.
+    pub drive_mappings: Vec<DriveMapping>,
 }
 
 /// An earlier state of a system's root.
@@ -282,6 +284,16 @@ pub struct Mountpoint {
     /// Subvolume that is mounted, as fstab's option `subvol` has it; absent for the default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subvolume: Option<String>,
+}
+
+/// A drive letter of Windows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DriveMapping {
+    /// Letter without a colon: `C`.
+    pub name: String,
+    /// Device, as in Filesystem.
+    pub device: String,
 }
 
 /// The system: who made it, how it starts, where it stands.
@@ -384,6 +396,91 @@ pub struct OperatingSystem {
     pub support_end: Option<String>,
     /// The files that told the distribution and its version.
     pub sources: Vec<String>,
+    /// What only Windows has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsSystem>,
+}
+
+/// What only Windows has: facts of its registry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WindowsSystem {
+    /// Folder it is installed in, as the disk writes it: `/Windows`.
+    pub system_root: String,
+    /// Control set it starts with: `ControlSet001`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_control_set: Option<String>,
+    /// `ProductName` as it stands: Windows 11 still calls itself Windows 10 there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_product_name: Option<String>,
+    /// `EditionID`: `Professional`, `ServerStandard`, `Enterprise`…
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edition: Option<String>,
+    /// `InstallationType`: `Client`, `Server`, `Server Core`, `Nano Server`…
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installation_type: Option<String>,
+    /// `workstation`, `server`, `domain-controller`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_type: Option<String>,
+    /// Feature update: `22H2`, or the older `1809`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_version: Option<String>,
+    /// Build with its revision: `19045.3803`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// Where the build comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_lab: Option<String>,
+    /// `Service Pack 1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_pack: Option<String>,
+    /// Whom it is registered to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_owner: Option<String>,
+    /// Which organization it is registered to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_organization: Option<String>,
+    /// Product id; never a product key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_id: Option<String>,
+    /// Domain it is a member of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Workgroup, where it is a member of no domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workgroup: Option<String>,
+    /// Primary DNS suffix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_domain: Option<String>,
+    /// Security identifier of its own accounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_sid: Option<String>,
+    /// When it was last shut down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_shutdown_at: Option<String>,
+    /// It sleeps in hiberfil.sys (hibernation or fast startup): its file systems must not be written; absent where
+    /// that file tells nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hibernated: Option<bool>,
+    /// Tools and drivers of hypervisors, in order of name.
+    pub virtual_drivers: Vec<VirtualDriver>,
+}
+
+/// A driver or service that a hypervisor brings to its guests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VirtualDriver {
+    /// Name of the service: `vioscsi`, `QEMU-GA`, `VMTools`.
+    pub name: String,
+    /// `virtio`, `qemu`, `vmware`, `virtualbox`, `hyper-v`, `xen`, `parallels`.
+    pub platform: String,
+    /// `driver`, `agent`.
+    pub kind: String,
+    /// As Unit.start_type.
+    pub start_type: String,
+    /// Its file, as the registry writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// An installed kernel.
@@ -507,6 +604,12 @@ pub struct Package {
     /// Where it came from: the channel of a snap, the remote of a flatpak, the repository of an ebuild.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// Name as Windows shows it in its list of programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Account that it is installed for; absent where it is for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// What starts.
@@ -537,6 +640,10 @@ pub struct Services {
     /// The journal that tells of units' states; absent where nothing on the disk does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_source: Option<String>,
+    /// Tasks of the Task Scheduler, in order of path.
+    pub scheduled_tasks: Vec<ScheduledTask>,
+    /// Commands that Windows runs when it starts or somebody logs on (Run keys, Winlogon).
+    pub startup_commands: Vec<StartupCommand>,
 }
 
 /// A systemd unit, a SysV script or an OpenRC service.
@@ -578,6 +685,61 @@ pub struct Unit {
     /// Whether it was active when the disk was taken; absent where nothing on the disk tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_state: Option<String>,
+    /// When Windows starts it: `boot`, `system`, `automatic`, `automatic-delayed`, `manual`, `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_type: Option<String>,
+    /// Name as Windows shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Library that a shared process runs for it (`ServiceDll`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
+    /// Services that Windows starts before it.
+    pub depends_on: Vec<String>,
+}
+
+/// A task of the Task Scheduler.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduledTask {
+    /// Path in the scheduler: `\Microsoft\Windows\Defrag\ScheduledDefrag`.
+    pub path: String,
+    /// Whether it runs; absent where nothing tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Who made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Programs it runs, with their arguments; `com:` and a class for handlers.
+    pub commands: Vec<String>,
+    /// Kinds of its triggers: `calendar`, `boot`, `logon`, `time`, `idle`, `event`, `registration`, `session-state`.
+    pub triggers: Vec<String>,
+    /// Account it runs as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<String>,
+    /// `least-privilege`, `highest-available`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_level: Option<String>,
+    /// File or registry key it stands in.
+    pub source: String,
+}
+
+/// A command that runs at a start or logon.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartupCommand {
+    /// Name of the value.
+    pub name: String,
+    /// The command.
+    pub command: String,
+    /// Registry key it stands in.
+    pub source: String,
+    /// Account whose logon it is; absent for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// Accounts.
@@ -601,6 +763,9 @@ pub struct Users {
     pub sudo_aliases: Vec<SudoAlias>,
     /// Contradictions in the account files, as pwck and grpck look for them.
     pub problems: Vec<AccountProblem>,
+    /// What Windows asks of the passwords of its own accounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<AccountPolicy>,
 }
 
 /// One account.
@@ -657,6 +822,21 @@ pub struct User {
     /// Last login that left a trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_login_at: Option<String>,
+    /// Security identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    /// What the administrator noted of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Flags of the Windows account: `disabled`, `locked-out`, `password-not-required`, `password-never-expires`,
+    /// `smartcard-required`…
+    pub flags: Vec<String>,
+    /// Logins counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_count: Option<u32>,
+    /// Wrong passwords since the last login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_password_count: Option<u32>,
 }
 
 /// A key of an authorized_keys file.
@@ -694,6 +874,38 @@ pub struct Group {
     pub administrators: Vec<String>,
     /// Whether a group password is set.
     pub has_password: bool,
+    /// Security identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    /// What it is for, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// What Windows asks of passwords. Zero means that nothing is asked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AccountPolicy {
+    /// Characters at least.
+    pub password_min_length: u32,
+    /// Earlier passwords that may not be used again.
+    pub password_history: u32,
+    /// Days after which it must be changed; absent for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_max_days: Option<u32>,
+    /// Days before it may be changed again.
+    pub password_min_days: u32,
+    /// Letters of several kinds are asked for.
+    pub password_complexity: bool,
+    /// Passwords are kept so that they can be read again.
+    pub password_reversible: bool,
+    /// Wrong passwords after which an account is locked.
+    pub lockout_threshold: u32,
+    /// Minutes until it is opened again; absent where an administrator must do that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lockout_minutes: Option<u32>,
+    /// Minutes within which wrong passwords are counted.
+    pub lockout_window_minutes: u32,
 }
 
 /// One user specification of sudoers, one entry for each command.
@@ -832,6 +1044,12 @@ pub struct NetworkInterface {
     /// Parent of a VLAN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Identifier of the adapter in Windows, a GUID in braces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What the adapter is, as its driver says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// A line of /etc/hosts.
@@ -909,6 +1127,159 @@ pub struct Security {
     /// Hints at Secure Boot: a signed shim in the EFI system partition, enrolled owner keys; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<SecureBoot>,
+    /// What only Windows has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsSecurity>,
+}
+
+/// How Windows is set to defend itself. What a policy sets wins over what is set locally; what nothing sets is
+/// absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WindowsSecurity {
+    /// Profiles of the Windows Firewall.
+    pub firewall_profiles: Vec<FirewallProfile>,
+    /// Microsoft Defender; absent where it is not installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub defender: Option<Defender>,
+    /// User Account Control.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_account_control: Option<UserAccountControl>,
+    /// Remote Desktop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_desktop: Option<RemoteDesktop>,
+    /// Devices of this disk that BitLocker encrypts.
+    pub bitlocker_devices: Vec<String>,
+    /// What is audited; of older systems one entry for each category.
+    pub audit_policy: Vec<AuditSetting>,
+    /// Whether it last started with Secure Boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<bool>,
+    /// Whether its SMB 1 server is on; absent where the default of the build decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smb1_server: Option<bool>,
+    /// Whether its SMB server asks for signatures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smb_signing_required: Option<bool>,
+    /// `LmCompatibilityLevel`: which generations of NTLM are sent and taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lm_compatibility_level: Option<u32>,
+    /// Whether the local security authority runs protected (`RunAsPPL`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsa_protection: Option<bool>,
+    /// Whether security based on virtualization is switched on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtualization_based_security: Option<bool>,
+    /// Whether somebody is logged on at each start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic_logon: Option<bool>,
+    /// Who that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic_logon_user: Option<String>,
+    /// Whether the password for it stands in the registry as it is; it is not told here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic_logon_password_stored: Option<bool>,
+    /// Which scripts PowerShell runs: `RemoteSigned`…
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub powershell_execution_policy: Option<String>,
+    /// `disabled`, `notify`, `download`, `install`, `local-admin`; absent where nothing sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub automatic_updates: Option<String>,
+}
+
+/// A profile of the Windows Firewall.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FirewallProfile {
+    /// `domain`, `private`, `public`.
+    pub name: String,
+    /// Whether it filters.
+    pub enabled: bool,
+    /// What happens to connections that no rule names: `block`, `allow`.
+    pub default_inbound: String,
+    /// The same for connections from here.
+    pub default_outbound: String,
+    /// Registry key that decides whether it filters.
+    pub source: String,
+}
+
+/// Microsoft Defender.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Defender {
+    /// When its service starts, as Unit.start_type.
+    pub start_type: String,
+    /// Switched off as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+    /// Files are not watched as they are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub real_time_disabled: Option<bool>,
+    /// Its settings are protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tamper_protection: Option<bool>,
+    /// Version of its engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_version: Option<String>,
+    /// Version of its signatures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature_version: Option<String>,
+    /// When its signatures were last applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signatures_at: Option<String>,
+    /// What it does not look at: paths, extensions, processes.
+    pub exclusions: Vec<String>,
+}
+
+/// User Account Control.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserAccountControl {
+    /// Whether administrators work without their rights until they ask (`EnableLUA`).
+    pub enabled: bool,
+    /// `ConsentPromptBehaviorAdmin`: 0 never asks, 5 asks for what is not of Windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_prompt: Option<u32>,
+    /// `ConsentPromptBehaviorUser`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_prompt: Option<u32>,
+    /// Whether it asks on a desktop of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure_desktop: Option<bool>,
+    /// Whether local administrators have all rights over the network (`LocalAccountTokenFilterPolicy`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_admin_unfiltered: Option<bool>,
+}
+
+/// Remote Desktop.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoteDesktop {
+    /// Whether connections are taken.
+    pub enabled: bool,
+    /// Whether users must prove who they are before a session begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_level_authentication: Option<bool>,
+    /// Port.
+    pub port: u32,
+    /// 0 RDP, 1 negotiated, 2 TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_layer: Option<u32>,
+}
+
+/// What is audited of one kind of event.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditSetting {
+    /// `Logon/Logoff`.
+    pub category: String,
+    /// `Account Lockout`; absent where the whole category is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subcategory: Option<String>,
+    /// What succeeds is audited.
+    pub success: bool,
+    /// What fails is audited.
+    pub failure: bool,
 }
 
 /// SELinux as /etc/selinux/config sets it.
@@ -1061,6 +1432,21 @@ pub struct Storage {
     pub volume_groups: Vec<VolumeGroup>,
     /// Software RAID arrays of all the machine's disks.
     pub arrays: Vec<Array>,
+    /// Volumes that Windows knows by a letter or a folder, on this disk or not.
+    pub volumes: Vec<WindowsVolume>,
+}
+
+/// A volume that Windows has given a name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WindowsVolume {
+    /// Letter with a colon, `C:`, or `\\?\Volume{…}`.
+    pub name: String,
+    /// Device of this disk; absent where it is none of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What the registry says it is: `mbr DISK OFFSET`, `gpt GUID`, or the path of a removable device.
+    pub target: String,
 }
 
 /// A line of /etc/fstab.
@@ -1185,6 +1571,12 @@ pub struct Database {
     pub size_bytes: Option<u64>,
     /// What told of it: `package`, `config`, `data`.
     pub evidence: Vec<String>,
+    /// Name of the instance, where one engine has several: `MSSQLSERVER`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Edition: `Standard Edition`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edition: Option<String>,
 }
 
 /// What a walk over every file of the mounted file systems found. Paths are in byte order.

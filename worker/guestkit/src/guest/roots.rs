@@ -14,6 +14,7 @@ use crate::filesystem::{NodeId, SharedFileSystem, Subvolume, Usage};
 use crate::guest::linux::storage::{FSTAB_ENTRIES_MAX, parse_crypttab, parse_fstab};
 use crate::guest::report::{FstabEntry, Mountpoint, Ostree, Snapshot, Warning};
 use crate::guest::tree::Tree;
+use crate::guest::windows;
 
 pub(crate) use names::{Aliases, DeviceNames};
 pub(crate) use unread::systems as unread_systems;
@@ -34,6 +35,8 @@ pub struct Root {
     /// The deployments of an OSTree system.
     pub ostree: Option<Ostree>,
     pub(crate) aliases: Aliases,
+    /// The folder that Windows lies in, where this is one: `/Windows`.
+    pub system_root: Option<String>,
 }
 
 impl Root {
@@ -137,6 +140,11 @@ pub(crate) fn find(disk: &Disk, mounted: &Mounted, names: &DeviceNames<'_>, warn
             warnings.push(found);
             continue;
         }
+        let tree = Tree::new(file_system.clone(), disk.budget().clone());
+        match windows::system_roots(&device.name, &tree, warnings) {
+            Ok(folders) => roots.extend(folders.into_iter().map(|folder| windows_root(&device.name, &tree, folder))),
+            Err(error) => warnings.push(warning(&device.name, "root directory", &error)),
+        }
         let subvolumes = file_system.subvolumes().unwrap_or_else(|error| {
             warnings.push(warning(&device.name, "subvolumes", &error));
             Vec::new()
@@ -218,6 +226,7 @@ impl Search<'_> {
             tree,
             snapshots: Vec::new(),
             ostree,
+            system_root: None,
             aliases: Aliases::default(),
         };
         mount_all(&mut root, self.disk, self.mounted, self.names, warnings);
@@ -304,6 +313,20 @@ fn usr_candidates<'a>(disk: &'a Disk, mounted: &'a Mounted, taken: &[Mountpoint]
     found
 }
 
+/// The root of a Windows, which mounts nothing over its own file system.
+fn windows_root(device: &str, tree: &Tree, folder: String) -> Root {
+    Root {
+        device: device.to_owned(),
+        subvolume: None,
+        tree: tree.clone(),
+        mountpoints: vec![Mountpoint { path: "/".to_owned(), device: device.to_owned(), subvolume: None }],
+        snapshots: Vec::new(),
+        ostree: None,
+        system_root: Some(folder),
+        aliases: Aliases::default(),
+    }
+}
+
 /// Images of Container Linux and Flatcar that have not started yet: the root is empty, everything is in /usr.
 fn usr_without_root(
     disk: &Disk,
@@ -331,6 +354,7 @@ fn usr_without_root(
         mountpoints: vec![usr.clone()],
         snapshots: Vec::new(),
         ostree: None,
+        system_root: None,
         aliases: Aliases::default(),
     };
     if let Some((name, file_system)) = root_device.and_then(|device| mounted.get_key_value(&device.name)) {

@@ -212,8 +212,8 @@ fn find(files: &Files<'_>, engine: &Engine, packages: &[Package], services: &Ser
             config,
             data_directory: directory,
             enabled: Some(enabled),
-            size_bytes: None,
             evidence,
+            ..Database::default()
         }
     };
     if directories.is_empty() {

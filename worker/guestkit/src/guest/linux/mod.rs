@@ -6,7 +6,7 @@ pub(crate) mod boot;
 mod databases;
 mod deep_scan;
 mod dpkg;
-mod files;
+pub(crate) mod files;
 mod firewall;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -14,7 +14,7 @@ mod flatpak;
 mod gvariant;
 mod journal;
 mod languages;
-mod network;
+pub(crate) mod network;
 mod nix;
 mod os;
 mod os_release;
@@ -33,7 +33,7 @@ mod sshd;
 pub(crate) mod storage;
 mod sudoers;
 mod systemd;
-mod time;
+pub(crate) mod time;
 mod unit;
 mod users;
 

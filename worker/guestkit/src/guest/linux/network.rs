@@ -51,7 +51,7 @@ pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Network {
 }
 
 /// Source: hosts(5).
-fn hosts(text: &str) -> Vec<HostsEntry> {
+pub(crate) fn hosts(text: &str) -> Vec<HostsEntry> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
     lines
         .filter_map(|line| {

@@ -35,6 +35,7 @@ pub(crate) fn inspect(
         kernel_command_line: system.kernel_command_line.clone(),
         sysctls: sysctls(files),
         secure_boot: secure_boot(files, packages),
+        windows: None,
     }
 }
 

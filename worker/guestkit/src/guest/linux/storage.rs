@@ -18,7 +18,7 @@ pub(crate) fn inspect(files: &Files<'_>, context: &Context<'_>) -> Storage {
     let swap = swap_areas(files, &fstab, filesystems);
     let mounts = root.mountpoints.iter().filter_map(|mount| usage(mount, filesystems)).collect();
     let (volume_groups, arrays) = (disk.volume_groups().to_vec(), disk.arrays().to_vec());
-    Storage { fstab, crypttab, swap, mounts, volume_groups, arrays }
+    Storage { fstab, crypttab, swap, mounts, volume_groups, arrays, volumes: Vec::new() }
 }
 
 /// Entries of an fstab that are taken in: every mount makes every later path a little slower; hosts of many containers
@@ -118,7 +118,7 @@ fn swap_areas(files: &Files<'_>, fstab: &[FstabEntry], filesystems: &[Filesystem
     areas
 }
 
-fn usage(mount: &Mountpoint, filesystems: &[Filesystem]) -> Option<MountUsage> {
+pub(crate) fn usage(mount: &Mountpoint, filesystems: &[Filesystem]) -> Option<MountUsage> {
     let filesystem = filesystems.iter().find(|filesystem| filesystem.device == mount.device)?;
     let (size, used) = (filesystem.size_bytes?, filesystem.used_bytes?);
     let used_percent = if size == 0 { 0.0 } else { (used as f64 / size as f64 * 1000.0).round() / 10.0 };

@@ -78,6 +78,7 @@ pub(crate) fn inspect(files: &Files<'_>) -> Users {
         sudo_defaults: sudo.defaults,
         sudo_aliases: sudo.aliases,
         problems,
+        policy: None,
     }
 }
 
