@@ -17,6 +17,9 @@ const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// Warnings kept for one report: more say nothing new, and a hostile tree could make one for every file.
 const WARNINGS_MAX: usize = 200;
 
+/// `/dev/null`. Source: Linux, `Documentation/admin-guide/devices.txt`.
+const NULL: (u32, u32) = (1, 3);
+
 /// One guest's files, and the warnings that reading them gave.
 pub(crate) struct Files<'a> {
     tree: &'a Tree,
@@ -71,7 +74,8 @@ impl<'a> Files<'a> {
 
     /// A configuration file as bytes.
     pub(crate) fn bytes(&self, path: &str) -> Option<Vec<u8>> {
-        self.or_warn(path, self.tree.read_file_within(path, CONFIG_BYTES_MAX))
+        let read = self.tree.read_file_within(path, CONFIG_BYTES_MAX);
+        self.or_note(path, read)
     }
 
     /// A configuration file as text; bytes that are not UTF-8 become replacement characters.
@@ -86,7 +90,29 @@ impl<'a> Files<'a> {
     }
 
     pub(crate) fn open(&self, path: &str) -> Option<OpenFile> {
-        self.or_warn(path, self.tree.open(path))
+        self.or_note(path, self.tree.open(path))
+    }
+
+    fn or_note<T>(&self, path: &str, read: Result<Option<T>>) -> Option<T> {
+        if matches!(read, Ok(None)) {
+            self.note_no_file(path);
+        }
+        self.or_warn(path, read)
+    }
+
+    /// Tells what is in the place of a file at `path` and would make its reader wait or lead it elsewhere; whether there is
+    /// such a thing. The null device is how an empty file is configured.
+    pub(crate) fn note_no_file(&self, path: &str) -> bool {
+        let Ok(Some(found)) = self.tree.metadata(path) else { return false };
+        let what = match found.file_type {
+            FileType::Fifo => "a named pipe",
+            FileType::Socket => "a socket",
+            FileType::BlockDevice => "a block device",
+            FileType::CharacterDevice if found.device != Some(NULL) => "a character device",
+            _ => return false,
+        };
+        self.warn(path, format!("it is {what}, not a file"));
+        true
     }
 
     pub(crate) fn exists(&self, path: &str) -> bool {
@@ -209,4 +235,29 @@ impl Entry {
 /// Text of bytes; what is not UTF-8 becomes a replacement character.
 pub(crate) fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::guest::linux::fixture::Fixture;
+
+    #[test]
+    fn what_is_no_file_is_told_and_not_waited_for() {
+        let fixture = Fixture::new();
+        fixture.file("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+        fixture.directory("etc/group");
+        let pipe = fixture.path().join("etc/shadow");
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        let tree = fixture.tree();
+        let files = Files::new(&tree);
+        assert!(files.text("/etc/passwd").is_some());
+        for path in ["/etc/group", "/etc/shadow", "/etc/absent"] {
+            assert!(files.text(path).is_none() && files.open(path).is_none(), "{path}");
+        }
+        let told: Vec<_> = files.into_warnings().into_iter().map(|one| format!("{}: {}", one.what, one.why)).collect();
+        assert_eq!(told, ["/etc/shadow: it is a named pipe, not a file"]);
+    }
 }

@@ -38,6 +38,10 @@ impl Fixture {
         fs::create_dir_all(self.folder.path().join(path)).unwrap();
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn tree(&self) -> Tree {
         tree_of(self.folder.path())
     }

@@ -120,7 +120,8 @@ fn read_dpkg(files: &Files<'_>, system: &OperatingSystem) -> Option<Installed> {
 /// The packages of one file of stanzas, `Err` where it holds none, which is then told; `None` where there is no such file.
 fn read_status(files: &Files<'_>, path: &str, system: &OperatingSystem) -> Option<Result<Vec<Package>, ()>> {
     let status = match files.tree().read_file(path) {
-        Ok(status) => status?,
+        Ok(Some(status)) => status,
+        Ok(None) => return files.note_no_file(path).then_some(Err(())),
         Err(error) => {
             files.warn_error(path, &error);
             return Some(Err(()));
@@ -201,7 +202,7 @@ fn read_apk(files: &Files<'_>, system: &OperatingSystem) -> Option<Installed> {
     let mut databases = Vec::new();
     for path in APK_INSTALLED {
         let read = files.tree().read_file(path);
-        if !matches!(read, Ok(None)) {
+        if !matches!(read, Ok(None)) || files.note_no_file(path) {
             databases.push(path.to_owned());
         }
         match read {
