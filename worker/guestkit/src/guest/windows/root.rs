@@ -12,10 +12,12 @@ use super::hives::NamedHive;
 const FOLDERS: [&str; 5] = ["windows", "winnt", "win32", "win", "reactos"];
 /// The hives that every installation has.
 const HIVES: [&str; 2] = ["SYSTEM", "SOFTWARE"];
+/// What tells a Windows that has lost a hive from a folder with a copy of one.
+const SHELL: &str = "System32/cmd.exe";
 
 /// The folders of the systems whose root is `tree`, as the disk writes them (`/Windows`, `/WINNT`).
 ///
-/// A folder counts once it holds both hives; names in it may be of any case where the file system does not tell cases
+/// A folder counts once it holds both hives, or one of them and the shell, which is a warning; names in it may be of any case where the file system does not tell cases
 /// apart. What is only there to repair or install a system (Windows PE) is named in a warning.
 pub(crate) fn system_roots(device: &str, tree: &Tree, warnings: &mut Vec<Warning>) -> Result<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
@@ -41,7 +43,11 @@ pub(crate) fn system_roots(device: &str, tree: &Tree, warnings: &mut Vec<Warning
     }
     for candidate in candidates {
         let is_known = found.iter().any(|known| known.eq_ignore_ascii_case(&candidate));
-        if is_known || !holds_hives(tree, &candidate)? {
+        if is_known {
+            continue;
+        }
+        let missing = missing_hives(tree, &candidate)?;
+        if missing.len() == HIVES.len() || (!missing.is_empty() && !tree.is_file(format!("{candidate}/{SHELL}"))?) {
             continue;
         }
         if is_preinstallation(tree, &candidate) {
@@ -51,19 +57,26 @@ pub(crate) fn system_roots(device: &str, tree: &Tree, warnings: &mut Vec<Warning
                 why: "it is Windows PE, which repairs and installs systems, and is not listed as one".to_owned(),
             });
         } else {
+            warnings.extend(missing.into_iter().map(|path| Warning {
+                r#where: device.to_owned(),
+                what: path,
+                why: "it is missing: what this hive of the registry told is unknown".to_owned(),
+            }));
             found.push(candidate);
         }
     }
     Ok(found)
 }
 
-fn holds_hives(tree: &Tree, folder: &str) -> Result<bool> {
+fn missing_hives(tree: &Tree, folder: &str) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
     for hive in HIVES {
-        if !tree.is_file(format!("{folder}/System32/config/{hive}"))? {
-            return Ok(false);
+        let path = format!("{folder}/System32/config/{hive}");
+        if !tree.is_file(&path)? {
+            missing.push(path);
         }
     }
-    Ok(true)
+    Ok(missing)
 }
 
 /// Whether the system hive has the key that only Windows PE has.
@@ -118,5 +131,16 @@ mod tests {
         fixture.directory("Windows/System32/config");
         assert_eq!(system_roots("/dev/sda1", &tree, &mut warnings).unwrap(), ["/WINNT"]);
         assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_windows_that_lost_a_hive_is_one() {
+        let fixture = Fixture::new();
+        fixture.file("Windows/System32/config/SYSTEM", "regf");
+        fixture.file("Windows/System32/cmd.exe", "MZ");
+        let mut warnings = Vec::new();
+        assert_eq!(system_roots("/dev/sda1", &fixture.tree(), &mut warnings).unwrap(), ["/Windows"]);
+        assert_eq!(warnings[0].what, "/Windows/System32/config/SOFTWARE");
+        assert_eq!(warnings.len(), 1);
     }
 }
