@@ -113,6 +113,23 @@ fn fuzz(name: &str) {
     assert!(memory < MEMORY_KIB_MAX, "{name}: {memory} KiB");
 }
 
+/// Changes of a seed lead nowhere if its files are not those that a guest has.
+#[test]
+fn seeds_of_guests_are_guests() {
+    let folders = Folders { engine: Path::new(env!("CARGO_MANIFEST_DIR")).to_owned(), corpus: None };
+    for target in TARGETS {
+        for seed in target.seeds(&folders).iter().flatten() {
+            let Some(report) = target.report(seed) else { continue };
+            let [system] = &*report.systems else { panic!("{}: {report:#?}", seed.name) };
+            let packages = system.packages.as_ref().map_or(0, |packages| packages.packages.len());
+            let units = system.services.as_ref().map_or(0, |services| services.units.len());
+            let name = system.operating_system.product_name.as_deref().unwrap_or("?");
+            println!("{}: {name}: {packages} packages, {units} units; {:?}", seed.name, report.warnings);
+            assert!(packages > 0 || !matches!(target.name, "rpm" | "sqlite" | "packages"), "{}", seed.name);
+        }
+    }
+}
+
 macro_rules! targets {
     ($($name:ident)+) => {
         $(#[test]
@@ -139,5 +156,5 @@ macro_rules! targets {
 
 targets! {
     qcow2 vmdk vmdk_descriptor vdi vhd vhdx vhdx_log ova partition lvm md luks ext ext_journal xfs xfs_log btrfs btrfs_log ntfs
-    fat exfat iso9660 squashfs probes
+    fat exfat iso9660 squashfs probes registry sqlite rpm journal packages configs languages
 }

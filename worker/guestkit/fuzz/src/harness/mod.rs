@@ -12,10 +12,12 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use guestkit::export::Form;
 use guestkit::filesystem::{FileSystem, FileType, NodeId};
-use guestkit::guest::{OpenFile, WalkNext};
+use guestkit::guest::report::InspectReport;
+use guestkit::guest::{InspectOptions, OpenFile, WalkNext};
 use guestkit::image::{Format, ImageOpener};
 use guestkit::{Disk, Error, ImageSpec, Keys, Limits, ReadAt as _, Secret, Tree};
 use rustix::time::{ClockId, clock_gettime};
@@ -27,6 +29,9 @@ const ZEROS: [u8; BLOCK] = [0; BLOCK];
 const PIECE: usize = 1 << 16;
 /// Bytes of blocks of one seed: places have three bytes.
 const USED_MAX: usize = 1 << 24;
+/// Where files begin on the disks of guests (`seeds/make-guests.py`): what comes before is the file system's, whose own targets
+/// change it.
+const GUEST_FILES: u64 = 72 << 10;
 /// Bytes of the longest input that is made here.
 pub const INPUT_MAX: usize = 1024;
 /// The engine's own bound for one input; nothing may compute for twice as long.
@@ -38,6 +43,8 @@ pub struct Target {
     pub name: &'static str,
     /// The format that is stated for the image.
     format: Format,
+    /// Whether it is the guest that is read, and not the disk below it.
+    is_guest: bool,
     /// Files of each seed, all of them disks of one machine where the format is raw, of one image otherwise. Kept inputs name
     /// seeds by their number: new ones come last.
     seeds: &'static [&'static [&'static str]],
@@ -64,7 +71,23 @@ impl Target {
 
     /// Its seeds in order; `None` for those of a corpus that is not there.
     pub fn seeds(&self, folders: &Folders) -> Vec<Option<Seed>> {
-        self.seeds.iter().map(|files| Seed::read(files, folders)).collect()
+        let read = |files: &&[&'static str]| {
+            let mut seed = Seed::read(files, folders)?;
+            if self.is_guest {
+                seed.used.retain(|(_, at)| *at >= GUEST_FILES);
+            }
+            Some(seed)
+        };
+        self.seeds.iter().map(read).collect()
+    }
+
+    /// What is told of a seed as it is; `None` where it is the disk that is read, and not a guest on it.
+    ///
+    /// # Panics
+    /// Where it cannot be opened.
+    pub fn report(&self, seed: &Seed) -> Option<InspectReport> {
+        let disk = || open(seed, self.format, &Limits::default()).expect("a seed can be opened");
+        self.is_guest.then(|| inspect(&disk()))
     }
 
     /// Changes the seed that `input` names, reads all that can be reached, and puts the seed back.
@@ -72,7 +95,7 @@ impl Target {
         let Some((number, changes)) = parse(input) else { return };
         let Some(Some(seed)) = seeds.get(usize::from(number)) else { return };
         let before: Vec<_> = changes.iter().map(|change| seed.apply(change)).collect();
-        exercise(seed, self.format);
+        exercise(seed, self);
         for (place, held) in before.into_iter().rev() {
             seed.write(place, &held);
         }
@@ -260,7 +283,7 @@ impl ImageOpener for Own<'_> {
 ///
 /// # Panics
 /// Where the engine computes for far longer than its own bound, or reading in pieces gives other bytes than reading at once.
-fn exercise(seed: &Seed, format: Format) {
+fn exercise(seed: &Seed, target: &Target) {
     let limits = Limits {
         bytes_read: 128 << 20,
         allocation_bytes: 32 << 20,
@@ -273,20 +296,17 @@ fn exercise(seed: &Seed, format: Format) {
     // Of this thread: on a busy machine much time passes in which nothing is computed.
     let computed = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
     let before = computed();
-    read_disk(seed, format, &limits);
+    read_disk(seed, target, &limits);
     let took = computed().saturating_sub(before);
     assert!(took < TIME * 2, "{}: {took:?} of computing, where {TIME:?} are the bound", seed.name);
 }
 
-fn read_disk(seed: &Seed, format: Format, limits: &Limits) {
-    let opener = Own(seed.files.iter().map(|(name, file)| (name.as_path(), file)).collect());
-    let mut keys = Keys::none();
-    for key in ["compatkey", "devcorpus"] {
-        keys.add("all", Secret::new(key.as_bytes().to_vec()));
+fn read_disk(seed: &Seed, target: &Target, limits: &Limits) {
+    let Ok(disk) = open(seed, target.format, limits) else { return };
+    if target.is_guest {
+        read_guest(&disk);
+        return;
     }
-    let disks = if format == Format::Raw { seed.files.len() } else { 1 };
-    let specs = seed.files.iter().take(disks).map(|(name, _)| ImageSpec { path: name.clone(), format: Some(format) });
-    let Ok(disk) = Disk::open_with_keys(&specs.collect::<Vec<_>>(), &opener, &keys, limits) else { return };
     let mut buffer = vec![0; 1 << 16];
     let volumes =
         disk.devices().iter().map(guestkit::Device::source).chain(disk.drives().iter().map(guestkit::Drive::source));
@@ -317,6 +337,30 @@ fn read_disk(seed: &Seed, format: Format, limits: &Limits) {
         });
         let _ = tree.read_text("/etc/os-release");
     }
+}
+
+fn open(seed: &Seed, format: Format, limits: &Limits) -> Result<Disk, Error> {
+    let opener = Own(seed.files.iter().map(|(name, file)| (name.as_path(), file)).collect());
+    let mut keys = Keys::none();
+    for key in ["compatkey", "devcorpus"] {
+        keys.add("all", Secret::new(key.as_bytes().to_vec()));
+    }
+    let disks = if format == Format::Raw { seed.files.len() } else { 1 };
+    let specs = seed.files.iter().take(disks).map(|(name, _)| ImageSpec { path: name.clone(), format: Some(format) });
+    Disk::open_with_keys(&specs.collect::<Vec<_>>(), &opener, &keys, limits)
+}
+
+/// Everything that can be asked of a guest; its report can be told in every form, whatever it holds.
+fn read_guest(disk: &Disk) {
+    let report = inspect(disk);
+    for form in Form::ALL {
+        assert!(!form.render(&report, SystemTime::UNIX_EPOCH).is_empty(), "{form:?} says nothing");
+    }
+}
+
+fn inspect(disk: &Disk) -> InspectReport {
+    let options = InspectOptions { deep_scan: true, databases: true, ..InspectOptions::default() };
+    disk.inspect(&options, &mut ())
 }
 
 /// Names are found by other ways than directories are listed.

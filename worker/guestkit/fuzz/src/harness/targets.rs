@@ -6,11 +6,16 @@ use guestkit::image::Format;
 use super::Target;
 
 macro_rules! targets {
+    (@format Guest) => { Format::Raw };
+    (@format $format:ident) => { Format::$format };
+    (@guest Guest) => { true };
+    (@guest $format:ident) => { false };
     ($($name:ident $format:ident { $($($file:literal)+,)+ })+) => {
         /// All targets, each with a file of its name in `fuzz_targets/`.
         pub const TARGETS: &[Target] = &[$(Target {
             name: stringify!($name),
-            format: Format::$format,
+            format: targets!(@format $format),
+            is_guest: targets!(@guest $format),
             seeds: &[$(&[$($file),+]),+],
         }),+];
     };
@@ -178,5 +183,42 @@ targets! {
         "corpus/volume-ids/minix-LE.img.xz",
         "corpus/volume-ids/squashfs3.img.xz",
         "corpus/volume-ids/apfs.img.xz",
+    }
+    registry Guest {
+        "fuzz/seeds/guest-windows.img.xz",
+        "fuzz/seeds/guest-windows-profile.img.xz",
+        "fuzz/seeds/guest-windows-log.img.xz",
+    }
+    sqlite Guest {
+        "fuzz/seeds/guest-rpm-sqlite.img.xz",
+        "fuzz/seeds/guest-rpm-wal.img.xz",
+        "fuzz/seeds/guest-rpm-journal.img.xz",
+        "fuzz/seeds/guest-nix.img.xz",
+    }
+    rpm Guest {
+        "fuzz/seeds/guest-rpm-bdb.img.xz",
+        "fuzz/seeds/guest-rpm-hash.img.xz",
+        "fuzz/seeds/guest-rpm-btree.img.xz",
+        "fuzz/seeds/guest-rpm-ndb.img.xz",
+    }
+    journal Guest {
+        "fuzz/seeds/guest-journal.img.xz",
+        "fuzz/seeds/guest-journal-compact.img.xz",
+    }
+    packages Guest {
+        "fuzz/seeds/guest-debian.img.xz",
+        "fuzz/seeds/guest-alpine.img.xz",
+        "fuzz/seeds/guest-arch.img.xz",
+        "fuzz/seeds/guest-openwrt.img.xz",
+        "fuzz/seeds/guest-gentoo.img.xz",
+        "fuzz/seeds/guest-flatpak.img.xz",
+    }
+    configs Guest {
+        "fuzz/seeds/guest-configs-debian.img.xz",
+        "fuzz/seeds/guest-configs-fedora.img.xz",
+        "fuzz/seeds/guest-configs-augeas.img.xz",
+    }
+    languages Guest {
+        "fuzz/seeds/guest-languages.img.xz",
     }
 }

@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target packages`
+#![no_main]
+
+guestkit_fuzz::target!("packages");

@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target registry`
+#![no_main]
+
+guestkit_fuzz::target!("registry");

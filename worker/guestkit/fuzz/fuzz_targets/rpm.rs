@@ -1,0 +1,4 @@
+//! `cargo xtask fuzz --target rpm`
+#![no_main]
+
+guestkit_fuzz::target!("rpm");
