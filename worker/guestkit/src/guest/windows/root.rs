@@ -17,8 +17,9 @@ const SHELL: &str = "System32/cmd.exe";
 
 /// The folders of the systems whose root is `tree`, as the disk writes them (`/Windows`, `/WINNT`).
 ///
-/// A folder counts once it holds both hives, or one of them and the shell, which is a warning; names in it may be of any case where the file system does not tell cases
-/// apart. What is only there to repair or install a system (Windows PE) is named in a warning.
+/// A folder counts once it holds both hives, or one of them and the shell, which is a warning; names in it may be of any case
+/// where the file system does not tell cases apart. What is only there to repair or install a system (Windows PE) is named in
+/// a warning.
 pub(crate) fn system_roots(device: &str, tree: &Tree, warnings: &mut Vec<Warning>) -> Result<Vec<String>> {
     let mut found: Vec<String> = Vec::new();
     let Some(entries) = tree.read_dir("/")? else { return Ok(found) };
