@@ -553,6 +553,48 @@ fn a_broken_package_database_loses_nothing_else() {
 }
 
 /// Modules that are not asked for are absent, and each that is asked for is announced once, in order.
+/// A guest that lies: what its kernel would wait for, run around in or choke on, made by the kernel's own tools.
+#[test]
+fn a_guest_that_lies_harms_nothing_and_its_rest_is_told() {
+    assert!(has_tool("mkfs.ext4"));
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    for directory in ["bin", "usr", "etc/ssh", "var/lib/dpkg", "proc", "lib"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    let text = |path: &str, text: &str| fs::write(root.join(path), text).unwrap();
+    text("etc/os-release", "ID=debian\nVERSION_ID=12\nPRETTY_NAME=\"Deb\u{1b}[31mian 12\"\n");
+    text("etc/passwd", "root:x:0:0:ro\u{1b}]0;owned\u{7}ot:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n");
+    // It mounts itself, and a file.
+    text("etc/fstab", "/dev/sda / ext4 defaults 0 0\n/dev/sda /usr ext4 defaults 0 0\n/etc/fstab /x none bind 0 0\n");
+    text("var/lib/dpkg/status", &"Package: p\nStatus: install ok installed\nVersion: 1\n\n".repeat(3_000_000));
+    for (link, target) in [("etc/one", "two"), ("etc/two", "one"), ("etc/shadow", "one"), ("lib/etc", "../etc/../lib")]
+    {
+        std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+    }
+    fs::File::create(root.join("etc/group")).unwrap().set_len(50 << 20).unwrap();
+    assert!(Command::new("mkfifo").arg(root.join("etc/ssh/sshd_config")).status().unwrap().success());
+    let image = folder.path().join("lies.raw");
+    fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
+    assert!(Command::new("mkfs.ext4").args(["-q", "-d"]).args([&root, &image]).status().unwrap().success());
+
+    let started = std::time::Instant::now();
+    let (system, report) = system(&image);
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    assert_eq!(system.operating_system.distribution.as_deref(), Some("debian"));
+    assert_eq!(system.users.unwrap().count, 2);
+    assert_eq!(system.packages.unwrap().count, None, "a list that is too long is unknown, not shorter");
+    for (file, why) in [
+        ("/etc/ssh/sshd_config", "it is a named pipe, not a file"),
+        ("/etc/shadow", "limit reached: symlink_depth"),
+        ("/etc/group", "limit reached: text_bytes"),
+        ("/var/lib/dpkg/status", "limit reached: text_bytes"),
+    ] {
+        let is_told = report.warnings.iter().any(|warning| warning.what == file && warning.why.contains(why));
+        assert!(is_told, "{file}: {:#?}", report.warnings);
+    }
+}
+
 #[test]
 fn options_and_progress_are_obeyed() {
     let Some(corpus) = corpus() else { return };
