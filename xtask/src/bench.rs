@@ -3,6 +3,7 @@
 
 mod engine;
 mod images;
+mod inspect;
 mod program;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use self::engine::Engine;
+use self::inspect::Inspect;
 
 use crate::record::{machine, record};
 use crate::shell::{Need, cargo, check, require, root, say, target_dir};
@@ -26,6 +28,8 @@ const NATS: &str = "nats-py==2.16.0";
 pub(crate) enum Part {
     /// What reading disks costs, beside the kernel and the formats' own tools.
     Engine(Engine),
+    /// What an inspection costs, beside the tools that do the same; and a fleet that inspects ten thousand images.
+    Inspect(Inspect),
     /// What the fleet costs: its scenarios one after another, then the aims with their verdicts.
     Fleet(Fleet),
     /// Run one program and print what it took: the others use it.
@@ -63,6 +67,7 @@ pub(crate) fn run(part: Option<Part>) -> Result<()> {
     say(machine());
     match part {
         Some(Part::Engine(what)) => engine::run(&what),
+        Some(Part::Inspect(what)) => inspect::run(&what),
         Some(Part::Fleet(what)) => fleet(&what),
         Some(Part::One { .. }) | None => {
             engine::run(&Engine::default())?;

@@ -1,4 +1,6 @@
-//! The client's side: echo jobs, submitted one by one or in bulk, and followed to their end.
+//! The client's side: jobs, submitted one by one or in bulk, and followed to their end.
+
+use std::path::Path;
 
 use guestkit_protocol::v1;
 use tokio::sync::mpsc;
@@ -16,14 +18,25 @@ pub(crate) async fn connect(url: String) -> Result<Channel, Failure> {
 
 /// The least that can be asked for.
 pub(crate) fn echo(job_id: String) -> v1::JobDocument {
-    let data = [("message".to_owned(), prost_types::Value::from("hello"))];
+    document(job_id, "system.echo", [("message".to_owned(), prost_types::Value::from("hello"))])
+}
+
+/// An inspection as it is by default.
+pub(crate) fn inspect(job_id: String, image: &Path) -> v1::JobDocument {
+    let path = [("path".to_owned(), prost_types::Value::from(image.to_string_lossy().into_owned()))];
+    let image = prost_types::Struct { fields: path.into_iter().collect() };
+    let kind = prost_types::value::Kind::StructValue(image);
+    document(job_id, "guestkit.inspect", [("image".to_owned(), prost_types::Value { kind: Some(kind) })])
+}
+
+fn document(job_id: String, operation: &str, data: [(String, prost_types::Value); 1]) -> v1::JobDocument {
     v1::JobDocument {
         version: "1.0".into(),
         job_id,
         kind: "VMOperation".into(),
-        operation: "system.echo".into(),
+        operation: operation.into(),
         payload: Some(v1::Payload {
-            r#type: "system.echo.v1".into(),
+            r#type: format!("{operation}.v1"),
             data: Some(prost_types::Struct { fields: data.into_iter().collect() }),
         }),
         ..Default::default()

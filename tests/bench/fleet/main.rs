@@ -11,6 +11,7 @@ mod cluster;
 mod curve;
 mod deaths;
 mod idle;
+mod images;
 mod peers;
 mod report;
 mod session;
@@ -35,8 +36,8 @@ struct Bench {
 }
 
 /// The scenarios, by the name they are asked for.
-const SCENARIOS: [&str; 9] =
-    ["sustained", "postgres", "single", "peers", "curve", "backlog", "idle", "deaths", "failover"];
+const SCENARIOS: [&str; 10] =
+    ["sustained", "postgres", "single", "peers", "curve", "backlog", "idle", "deaths", "failover", "images"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -75,6 +76,7 @@ fn run(args: &[String]) -> Result<bool, Failure> {
                 "curve" => curve::measure(&mut bench),
                 "backlog" => backlog::measure(&mut bench).await,
                 "idle" => idle::measure(&mut bench).await,
+                "images" => images::measure(&mut bench).await,
                 "deaths" => deaths::measure(&mut bench).await,
                 _ => single::measure(&mut bench).await,
             }

@@ -1,6 +1,7 @@
 //! Jobs per second end to end, submitted while others run: submit → lease → accept → outcome → acknowledged. A fixed number
 //! is under way; as one is acknowledged, the next is submitted.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,24 @@ use crate::{Bench, Failure, client, session};
 #[derive(Clone, Copy, PartialEq)]
 enum Worker {
     Bare,
-    Real,
+    Real { slots: u32 },
+}
+
+/// What the jobs ask for.
+enum Work {
+    Echo,
+    /// An inspection of each of these images in turn; they lie in the fleet's folder.
+    Inspect(Vec<PathBuf>),
+}
+
+impl Work {
+    fn document(&self, index: usize) -> v1::JobDocument {
+        let job_id = format!("load-{index:08}");
+        match self {
+            Self::Echo => client::echo(job_id),
+            Self::Inspect(images) => client::inspect(job_id, &images[index % images.len()]),
+        }
+    }
 }
 
 /// How jobs are handed in.
@@ -39,6 +57,7 @@ pub(crate) struct Load {
     name: &'static str,
     worker: Worker,
     way: Way,
+    work: Work,
     jobs: usize,
     under_way: usize,
 }
@@ -47,7 +66,13 @@ impl Load {
     /// As fast as it goes: one stream of submissions, a worker that answers at once.
     pub(crate) fn streamed(jobs: usize) -> Self {
         let name = "answers at once; one stream of submissions";
-        Self { name, worker: Worker::Bare, way: Way::Stream, jobs, under_way: UNDER_WAY }
+        Self { name, worker: Worker::Bare, way: Way::Stream, work: Work::Echo, jobs, under_way: UNDER_WAY }
+    }
+
+    /// Each image inspected once, by a real worker with so many slots.
+    pub(crate) fn inspections(images: Vec<PathBuf>, slots: u32) -> Self {
+        let (worker, jobs) = (Worker::Real { slots }, images.len());
+        Self { name: "inspections", worker, way: Way::Stream, work: Work::Inspect(images), jobs, under_way: 64 }
     }
 }
 
@@ -59,13 +84,15 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<(), Failure> {
             name: "answers at once; a call per submission",
             worker: Worker::Bare,
             way: Way::Calls,
+            work: Work::Echo,
             jobs: 50_000 / scale,
             under_way: UNDER_WAY,
         },
         Load {
             name: "real worker, a process per attempt; one stream",
-            worker: Worker::Real,
+            worker: Worker::Real { slots: 8 },
             way: Way::Stream,
+            work: Work::Echo,
             jobs: 10_000 / scale,
             under_way: 64,
         },
@@ -151,22 +178,25 @@ pub(crate) async fn run_on(mut fleet: Fleet, load: &Load) -> Result<Cost, Failur
     let over = tally.clone();
     let mut _bare = None;
     let mut worker = None;
-    if load.worker == Worker::Bare {
-        let own = client::connect(fleet.url()).await?;
-        _bare = Some(session::answering(own, 256, move |job_id| over.over(job_id)).await?);
-    } else {
-        let folder = fleet.folder().to_string_lossy().into_owned();
-        fleet.start_worker("bench", &["--image-root", &folder, "--slots", "8"])?;
-        worker = fleet.worker("bench").map(|worker| worker.id());
-        follow(client::connect(fleet.url()).await?, over).await?;
+    match load.worker {
+        Worker::Bare => {
+            let own = client::connect(fleet.url()).await?;
+            _bare = Some(session::answering(own, 256, move |job_id| over.over(job_id)).await?);
+        }
+        Worker::Real { slots } => {
+            let folder = fleet.folder().to_string_lossy().into_owned();
+            fleet.start_worker("bench", &["--image-root", &folder, "--slots", &slots.to_string()])?;
+            worker = fleet.worker("bench").map(|worker| worker.id());
+            follow(client::connect(fleet.url()).await?, over).await?;
+        }
     }
     let coordinator = fleet.coordinator().id();
     let others = || -> Result<f64, Failure> { Ok(own_cpu_seconds()? + worker.map_or(Ok(0.0), tree_cpu_seconds)?) };
     let before = (cpu_seconds(coordinator)?, others()?);
     let started = Instant::now();
     match load.way {
-        Way::Stream => stream(channel, load.jobs, &tally).await?,
-        Way::Calls => calls(channel, load.jobs, &tally).await?,
+        Way::Stream => stream(channel, load, &tally).await?,
+        Way::Calls => calls(channel, load, &tally).await?,
     }
     // All room given back means that every job is over.
     let all = u32::try_from(load.under_way)?;
@@ -187,24 +217,24 @@ pub(crate) async fn run_on(mut fleet: Fleet, load: &Load) -> Result<Cost, Failur
     })
 }
 
-async fn stream(channel: Channel, jobs: usize, tally: &Tally) -> Result<(), Failure> {
+async fn stream(channel: Channel, load: &Load, tally: &Tally) -> Result<(), Failure> {
     let bulk = Bulk::open(channel).await?;
-    for index in 0..jobs {
+    for index in 0..load.jobs {
         tally.room.acquire().await?.forget();
         tally.submitted(index);
-        bulk.submit(client::echo(format!("load-{index:08}"))).await?;
+        bulk.submit(load.work.document(index)).await?;
     }
     bulk.finish().await
 }
 
-async fn calls(channel: Channel, jobs: usize, tally: &Tally) -> Result<(), Failure> {
+async fn calls(channel: Channel, load: &Load, tally: &Tally) -> Result<(), Failure> {
     let client = JobsClient::new(channel);
     let mut calls = tokio::task::JoinSet::new();
-    for index in 0..jobs {
+    for index in 0..load.jobs {
         tally.room.acquire().await?.forget();
         tally.submitted(index);
-        let mut client = client.clone();
-        calls.spawn(async move { client.submit(client::echo(format!("load-{index:08}"))).await });
+        let (mut client, document) = (client.clone(), load.work.document(index));
+        calls.spawn(async move { client.submit(document).await });
         while let Some(done) = calls.try_join_next() {
             done??;
         }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,6 +21,8 @@ pub(super) const FILE: &str = "/contents.bin";
 const IMAGE_BYTES: u64 = 1300 << 20;
 /// Files of the tree that is walked.
 pub(super) const FILES: u64 = 200_000;
+/// Packages of the rpm database.
+pub(super) const PACKAGES: u64 = 2_000;
 
 /// A format as qemu-img converts into it: what a table calls it, its driver, options.
 pub(super) struct Format {
@@ -101,6 +104,27 @@ pub(super) fn with_tree(kind: &str) -> Result<PathBuf> {
             File::create(directory.join(format!("file-{number:06}.dat")))?.set_len(random.next() >> 44)?;
         }
         Ok(())
+    })
+}
+
+/// An image with [`PACKAGES`] packages of rpm: the headers of a real database, again and again.
+pub(super) fn with_rpms(corpus: &Path) -> Result<PathBuf> {
+    let real = corpus.join("rpmdb/cbl-mariner-2.0/rpmdb.sqlite");
+    made("rpms.raw", "ext4", |root| {
+        let folder = root.join("usr/lib/sysimage/rpm");
+        fs::create_dir_all(&folder)?;
+        ["bin", "etc", "var/lib"].into_iter().try_for_each(|name| fs::create_dir_all(root.join(name)))?;
+        symlink("../../usr/lib/sysimage/rpm", root.join("var/lib/rpm"))?;
+        fs::write(root.join("etc/os-release"), "ID=fedora\nVERSION_ID=40\nPRETTY_NAME=\"Fedora Linux 40\"\n")?;
+        let fill = format!(
+            "ATTACH 'file:{}?immutable=1' AS real;
+             CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL);
+             WITH RECURSIVE times(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM times WHERE n < {PACKAGES})
+             INSERT INTO Packages (blob) SELECT blob FROM times, real.Packages LIMIT {PACKAGES};",
+            real.display()
+        );
+        let status = Command::new("sqlite3").arg(folder.join("rpmdb.sqlite")).arg(fill).status()?;
+        if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("sqlite3 ended with {status}"))) }
     })
 }
 
