@@ -13,6 +13,7 @@ pub mod image;
 mod keys;
 mod limits;
 pub mod partition;
+pub mod profile;
 mod read_at;
 mod volume;
 

@@ -187,7 +187,7 @@ fn count(number: usize, noun: &str) -> String {
 }
 
 /// Mounts what can be mounted, and lists every device.
-fn mount_all(disk: &Disk, report: &mut InspectReport) -> BTreeMap<String, SharedFileSystem> {
+pub(crate) fn mount_all(disk: &Disk, report: &mut InspectReport) -> BTreeMap<String, SharedFileSystem> {
     let mut mounted = BTreeMap::new();
     for device in disk.devices() {
         let mut filesystem = filesystem(device);
@@ -228,7 +228,7 @@ fn filesystem(device: &Device) -> Filesystem {
     }
 }
 
-fn image_info(disk: &Disk) -> ImageInfo {
+pub(crate) fn image_info(disk: &Disk) -> ImageInfo {
     let Some(drive) = disk.drives().first() else { return ImageInfo::default() };
     let Some((top, below)) = drive.image.layers().split_first() else { return ImageInfo::default() };
     let file = |layer: &crate::image::Layer| ImageFile {
@@ -251,7 +251,7 @@ fn image_info(disk: &Disk) -> ImageInfo {
     }
 }
 
-fn partition_table(drive: &crate::disk::Drive) -> PartitionTable {
+pub(crate) fn partition_table(drive: &crate::disk::Drive) -> PartitionTable {
     let Some(table) = drive.partition_table() else {
         return PartitionTable { r#type: "none".to_owned(), sector_size_bytes: 512, ..PartitionTable::default() };
     };

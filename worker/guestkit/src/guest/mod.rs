@@ -2,15 +2,16 @@
 
 mod damage;
 mod inspect;
-mod linux;
+pub(crate) mod linux;
 pub mod overview;
 pub mod registry;
 pub mod report;
-mod roots;
+pub(crate) mod roots;
 mod sqlite;
 pub mod tree;
-mod windows;
+pub(crate) mod windows;
 
 pub use inspect::{Event, InspectOptions, Progress};
+pub(crate) use inspect::{image_info, mount_all, partition_table};
 pub use roots::Root;
 pub use tree::{OpenFile, Tree, Unreadable, WalkEntry, WalkNext};

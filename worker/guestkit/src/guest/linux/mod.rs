@@ -21,7 +21,7 @@ mod os_release;
 mod osinfo;
 mod packages;
 mod pacman;
-mod pattern;
+pub(crate) mod pattern;
 mod portage;
 mod purl;
 mod release;

@@ -3,7 +3,7 @@
 mod audit;
 mod databases;
 mod drives;
-mod hives;
+pub(crate) mod hives;
 mod network;
 mod os;
 mod packages;

@@ -1,0 +1,133 @@
+//! One walk over a guest's whole tree for every check that needs one. What it keeps is bounded: paths that some check asks
+//! for, and sums.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::error::Result;
+use crate::filesystem::{FileType, Metadata};
+use crate::guest::tree::{WalkEntry, WalkNext};
+
+use super::guest::Guest;
+
+/// Where nothing of the guest's own configuration lies: what the kernel makes at run time, and layers of containers, which are
+/// systems of their own.
+const SKIPPED: [&str; 10] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/var/lib/docker",
+    "/var/lib/containers/storage",
+    "/var/lib/containerd",
+    "/var/lib/kubelet/pods",
+    "/var/lib/lxd",
+    "/snap",
+];
+/// Paths kept of each kind; more are counted.
+const KEPT_MAX: usize = 1_000;
+
+/// A path and its metadata.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) path: String,
+    pub(crate) metadata: Metadata,
+}
+
+/// Paths of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct Kind {
+    /// The first of them.
+    pub(crate) found: Vec<Found>,
+    /// How many there are.
+    pub(crate) count: u64,
+}
+
+impl Kind {
+    fn add(&mut self, path: &[u8], metadata: &Metadata) {
+        self.count = self.count.saturating_add(1);
+        if self.found.len() < KEPT_MAX {
+            let path = String::from_utf8_lossy(path).into_owned();
+            self.found.push(Found { path, metadata: metadata.clone() });
+        }
+    }
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    /// Regular files that everybody may write.
+    pub(crate) world_writable_files: Kind,
+    /// Directories that everybody may write and whose entries everybody may remove.
+    pub(crate) world_writable_directories: Kind,
+    /// Files of users or groups that are not there.
+    pub(crate) unowned: Kind,
+    /// Set-user-ID and set-group-ID programs.
+    pub(crate) set_id: Kind,
+    /// Regular files below `/var/log`.
+    pub(crate) logs: Kind,
+    /// Bytes of regular files below each directory of the first three levels.
+    pub(crate) sizes: BTreeMap<String, u64>,
+    /// Entries that were looked at.
+    pub(crate) entries: u64,
+    /// Why the walk is not whole, where it is not.
+    pub(crate) incomplete: Option<String>,
+}
+
+impl Walk {
+    pub(super) fn over(guest: &Guest<'_>) -> Self {
+        let users = guest.system.users.as_ref();
+        let uids: HashSet<u64> = guest.users().iter().map(|user| user.uid).collect();
+        let gids: HashSet<u64> = users.iter().flat_map(|users| &users.groups).map(|group| group.gid).collect();
+        let mut walk = Self::default();
+        let walked = guest.root.tree.walk("/", |entry| walk.visit(entry, &uids, &gids));
+        match walked {
+            Ok(unreadable) => {
+                walk.incomplete = unreadable.first().map(|first| {
+                    format!("{}: {}", String::from_utf8_lossy(&first.path), first.error.with_causes())
+                });
+            }
+            Err(error) => walk.incomplete = Some(error.with_causes()),
+        }
+        walk
+    }
+
+    fn visit(&mut self, entry: &WalkEntry<'_>, uids: &HashSet<u64>, gids: &HashSet<u64>) -> Result<WalkNext> {
+        if SKIPPED.iter().any(|skipped| skipped.as_bytes() == entry.path) {
+            return Ok(WalkNext::Skip);
+        }
+        self.entries = self.entries.saturating_add(1);
+        let Ok(metadata) = entry.metadata() else { return Ok(WalkNext::Descend) };
+        if !uids.contains(&u64::from(metadata.uid)) || !gids.contains(&u64::from(metadata.gid)) {
+            self.unowned.add(entry.path, &metadata);
+        }
+        match entry.file_type {
+            FileType::Regular => self.visit_file(entry.path, &metadata),
+            FileType::Directory if metadata.mode & 0o1002 == 0o002 => {
+                self.world_writable_directories.add(entry.path, &metadata);
+            }
+            _ => {}
+        }
+        Ok(WalkNext::Descend)
+    }
+
+    fn visit_file(&mut self, path: &[u8], metadata: &Metadata) {
+        if metadata.mode & 0o002 != 0 {
+            self.world_writable_files.add(path, metadata);
+        }
+        if metadata.mode & 0o6000 != 0 && metadata.mode & 0o111 != 0 {
+            self.set_id.add(path, metadata);
+        }
+        if path.starts_with(b"/var/log/") {
+            self.logs.add(path, metadata);
+        }
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in slashes.skip(1).take(3) {
+            let directory = path.get(..end).unwrap_or_default();
+            let size = match std::str::from_utf8(directory).ok().and_then(|name| self.sizes.get_mut(name)) {
+                Some(size) => size,
+                None => self.sizes.entry(String::from_utf8_lossy(directory).into_owned()).or_default(),
+            };
+            *size = size.saturating_add(metadata.size);
+        }
+    }
+}
