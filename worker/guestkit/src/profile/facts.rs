@@ -114,3 +114,12 @@ pub(crate) fn kernel(guest: &Guest<'_>, _: &str) -> Result<Fact, Missing> {
     let evidence = Evidence::metadata("/boot", "kernels", kernels.len().to_string());
     Ok(Fact::set(guest.has_kernel(), evidence))
 }
+
+/// A definition of login.defs(5), the last that counts.
+pub(crate) fn login_defs(guest: &Guest<'_>, key: &str) -> Result<Fact, Missing> {
+    let definitions = super::checks::accounts::login_defs(guest);
+    if definitions.is_empty() {
+        return Err(Missing::Unknown("/etc/login.defs is not there or cannot be read".to_owned()));
+    }
+    Ok(super::text::last(&definitions, key, "/etc/login.defs"))
+}

@@ -8,10 +8,12 @@ mod facts;
 mod fixture;
 mod guest;
 mod outcome;
+mod pam;
 pub mod report;
 mod rule;
 mod standards;
 mod sysctl;
+mod text;
 mod walk;
 
 use std::collections::BTreeMap;

@@ -31,7 +31,7 @@ mod services;
 mod snap;
 mod sshd;
 pub(crate) mod storage;
-mod sudoers;
+pub(crate) mod sudoers;
 mod systemd;
 pub(crate) mod time;
 mod unit;
