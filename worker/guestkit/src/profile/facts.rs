@@ -50,10 +50,15 @@ pub(crate) fn sshd(guest: &Guest<'_>, keyword: &str) -> Result<Fact, Missing> {
     let Some(server) = guest.ssh() else {
         return Err(Missing::NotApplicable("no SSH server is installed".to_owned()));
     };
+    let key = keyword.to_ascii_lowercase();
+    // A value that is refused is no value that complies; what else would have held is not known.
+    if let Some((place, error)) = server.errors.iter().find_map(|error| error.split_once(&format!(": {key}: "))) {
+        let (path, line) = split_line(place);
+        return Ok(Fact::set(error, Evidence { line, ..Evidence::explicit(path, keyword, error) }));
+    }
     if let Some(error) = server.errors.first() {
         return Err(Missing::Unknown(format!("the server refuses its configuration: {error}")));
     }
-    let key = keyword.to_ascii_lowercase();
     let Some(setting) = server.settings.iter().find(|setting| setting.key == key) else {
         return Ok(Fact::absent("/etc/ssh/sshd_config", keyword));
     };

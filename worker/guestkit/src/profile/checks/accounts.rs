@@ -280,7 +280,7 @@ pub(crate) fn system_shell(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let least = uid_min(guest);
     let allowed = ["root", "sync", "shutdown", "halt"];
     let bad = users.iter().filter(|user| user.uid < least && !allowed.contains(&user.name.as_str()));
-    let bad = bad.filter(|user| !is_no_login(&user.shell)).map(|user| {
+    let bad = bad.filter(|user| !is_no_login(&user.shell) && !user.locked).map(|user| {
         let shell = if user.shell.is_empty() { "/bin/sh (by default)" } else { &user.shell };
         Bad::new(&*user.name, Evidence::explicit(PASSWD, &*user.name, shell))
     });
@@ -404,7 +404,7 @@ pub(crate) fn inactive_users(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
 /// The module that judges new passwords, where one is in the stack.
 fn quality_module(guest: &Guest<'_>) -> Result<pam::Line, Outcome> {
     let stack = pam::common(guest.files, "password");
-    if stack.is_empty() {
+    if stack.is_empty() && !guest.files.is_dir("/etc/pam.d") {
         return Err(Outcome::unknown("no PAM stack for changing passwords was found in /etc/pam.d"));
     }
     let known = ["pam_pwquality", "pam_passwdqc", "pam_cracklib"];
@@ -493,7 +493,7 @@ pub(crate) fn password_dictcheck(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn password_history(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let limit = asked.limit_number(24);
     let stack = pam::common(guest.files, "password");
-    if stack.is_empty() {
+    if stack.is_empty() && !guest.files.is_dir("/etc/pam.d") {
         return Outcome::unknown("no PAM stack for changing passwords was found in /etc/pam.d");
     }
     let history = stack.iter().find(|line| line.module == "pam_pwhistory");
@@ -521,7 +521,7 @@ pub(crate) fn password_history(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
 /// pam_faillock where it counts: before the password is asked and after it failed; or its forerunner.
 fn lockout_module(guest: &Guest<'_>) -> Result<Vec<pam::Line>, Outcome> {
     let stack = pam::common(guest.files, "auth");
-    if stack.is_empty() {
+    if stack.is_empty() && !guest.files.is_dir("/etc/pam.d") {
         return Err(Outcome::unknown("no PAM stack for logging in was found in /etc/pam.d"));
     }
     let faillock: Vec<_> = stack.iter().filter(|line| line.module == "pam_faillock").cloned().collect();
@@ -741,9 +741,12 @@ pub(crate) fn root_path(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if paths.is_empty() {
         paths.push(("/usr/sbin:/usr/bin:/sbin:/bin".to_owned(), Evidence::default("login", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin")));
     }
-    let mut bad = Vec::new();
+    let (mut bad, mut gone) = (Vec::new(), Vec::new());
     for (value, evidence) in &paths {
         for element in value.split(':') {
+            if element.starts_with('/') && !guest.files.exists(element) {
+                gone.push(Bad::new(element, evidence.clone()));
+            }
             let problem = match element {
                 "" => Some("an empty element, which is the current directory".to_owned()),
                 "$PATH" | "${PATH}" => None,
@@ -756,10 +759,13 @@ pub(crate) fn root_path(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     let looked_at = paths.into_iter().map(|(_, evidence)| evidence).collect();
+    if bad.is_empty() && !gone.is_empty() {
+        return Outcome::none_of(gone, "directories of root's search path that are not there", "", looked_at).softened();
+    }
     Outcome::none_of(bad, "root's search path holds", "root's search path is root's alone", looked_at)
 }
 
-/// What is wrong with a directory of root's search path. One that is not there is no way in: root alone could make it.
+/// What is wrong with a directory of root's search path.
 fn open_directory(guest: &Guest<'_>, path: &str) -> Option<String> {
     let metadata = guest.files.stat(path)?;
     if metadata.mode & 0o022 != 0 && metadata.mode & 0o002 != 0 {
@@ -810,20 +816,23 @@ pub(crate) fn dotfiles(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     let least = uid_min(guest);
-    let mut seen = BTreeSet::new();
-    for user in guest.users().iter().filter(|user| user.uid == 0 || (user.uid >= least && user.uid < 65_534)) {
-        let home = user.home.trim_end_matches('/');
-        if home.is_empty() || !seen.insert(home) {
-            continue;
-        }
-        for name in guest.files.names(&user.home).into_iter().filter(|name| name.starts_with('.')) {
+    let people = guest.users().iter().filter(|user| user.uid == 0 || (user.uid >= least && user.uid < 65_534));
+    let mut homes: BTreeSet<String> = people.map(|user| user.home.trim_end_matches('/').to_owned()).collect();
+    // Homes of accounts that are gone, or that a server knows.
+    homes.extend(guest.files.names("/home").into_iter().map(|name| format!("/home/{name}")));
+    homes.extend(["/root", "/home"].map(str::to_owned));
+    homes.remove("");
+    for home in homes {
+        let owners: BTreeSet<u64> =
+            guest.users().iter().filter(|user| user.home.trim_end_matches('/') == home).map(|user| user.uid).collect();
+        for name in guest.files.names(&home).into_iter().filter(|name| name.starts_with('.')) {
             let path = format!("{home}/{name}");
             let Some(metadata) = guest.files.stat_link(&path).filter(|found| found.file_type == crate::filesystem::FileType::Regular) else { continue };
             let evidence = stat(&path, &metadata);
             let is_bad = match name.as_str() {
                 ".rhosts" | ".shosts" => true,
                 ".netrc" => metadata.mode & 0o077 != 0,
-                _ => metadata.mode & 0o022 != 0 || (metadata.uid != 0 && !guest.users().iter().any(|other| other.home == user.home && other.uid == u64::from(metadata.uid))),
+                _ => metadata.mode & 0o022 != 0 || (metadata.uid != 0 && !owners.is_empty() && !owners.contains(&u64::from(metadata.uid))),
             };
             if is_bad {
                 bad.push(Bad::new(path, evidence));
@@ -854,7 +863,7 @@ pub(crate) fn nologin_shells(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(text) = guest.files.text("/etc/shells") else {
         return Outcome::pass("there is no list of shells", vec![Evidence::absent("/etc/shells", "nologin")]);
     };
-    let bad = text.lines().enumerate().filter(|(_, line)| line.trim().ends_with("/nologin")).map(|(at, line)| {
+    let bad = text.lines().enumerate().filter(|(_, line)| line.split('#').next().unwrap_or_default().trim().ends_with("/nologin")).map(|(at, line)| {
         Bad::new(line.trim(), Evidence::explicit("/etc/shells", "shell", line.trim()).at_line(at.saturating_add(1)))
     });
     let looked_at = all_of("/etc/shells", text.lines().count(), "lines");

@@ -31,7 +31,7 @@ fn default_evidence(default: &SudoDefault) -> Evidence {
 
 /// Where there is no sudo, there is nothing to judge.
 fn absent(guest: &Guest<'_>) -> Option<Outcome> {
-    let paths = [SUDOERS, "/usr/etc/sudoers", "/usr/bin/sudo"];
+    let paths = [SUDOERS, "/usr/etc/sudoers", "/etc/sudoers.d", "/usr/bin/sudo"];
     guest.files.first_existing(&paths).is_none().then(|| Outcome::not_applicable("sudo is not installed"))
 }
 
@@ -90,7 +90,9 @@ pub(crate) fn all_all(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let expected = ["root", "%sudo", "%wheel", "%admin"];
     let everything = rules(guest).iter().filter(|rule| {
-        rule.command == "ALL" && !rule.run_as_users.iter().all(|user| user.starts_with('!')) && rule.hosts.iter().any(|host| host == "ALL")
+        let as_somebody =
+            rule.run_as_users.is_empty() || rule.run_as_users.iter().any(|user| !user.starts_with('!'));
+        rule.command == "ALL" && as_somebody && rule.hosts.iter().any(|host| host == "ALL")
     });
     let bad = everything.flat_map(|rule| rule.users.iter().map(move |user| (user, rule)));
     let bad = bad.filter(|(user, _)| !expected.contains(&user.as_str()) && !user.starts_with('!'));
