@@ -2,6 +2,7 @@
 //! each verdict with its reason and evidence. What cannot be known is unknown, never passed.
 
 mod checks;
+mod end_of_life;
 mod evaluate;
 mod facts;
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(crate) mod storage;
 pub(crate) mod sudoers;
 mod systemd;
 pub(crate) mod time;
-mod unit;
+pub(crate) mod unit;
 mod users;
 
 use crate::disk::Disk;

@@ -2,5 +2,9 @@
 //! each subject, named as the rules name it.
 
 pub(super) mod accounts;
+pub(super) mod audit;
+pub(super) mod logging;
+pub(super) mod packages;
+pub(super) mod services;
 pub(super) mod ssh;
 pub(super) mod sudo;
