@@ -1,6 +1,7 @@
 //! Profiles: is this system configured as it should be? Facts from files, rules as data, and functions for walks and joins,
 //! each verdict with its reason and evidence. What cannot be known is unknown, never passed.
 
+mod certificate;
 mod checks;
 mod end_of_life;
 mod evaluate;

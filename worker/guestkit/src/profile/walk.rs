@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::error::Result;
-use crate::filesystem::{FileType, Metadata};
+use crate::filesystem::{ExtendedAttribute, FileType, Metadata};
 use crate::guest::tree::{WalkEntry, WalkNext};
 
 use super::guest::Guest;
@@ -46,10 +46,26 @@ impl Kind {
     fn add(&mut self, path: &[u8], metadata: &Metadata) {
         self.count = self.count.saturating_add(1);
         if self.found.len() < KEPT_MAX {
-            let path = String::from_utf8_lossy(path).into_owned();
-            self.found.push(Found { path, metadata: metadata.clone() });
+            self.found.push(found_at(path, metadata));
         }
     }
+}
+
+fn found_at(path: &[u8], metadata: &Metadata) -> Found {
+    Found { path: String::from_utf8_lossy(path).into_owned(), metadata: metadata.clone() }
+}
+
+/// The permitted capabilities of `security.capability`. Source: linux/capability.h, `struct vfs_ns_cap_data`: the magic with
+/// its revision, then pairs of permitted and inheritable words.
+fn permitted_of(attributes: &[ExtendedAttribute]) -> Option<u64> {
+    let value = &attributes.iter().find(|attribute| attribute.name == b"security.capability")?.value;
+    let word = |at: usize| -> Option<u64> {
+        Some(u64::from(u32::from_le_bytes(value.get(at..at.checked_add(4)?)?.try_into().ok()?)))
+    };
+    let low = word(4)?;
+    // Revision 1 has one pair.
+    let high = if word(0)? >> 24 == 1 { 0 } else { word(12)? };
+    Some(low | high << 32)
 }
 
 /// What a walk found.
@@ -63,6 +79,8 @@ pub(crate) struct Walk {
     pub(crate) unowned: Kind,
     /// Set-user-ID and set-group-ID programs.
     pub(crate) set_id: Kind,
+    /// Programs with file capabilities, and the permitted ones as bits.
+    pub(crate) capabilities: Vec<(Found, u64)>,
     /// Regular files below `/var/log`.
     pub(crate) logs: Kind,
     /// Bytes of regular files below each directory of the first three levels.
@@ -101,7 +119,14 @@ impl Walk {
             self.unowned.add(entry.path, &metadata);
         }
         match entry.file_type {
-            FileType::Regular => self.visit_file(entry.path, &metadata),
+            FileType::Regular => {
+                self.visit_file(entry.path, &metadata);
+                // A program is what somebody may run; what the rest carries does nothing.
+                if metadata.mode & 0o111 != 0 && self.capabilities.len() < KEPT_MAX {
+                    let permitted = entry.extended_attributes().ok().and_then(|attributes| permitted_of(&attributes));
+                    self.capabilities.extend(permitted.map(|permitted| (found_at(entry.path, &metadata), permitted)));
+                }
+            }
             FileType::Directory if metadata.mode & 0o1002 == 0o002 => {
                 self.world_writable_directories.add(entry.path, &metadata);
             }

@@ -61,7 +61,7 @@ pub(crate) fn journald_options(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
     all.extend(forward.as_ref().map(Assignment::evidence));
     let reads_journal = guest.files.text("/etc/rsyslog.conf").is_some_and(|text| text.contains("imjournal"));
     if has_syslog && !forwards && !reads_journal {
-        return Outcome::warn("rsyslog is installed, but the journal is not handed to it", all);
+        return Outcome::fail("rsyslog is installed, but the journal is not handed to it", all);
     }
     Outcome::pass("the journal is compressed and goes where it should", all)
 }
@@ -233,7 +233,7 @@ pub(crate) fn issue(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 }
 
 /// One client of one time service, with a source.
-pub(crate) fn time_sync(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+pub(crate) fn time_sync(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let Some(_) = guest.services() else { return Outcome::unknown("no service manager was found") };
     let clients: [(&[&str], &[&str]); 4] = [
         (&["chrony", "chronyd"], &["chrony"]),
@@ -250,7 +250,11 @@ pub(crate) fn time_sync(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         let source = match units.first().copied() {
             Some("chrony") => chrony_sources(guest),
-            Some("systemd-timesyncd") => Some(timesyncd_sources(guest)),
+            Some("systemd-timesyncd") => {
+                let source = timesyncd_sources(guest);
+                let is_default = source.source == "compiled-default";
+                (!is_default || asked.semantics == crate::profile::Semantics::Effective).then_some(source)
+            }
             _ => ntp_sources(guest),
         };
         running.push((unit, source));

@@ -3,8 +3,14 @@
 
 pub(super) mod accounts;
 pub(super) mod audit;
+pub(super) mod crypto;
+pub(super) mod files;
+pub(super) mod kernel;
 pub(super) mod logging;
+pub(super) mod mounts;
+pub(super) mod network;
 pub(super) mod packages;
 pub(super) mod services;
 pub(super) mod ssh;
 pub(super) mod sudo;
+pub(super) mod traces;

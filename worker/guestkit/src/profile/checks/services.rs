@@ -40,7 +40,7 @@ fn super_server(guest: &Guest<'_>, service: &str) -> Option<Evidence> {
 }
 
 /// A kind of service by the names that distributions give its packages and units; `with: {packages, units, clients, inetd,
-/// condition}`. What is installed and starts fails; what is installed alone is a warning, a client excepted.
+/// condition}`. What is installed fails; it matters less where nothing starts it.
 pub(crate) fn absent(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let Some(_) = guest.packages() else { return Outcome::unknown("no package database could be read") };
     let database = guest.package_database();
@@ -73,7 +73,9 @@ pub(crate) fn absent(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
         return Outcome::pass("none of it is installed, or nothing of it starts", vec![Evidence::absent(database, all)]);
     }
     let reason = format!("{} is installed, though nothing starts it", names.join(", "));
-    Outcome::warn(reason, servers).with_severity(Severity::Low).with_subjects(names)
+    let outcome = Outcome::fail(reason, servers).with_severity(Severity::Low).with_subjects(names);
+    // What is a client as well is no finding by itself.
+    if condition.is_empty() { outcome } else { outcome.softened() }
 }
 
 /// The mail server listens to this machine alone.
