@@ -157,6 +157,9 @@ pub(crate) struct RuleMappings {
     /// Section numbers by benchmark: `debian12`, `ubuntu2404`, `rhel9`, `win2022`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) cis: BTreeMap<String, Vec<String>>,
+    /// 2 for what CIS asks only of servers that need more than the rest; 1 where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cis_level: Option<u8>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) pci_dss: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

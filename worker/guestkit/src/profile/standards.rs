@@ -8,8 +8,10 @@ use super::rule::RuleMappings;
 /// A standard that checks give evidence for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standard {
-    /// The benchmark of the Center for Internet Security for this system.
+    /// The benchmark of the Center for Internet Security for this system, both levels.
     Cis,
+    /// Its first level, for servers.
+    CisLevel1,
     /// PCI DSS 4.0.1.
     PciDss,
     /// 45 CFR Part 164 Subpart C.
@@ -20,13 +22,14 @@ pub enum Standard {
 
 impl Standard {
     /// Every standard.
-    pub const ALL: [Self; 4] = [Self::Cis, Self::PciDss, Self::Hipaa, Self::Nist];
+    pub const ALL: [Self; 5] = [Self::Cis, Self::CisLevel1, Self::PciDss, Self::Hipaa, Self::Nist];
 
     /// Its name in jobs and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cis => "cis",
+            Self::CisLevel1 => "cis-level1",
             Self::PciDss => "pci-dss",
             Self::Hipaa => "hipaa",
             Self::Nist => "nist-800-53",
@@ -37,7 +40,8 @@ impl Standard {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
-            "cis" => Self::Cis,
+            "cis" | "cis-level2" => Self::Cis,
+            "cis-level1" => Self::CisLevel1,
             "pci-dss" | "pci" | "pci_dss" => Self::PciDss,
             "hipaa" => Self::Hipaa,
             "nist-800-53" | "nist" | "nist_800_53" => Self::Nist,
@@ -47,13 +51,17 @@ impl Standard {
 
     /// The key of its limits in rules.
     pub(crate) const fn limit(self) -> &'static str {
-        self.name()
+        match self {
+            Self::CisLevel1 => Self::Cis.name(),
+            other => other.name(),
+        }
     }
 
     /// Whether a rule gives evidence for it.
     pub(crate) fn is_mapped(self, mappings: &RuleMappings) -> bool {
         match self {
             Self::Cis => !mappings.cis.is_empty(),
+            Self::CisLevel1 => !mappings.cis.is_empty() && mappings.cis_level != Some(2),
             Self::PciDss => !mappings.pci_dss.is_empty(),
             Self::Hipaa => !mappings.hipaa.is_empty(),
             Self::Nist => !mappings.nist_800_53.is_empty(),
@@ -99,7 +107,8 @@ impl Benchmark {
     pub(crate) fn title(self, standard: Standard) -> String {
         match (standard, self.known) {
             (Standard::Cis, Some((_, title, version))) => format!("{title} {version}"),
-            (Standard::Cis, None) => "CIS; the benchmark of this system is not known".to_owned(),
+            (Standard::CisLevel1, Some((_, title, version))) => format!("{title} {version}, level 1, server"),
+            (Standard::Cis | Standard::CisLevel1, None) => "CIS; the benchmark of this system is not known".to_owned(),
             (Standard::PciDss, _) => "PCI DSS 4.0.1".to_owned(),
             (Standard::Hipaa, _) => "45 CFR Part 164 Subpart C (evidence for)".to_owned(),
             (Standard::Nist, _) => "NIST SP 800-53 Rev. 5".to_owned(),
