@@ -50,7 +50,10 @@ fn start(flags: Flags) -> anyhow::Result<ExitCode> {
         .thread_name("coordinator")
         .build()
         .context("failed to start the runtime")?;
-    runtime.block_on(serve(config))
+    let ended = runtime.block_on(serve(config));
+    // A read that still waits for its database must not find its timers stopped under it: the end of the process ends it.
+    std::mem::forget(runtime);
+    ended
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
