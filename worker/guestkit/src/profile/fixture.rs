@@ -356,6 +356,8 @@ struct Scenario {
     deleted: Vec<String>,
     expect: String,
     files: BTreeMap<String, ScenarioFile>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     rule: String,
     scenario: String,
 }
@@ -400,6 +402,33 @@ fn tar_nodes(path: &Path) -> BTreeMap<String, Node> {
     nodes
 }
 
+/// What the scenarios take for granted of the machine they are run on, and the archive leaves out: a Red Hat 9 with systemd,
+/// a kernel, auditd, and what each asks to be installed.
+fn frame(scenario: &Scenario) -> BTreeMap<String, Node> {
+    let text = |text: &str| Node { text: Some(text.to_owned()), ..Node::default() };
+    let kernel = "5.14.0-1.el9.x86_64";
+    let modules = "kernel/net/dccp/dccp.ko.xz:\nkernel/fs/cramfs/cramfs.ko.xz:\n";
+    let mut status = String::new();
+    let asked = scenario.headers.get("packages").map(String::as_str).unwrap_or_default();
+    for name in asked.split(',').map(str::trim).chain(["audit", "systemd"]).filter(|name| !name.is_empty()) {
+        status.push_str(&format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0\n\n"));
+    }
+    let nodes = [
+        ("/etc/os-release", "NAME=\"Red Hat Enterprise Linux\"\nID=rhel\nID_LIKE=fedora\nVERSION_ID=9.4\nPRETTY_NAME=\"Red Hat Enterprise Linux 9.4\"\n".to_owned()),
+        ("/usr/lib/systemd/systemd", String::new()),
+        ("/usr/lib/systemd/system/crond.service", "[Service]\nExecStart=/usr/sbin/crond\n[Install]\nWantedBy=multi-user.target\n".to_owned()),
+        ("/usr/sbin/auditd", String::new()),
+        ("/usr/sbin/crond", String::new()),
+        ("/usr/bin/sudo", String::new()),
+        ("/boot/vmlinuz-5.14.0-1.el9.x86_64", String::new()),
+        ("/var/lib/dpkg/status", status),
+    ];
+    let mut nodes: BTreeMap<String, Node> = nodes.into_iter().map(|(path, contents)| (path.to_owned(), text(&contents))).collect();
+    nodes.insert(format!("/usr/lib/modules/{kernel}/modules.dep"), text(modules));
+    nodes.insert("/boot/grub2/grub.cfg".to_owned(), text(&format!("menuentry 'a' {{\n linux /boot/vmlinuz-{kernel} root=/dev/sda1 ro\n}}\n")));
+    nodes
+}
+
 /// The checks that map to a rule of ComplianceAsCode against the scenarios of that rule's own tests. A check often asks more
 /// than one rule does, and asks it of what is effective; where the two differ, `scenarios.tsv` says how often and why.
 #[test]
@@ -422,7 +451,8 @@ fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
         if rules.is_empty() {
             continue;
         }
-        let mut nodes = base.clone();
+        let mut nodes = frame(&scenario);
+        nodes.extend(base.clone());
         for path in &scenario.deleted {
             let path = format!("/{}", path.trim_start_matches('/'));
             nodes.retain(|known, _| *known != path && !known.starts_with(&format!("{path}/")));
@@ -456,4 +486,54 @@ fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
         differ.iter().for_each(|one| println!("    {one}"));
     }
     assert!(cases > 0, "no scenario was judged");
+    let unexplained = table.iter().filter(|(rule, (_, differ))| !differ.is_empty() && !DIFFERENT.iter().any(|(known, _)| known == rule));
+    let unexplained: Vec<_> = unexplained.map(|(rule, (_, differ))| format!("{rule}: {}", differ.join("; "))).collect();
+    assert!(unexplained.is_empty(), "\n{}", unexplained.join("\n"));
 }
+
+/// Rules of ComplianceAsCode whose own scenarios our checks judge otherwise in some cases, and why. Variables of a scenario set
+/// limits that ours take from the standard; a check stands for several rules; what is effective decides, not what is written.
+const DIFFERENT: [(&str, &str); 42] = [
+    ("accounts_password_last_change_is_in_past", "the scenario's day is counted from when it was written, ours from the reference time"),
+    ("accounts_password_pam_difok", "a file alone judges nothing: the module must be in the stack"),
+    ("accounts_password_pam_lcredit", "a file alone judges nothing: the module must be in the stack"),
+    ("accounts_password_pam_minlen", "a file alone judges nothing: the module must be in the stack"),
+    ("accounts_password_pam_pwhistory_remember", "the scenario asks for fewer than CIS's 24"),
+    ("accounts_password_pam_ucredit", "a file alone judges nothing: the module must be in the stack"),
+    ("accounts_password_set_min_life_existing", "the check asks login.defs as well"),
+    ("accounts_tmout", "the last assignment is what the shell has"),
+    ("aide_periodic_cron_checking", "a schedule without a database compares nothing"),
+    ("audit_rules_dac_modification_chown", "the check asks for the whole family of calls"),
+    ("audit_rules_suid_auid_privilege_function", "the check asks for the watch of sudoers as well"),
+    ("audit_rules_time_adjtimex", "the check asks for every way to set the clock"),
+    ("auditd_data_disk_full_action", "the check asks for every action"),
+    ("banner_etc_issue_cis", "the check asks every banner"),
+    ("banner_etc_issue_net_cis", "the check asks every banner"),
+    ("banner_etc_motd_cis", "the check asks every banner"),
+    ("chronyd_specify_remote_server", "a source without a client that starts sets no clock"),
+    ("directory_permissions_var_log_audit", "the check asks the configuration as well"),
+    ("disable_host_auth", "a file that is not included is not read"),
+    ("ensure_gpgcheck_globally_activated", "without a repository there is nothing to trust"),
+    ("file_cron_allow_exists", "the check asks for its mode as well"),
+    ("file_owner_sshd_config", "without a server there is nothing to judge"),
+    ("journald_compress", "compression is the default, and a value that is not understood leaves it"),
+    ("journald_storage", "the last assignment is what counts"),
+    ("kernel_module_ipv6_option_disabled", "IPv6 is no fault"),
+    ("mount_option_dev_shm_nodev", "the check asks for every option of every mount"),
+    ("mount_option_home_nodev", "the check asks for every option of every mount"),
+    ("no_invalid_shell_accounts_unlocked", "the check asks for shells of accounts that are not locked"),
+    ("permissions_local_var_log", "only the three files of logins at their own place may be read by everybody"),
+    ("selinux_not_disabled", "the check asks that a policy is enforced"),
+    ("sshd_disable_tcp_forwarding", "the check asks for every kind of forwarding"),
+    ("sshd_disable_x11_forwarding", "the default of the build counts"),
+    ("sshd_do_not_permit_user_env", "the first value counts"),
+    ("sshd_set_login_grace_time", "the scenario's limit is 123 s"),
+    ("sshd_set_loglevel_info", "the first value counts"),
+    ("sshd_set_max_sessions", "the scenario's limit is 123"),
+    ("sshd_set_maxstartups", "the first value counts"),
+    ("sshd_use_approved_ciphers", "the scenario's list holds CBC, which is weak today"),
+    ("sshd_use_strong_macs", "the first value counts"),
+    ("sudo_custom_logfile", "the path is not ours to choose, and drop-ins without /etc/sudoers are not read"),
+    ("sudoers_no_root_target", "the check asks who may do everything"),
+    ("systemd_journal_upload_url", "a URL without the service that uploads sends nothing"),
+];

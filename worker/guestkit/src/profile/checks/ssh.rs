@@ -208,7 +208,14 @@ fn leaky_disable_forwarding(guest: &Guest<'_>) -> Option<String> {
 
 /// X11 is not forwarded.
 pub(crate) fn x11_forwarding(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let (x11, all) = match (effective(guest, "X11Forwarding"), effective(guest, "DisableForwarding")) {
+    let x11 = effective(guest, "X11Forwarding");
+    if let Ok((value, evidence)) = &x11
+        && value != "no"
+        && value != "yes"
+    {
+        return Outcome::fail(format!("X11Forwarding is refused: {value}"), vec![evidence.clone()]);
+    }
+    let (x11, all) = match (x11, effective(guest, "DisableForwarding")) {
         (Ok(x11), Ok(all)) => (x11, all),
         (Err(outcome), _) | (_, Err(outcome)) => return outcome,
     };
@@ -243,10 +250,13 @@ pub(crate) fn banner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// Somebody is named who may, or may not, log in.
 pub(crate) fn access_list(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(server) = guest.ssh() else { return Outcome::not_applicable("no SSH server is installed") };
+    let lists = ["allowusers", "allowgroups", "denyusers", "denygroups"];
+    if let Some(error) = server.errors.iter().find(|error| lists.iter().any(|list| error.contains(&format!(" {list}: ")))) {
+        return Outcome::fail(format!("a list of who may log in is refused: {error}"), vec![Evidence::explicit(CONFIG, "error", error)]);
+    }
     if let Some(error) = server.errors.first() {
         return Outcome::unknown(format!("the server refuses its configuration: {error}"));
     }
-    let lists = ["allowusers", "allowgroups", "denyusers", "denygroups"];
     let set: Vec<_> = server.settings.iter().filter(|setting| lists.contains(&setting.key.as_str())).collect();
     let evidence = set.iter().map(|setting| {
         let (path, line) = split_line(&setting.source);
