@@ -50,10 +50,15 @@ pub(crate) fn sshd(guest: &Guest<'_>, keyword: &str) -> Result<Fact, Missing> {
     let Some(server) = guest.ssh() else {
         return Err(Missing::NotApplicable("no SSH server is installed".to_owned()));
     };
+    let key = keyword.to_ascii_lowercase();
+    // A value that is refused is no value that complies; what else would have held is not known.
+    if let Some((place, error)) = server.errors.iter().find_map(|error| error.split_once(&format!(": {key}: "))) {
+        let (path, line) = split_line(place);
+        return Ok(Fact::set(error, Evidence { line, ..Evidence::explicit(path, keyword, error) }));
+    }
     if let Some(error) = server.errors.first() {
         return Err(Missing::Unknown(format!("the server refuses its configuration: {error}")));
     }
-    let key = keyword.to_ascii_lowercase();
     let Some(setting) = server.settings.iter().find(|setting| setting.key == key) else {
         return Ok(Fact::absent("/etc/ssh/sshd_config", keyword));
     };
@@ -113,4 +118,13 @@ pub(crate) fn kernel(guest: &Guest<'_>, _: &str) -> Result<Fact, Missing> {
     let kernels = &guest.system.operating_system.kernels;
     let evidence = Evidence::metadata("/boot", "kernels", kernels.len().to_string());
     Ok(Fact::set(guest.has_kernel(), evidence))
+}
+
+/// A definition of login.defs(5), the last that counts.
+pub(crate) fn login_defs(guest: &Guest<'_>, key: &str) -> Result<Fact, Missing> {
+    let definitions = super::checks::accounts::login_defs(guest);
+    if definitions.is_empty() {
+        return Err(Missing::Unknown("/etc/login.defs is not there or cannot be read".to_owned()));
+    }
+    Ok(super::text::last(&definitions, key, "/etc/login.defs"))
 }

@@ -262,7 +262,7 @@ impl Written {
         let status = nodes.entry("/var/lib/dpkg/status".to_owned()).or_default();
         for package in &self.packages {
             let (name, version) = package.split_once('=').unwrap_or((package, "1.0"));
-            let stanza = format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
+            let stanza = format!("\nPackage: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
             status.text.get_or_insert_default().push_str(&stanza);
         }
         nodes
@@ -270,9 +270,12 @@ impl Written {
 
     /// What the check of `rule` comes to on this guest: state, severity, reason.
     fn verdict(&self, rule: &Rule) -> (String, String, String) {
-        let entries = self.entries();
+        self.verdict_on(&self.entries(), rule)
+    }
+
+    fn verdict_on(&self, entries: &BTreeMap<String, Node>, rule: &Rule) -> (String, String, String) {
         let is_windows = entries.keys().any(|path| path.starts_with("/Windows/"));
-        let memory: Arc<dyn FileSystem> = Arc::new(Memory::new(&entries));
+        let memory: Arc<dyn FileSystem> = Arc::new(Memory::new(entries));
         let tree = Tree::new(memory, Budget::new(&Limits::default()));
         let blank = tempfile::NamedTempFile::new().unwrap();
         blank.as_file().set_len(1 << 20).unwrap();
@@ -345,4 +348,112 @@ fn every_check_comes_to_what_is_written_of_its_guests() {
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// One line of the corpus's scenarios: an overlay of `base-root.tar`, and what one rule of ComplianceAsCode must come to.
+#[derive(Debug, Deserialize)]
+struct Scenario {
+    deleted: Vec<String>,
+    expect: String,
+    files: BTreeMap<String, ScenarioFile>,
+    rule: String,
+    scenario: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ScenarioFile {
+    mode: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    text: Option<String>,
+    target: Option<String>,
+}
+
+fn scenario_node(file: &ScenarioFile) -> Node {
+    Node {
+        text: (file.kind == "f").then(|| file.text.clone().unwrap_or_default()),
+        link: file.target.clone(),
+        directory: file.kind == "d",
+        mode: file.mode.as_ref().map(|mode| mode.trim_start_matches("0o").to_owned()),
+        ..Node::default()
+    }
+}
+
+fn tar_nodes(path: &Path) -> BTreeMap<String, Node> {
+    let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+    let mut nodes = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = format!("/{}", entry.path().unwrap().display().to_string().trim_start_matches("./").trim_end_matches('/'));
+        let mode = Some(format!("{:o}", entry.header().mode().unwrap() & 0o7777));
+        let node = if entry.header().entry_type().is_dir() {
+            Node { directory: true, mode, ..Node::default() }
+        } else {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+            Node { text: Some(text), mode, ..Node::default() }
+        };
+        if path != "/" {
+            nodes.insert(path, node);
+        }
+    }
+    nodes
+}
+
+/// The checks that map to a rule of ComplianceAsCode against the scenarios of that rule's own tests. A check often asks more
+/// than one rule does, and asks it of what is effective; where the two differ, `scenarios.tsv` says how often and why.
+#[test]
+fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
+    let Some(corpus) = std::env::var_os("GUESTKIT_CORPUS") else { return };
+    let folder = Path::new(&corpus).join("compliance");
+    let base = tar_nodes(&folder.join("base-root.tar"));
+    let packed = fs::read(folder.join("cac-scenarios.jsonl.zst")).unwrap();
+    let mut text = String::new();
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(packed.as_slice()).unwrap();
+    std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+    let content = Content::embedded();
+    // When the scenarios were made.
+    let taken = Written { reference_time: Some(1_787_000_000), ..Written::default() };
+    let mut table: BTreeMap<String, (u32, Vec<String>)> = BTreeMap::new();
+    for line in text.lines() {
+        // Bytes that are no UTF-8 were written down as lone surrogates, which JSON's text cannot hold.
+        let scenario: Scenario = serde_json::from_str(&line.replace("\\udc", "\\u00")).unwrap();
+        let rules: Vec<_> = content.rules.iter().filter(|rule| rule.mappings.ssg.contains(&scenario.rule)).collect();
+        if rules.is_empty() {
+            continue;
+        }
+        let mut nodes = base.clone();
+        for path in &scenario.deleted {
+            let path = format!("/{}", path.trim_start_matches('/'));
+            nodes.retain(|known, _| *known != path && !known.starts_with(&format!("{path}/")));
+        }
+        nodes.extend(scenario.files.iter().map(|(path, file)| (format!("/{path}"), scenario_node(file))));
+        let verdicts: Vec<_> = rules
+            .iter()
+            .map(|rule| {
+                let effective = taken.verdict_on(&nodes, rule);
+                let explicit = Written { explicit: true, ..taken.clone() }.verdict_on(&nodes, rule);
+                (rule, effective, explicit)
+            })
+            .collect();
+        let is_bad = |status: &str| matches!(status, "fail" | "warn");
+        let agrees = match scenario.expect.as_str() {
+            "fail" => verdicts.iter().any(|(_, effective, explicit)| is_bad(&effective.0) || is_bad(&explicit.0)),
+            _ => verdicts.iter().any(|(_, effective, _)| effective.0 == "pass"),
+        };
+        let row = table.entry(scenario.rule.clone()).or_default();
+        row.0 += 1;
+        if !agrees {
+            let told = verdicts.iter().map(|(rule, effective, _)| format!("{} {}: {}", rule.id, effective.0, effective.2));
+            row.1.push(format!("{} ({}): {}", scenario.scenario, scenario.expect, told.collect::<Vec<_>>().join("; ")));
+        }
+    }
+    let cases: u32 = table.values().map(|row| row.0).sum();
+    let differ: usize = table.values().map(|row| row.1.len()).sum();
+    println!("{} rules, {cases} scenarios, {differ} differ", table.len());
+    for (rule, (cases, differ)) in &table {
+        println!("{rule}\t{cases}\t{}", differ.len());
+        differ.iter().for_each(|one| println!("    {one}"));
+    }
+    assert!(cases > 0, "no scenario was judged");
 }

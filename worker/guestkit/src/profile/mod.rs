@@ -3,6 +3,7 @@
 
 mod checks;
 pub mod diff;
+mod end_of_life;
 mod evaluate;
 mod facts;
 #[cfg(test)]
@@ -10,10 +11,12 @@ mod fixture;
 mod guest;
 mod outcome;
 mod overlay;
+mod pam;
 pub mod report;
 mod rule;
 mod standards;
 mod sysctl;
+mod text;
 pub mod waivers;
 mod walk;
 

@@ -31,10 +31,10 @@ mod services;
 mod snap;
 mod sshd;
 pub(crate) mod storage;
-mod sudoers;
+pub(crate) mod sudoers;
 mod systemd;
 pub(crate) mod time;
-mod unit;
+pub(crate) mod unit;
 mod users;
 
 use crate::disk::Disk;

@@ -26,6 +26,8 @@ pub(crate) struct Sudoers {
     pub(crate) rules: Vec<SudoRule>,
     pub(crate) defaults: Vec<SudoDefault>,
     pub(crate) aliases: Vec<SudoAlias>,
+    /// Places of lines that are not understood.
+    pub(crate) flaws: Vec<String>,
 }
 
 impl Sudoers {
@@ -64,7 +66,8 @@ impl Sudoers {
                     }
                 }
                 None if !self.take(&line, &source) => {
-                    files.warn(source, "the line is not understood as sudoers");
+                    files.warn(&*source, "the line is not understood as sudoers");
+                    self.flaws.push(source);
                 }
                 None => {}
             }

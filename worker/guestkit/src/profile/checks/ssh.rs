@@ -46,6 +46,9 @@ pub(crate) fn root_login(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     all.extend(match_overrides(guest, "permitrootlogin"));
     match value.as_str() {
         "no" => Outcome::pass("root cannot log in", all),
+        refused if refused.contains("unsupported") || refused.contains("argument") => {
+            Outcome::fail(format!("PermitRootLogin is refused: {refused}"), all)
+        }
         "yes" => {
             let outcome = Outcome::fail("root may log in with a password", all);
             if usable_root_password(guest).is_some() { outcome.with_severity(Severity::Critical) } else { outcome }
@@ -93,7 +96,8 @@ pub(crate) fn root_login_combination(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
     }
 }
 
-/// `start:rate:full` no laxer than the limit's.
+/// `start:rate:full`: the share of connections that is refused once `start` of them wait, and the number from which all are;
+/// a higher share is stricter. Source: sshd_config(5).
 pub(crate) fn max_startups(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (value, evidence) = match effective(guest, "MaxStartups") {
         Ok(found) => found,
@@ -101,7 +105,7 @@ pub(crate) fn max_startups(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     };
     let numbers: Vec<u32> = value.split(':').filter_map(|part| part.parse().ok()).collect();
     let holds = match numbers.as_slice() {
-        [start, rate, full] => *start <= 10 && *rate <= 30 && *full <= 60,
+        [start, rate, full] => *start <= 10 && *rate >= 30 && *full <= 60,
         _ => false,
     };
     if holds {
@@ -286,19 +290,19 @@ fn host_keys(guest: &Guest<'_>) -> BTreeSet<String> {
     let settings = guest.ssh().map(|server| server.settings.as_slice()).unwrap_or_default();
     let named = settings.iter().filter(|setting| setting.key == "hostkey").map(|setting| setting.value.clone());
     let mut paths: BTreeSet<String> = named.filter(|path| guest.files.exists(path)).collect();
-    paths.extend(guest.files.glob("/etc/ssh/ssh_host_*_key"));
+    paths.extend(guest.files.glob("/etc/ssh/*_key"));
     paths
 }
 
 /// Private host keys are for root, or for the group that signs with them.
 pub(crate) fn host_key_permissions(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if guest.ssh().is_none() {
+    let keys = host_keys(guest);
+    if guest.ssh().is_none() && keys.is_empty() {
         return Outcome::not_applicable("no SSH server is installed");
     }
-    let keys = host_keys(guest);
     if keys.is_empty() {
         // They are made at the first start, by root and for root.
-        let looked = Evidence::absent("/etc/ssh", "ssh_host_*_key");
+        let looked = Evidence::absent("/etc/ssh", "*_key");
         return Outcome::pass("there are no host keys yet", vec![looked]);
     }
     let groups = guest.system.users.as_ref().map(|users| users.groups.as_slice()).unwrap_or_default();
