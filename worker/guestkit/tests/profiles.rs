@@ -108,7 +108,8 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
         let mut compared = 0;
         for ((at, name), report) in GUESTS.iter().enumerate().zip(reports) {
             let letter = &wanted[at..=at];
-            let mapped: Vec<_> = report.checks.iter().filter(|check| check.mappings.ssg.iter().any(|ssg| ssg == rule)).collect();
+            let mapped: Vec<_> =
+                report.checks.iter().filter(|check| check.mappings.ssg.iter().any(|ssg| ssg == rule)).collect();
             if mapped.is_empty() || letter == "-" || mapped.iter().all(|check| check.status == "notapplicable") {
                 continue;
             }
@@ -116,14 +117,18 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
             let fails = mapped.iter().any(|check| matches!(check.status.as_str(), "fail" | "warn"));
             // Another rule of the same check may be what fails it.
             let others = mapped.iter().flat_map(|check| &check.mappings.ssg).filter(|other| *other != rule);
-            let another_fails = others.clone().any(|other| letters.get(other.as_str()).is_none_or(|letters| &letters[at..=at] != "P"));
+            let another_fails =
+                others.clone().any(|other| letters.get(other.as_str()).is_none_or(|letters| &letters[at..=at] != "P"));
             let agrees = match letter {
                 "F" => fails,
                 _ => !fails || another_fails,
             };
             if !agrees {
                 same = false;
-                let ours: Vec<_> = mapped.iter().map(|check| format!("{} {}: {}", check.id, check.status, check.description)).collect();
+                let ours: Vec<_> = mapped
+                    .iter()
+                    .map(|check| format!("{} {}: {}", check.id, check.status, check.description))
+                    .collect();
                 write!(told, "\n    {name} {letter}: {}", ours.join("; ")).unwrap();
             }
         }
@@ -148,5 +153,8 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
 /// Rules of ComplianceAsCode that our checks knowingly judge otherwise, and why.
 const EXPLAINED: [(&str, &str); 2] = [
     ("file_permission_user_init_files", "it wants 0740; ours asks that nobody else can write them"),
-    ("set_password_hashing_algorithm_logindefs", "it wants one algorithm by name; ours takes every sound one, and PAM's first"),
+    (
+        "set_password_hashing_algorithm_logindefs",
+        "it wants one algorithm by name; ours takes every sound one, and PAM's first",
+    ),
 ];

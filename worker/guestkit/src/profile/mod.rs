@@ -72,6 +72,12 @@ impl Semantics {
             Self::Explicit => "explicit",
         }
     }
+
+    /// The semantics called `name`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Effective, Self::Explicit].into_iter().find(|semantics| semantics.name() == name)
+    }
 }
 
 /// What to judge.
@@ -115,8 +121,7 @@ impl Default for ProfileOptions {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 5] =
-        [Self::Security, Self::Compliance, Self::Hardening, Self::Performance, Self::Migration];
+    pub const ALL: [Self; 5] = [Self::Security, Self::Compliance, Self::Hardening, Self::Performance, Self::Migration];
 
     /// Its name.
     #[must_use]
@@ -371,7 +376,13 @@ fn judge<'r>(guest: &Guest<'_>, rule: &'r Rule, families: &[&str]) -> Judged<'r>
 }
 
 impl JudgedSystem<'_> {
-    fn add_to(&self, report: &mut ProfileReport, options: &ProfileOptions, place: &Place<'_>, waivers: &mut Waivers<'_>) {
+    fn add_to(
+        &self,
+        report: &mut ProfileReport,
+        options: &ProfileOptions,
+        place: &Place<'_>,
+        waivers: &mut Waivers<'_>,
+    ) {
         let (mut decided, mut applicable) = (0_u64, 0_u64);
         let mut waived = BTreeSet::new();
         for judged in &self.results {

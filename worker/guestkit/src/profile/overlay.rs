@@ -126,7 +126,11 @@ mod tests {
         let (before, after) = (rule(&embedded, id), rule(&content, id));
         assert_eq!((after.severity, after.title.as_str()), (Severity::Low, "Ours"));
         assert_eq!((&after.check, &after.mappings), (&before.check, &before.mappings));
-        assert!(content.version().starts_with("2026.") && content.version().contains("+local."), "{}", content.version());
+        assert!(
+            content.version().starts_with("2026.") && content.version().contains("+local."),
+            "{}",
+            content.version()
+        );
         assert_ne!(content.version(), embedded.version());
 
         let content = overlaid(&[&format!("- id: {id}\n  disabled: true\n"), NEW]).unwrap();
@@ -142,12 +146,18 @@ mod tests {
             let problems = overlaid(texts).map(|_| ()).expect_err(words);
             assert!(problems.iter().any(|problem| problem.contains(words)), "{problems:?}");
         };
-        refused(&["- id: ssh.permit-rot-login\n  severity: low\n"], "0.yaml: ssh.permit-rot-login: there is no such check");
+        refused(
+            &["- id: ssh.permit-rot-login\n  severity: low\n"],
+            "0.yaml: ssh.permit-rot-login: there is no such check",
+        );
         refused(&["- id: a.b\n  disabled: true\n"], "0.yaml: a.b: there is no such check that could be disabled");
         refused(&["- id: ssh.permit-root-login\n"], "0.yaml: ssh.permit-root-login: it changes nothing");
         refused(&["- id: ssh.permit-root-login\n  disabled: true\n  severity: low\n"], "has no effect");
         refused(&["- id: ssh.permit-root-login\n  sevrity: low\n"], "sevrity");
-        refused(&["- id: ssh.permit-root-login\n  check: {fn: ssh.no-such-thing}\n"], "no function \"ssh.no-such-thing\"");
+        refused(
+            &["- id: ssh.permit-root-login\n  check: {fn: ssh.no-such-thing}\n"],
+            "no function \"ssh.no-such-thing\"",
+        );
         refused(&["- id: ssh.permit-root-login\n  check: {fact: 'nothing:x', eq: 1}\n"], "no fact \"nothing\"");
         refused(&["- id: ssh.permit-root-login\n  check: {fact: 'sshd:Banner'}\n"], "something that is asked of it");
         refused(&[NEW, NEW], "1.yaml: site.banner: it is in 0.yaml already");

@@ -135,7 +135,8 @@ impl Place<'_> {
             let name = if pattern.contains('/') { Some(self.image) } else { self.image.rsplit('/').next() };
             name.is_some_and(|name| pattern::matches(pattern, name))
         });
-        let names = [os.hostname.as_deref(), os.fqdn.as_deref(), os.distribution.as_deref(), os.product_name.as_deref()];
+        let names =
+            [os.hostname.as_deref(), os.fqdn.as_deref(), os.distribution.as_deref(), os.product_name.as_deref()];
         let mut names = names.into_iter().flatten().chain([self.root]);
         image && scope.system.as_deref().is_none_or(|pattern| names.any(|name| pattern::matches(pattern, name)))
     }
@@ -279,7 +280,8 @@ mod tests {
 
     fn two() -> Outcome {
         let evidence = |path: &str| Evidence::metadata(path, "mode", "0666");
-        Outcome::fail("they are there", vec![evidence("/srv/a"), evidence("/etc/b")]).with_subjects(["/srv/a", "/etc/b"])
+        Outcome::fail("they are there", vec![evidence("/srv/a"), evidence("/etc/b")])
+            .with_subjects(["/srv/a", "/etc/b"])
     }
 
     #[test]
@@ -329,7 +331,8 @@ mod tests {
 
     #[test]
     fn files_are_read_strictly() {
-        let sound = "- id: a.b\n  justification: why\n  approver: who\n  expires: 2027-01-31\n  scope: {path: /srv/*}\n";
+        let sound =
+            "- id: a.b\n  justification: why\n  approver: who\n  expires: 2027-01-31\n  scope: {path: /srv/*}\n";
         let read_one = read(sound).unwrap();
         assert_eq!(read_one, [waiver(on("/srv/*"), "2027-01-31")]);
         let refused = |from: &str, to: &str, words: &str| {
