@@ -17,6 +17,7 @@ use guestkit_protocol::{document, v1};
 use guestkit_worker::config::{self as worker, Transport};
 use guestkit_worker::output::OutputRoots;
 use guestkit_worker::roots::{ImageRoots, KeysRoot};
+use guestkit_worker::rules::RulesFolder;
 use guestkit_worker::session::stream;
 use guestkit_worker::shutdown::Shutdown;
 use guestkit_worker::worker::Declared;
@@ -154,6 +155,7 @@ async fn work(id: &'static str, data: PathBuf, ran: Arc<Mutex<Vec<Ran>>>) -> Res
         features: Vec::new(),
         images: ImageRoots::anywhere(),
         keys: KeysRoot::none(),
+        rules: RulesFolder::none(),
         outputs: OutputRoots::default(),
     };
     let config = worker::Config {

@@ -35,7 +35,8 @@ fn main() {
 /// YAML files of a folder of `src/profile`, by name.
 fn files(folder: &str) -> Vec<(PathBuf, String)> {
     let folder = Path::new("src/profile").join(folder);
-    let entries = fs::read_dir(&folder).expect("the folder is there").map(|entry| entry.expect("it can be read").path());
+    let entries =
+        fs::read_dir(&folder).expect("the folder is there").map(|entry| entry.expect("it can be read").path());
     let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
     paths.sort();
     let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).expect("the file can be read"));
@@ -95,7 +96,9 @@ fn names(functions: &BTreeSet<String>, facts: &BTreeSet<String>) -> String {
         let path = name.replace('-', "_").replace('.', "::");
         writeln!(text, "        {name:?} => checks::{path},").expect("text can be written");
     }
-    text.push_str("        _ => return None,\n    })\n}\n\nfn family(name: &str) -> Option<Family> {\n    Some(match name {\n");
+    text.push_str(
+        "        _ => return None,\n    })\n}\n\nfn family(name: &str) -> Option<Family> {\n    Some(match name {\n",
+    );
     for name in facts {
         writeln!(text, "        {name:?} => facts::{},", name.replace('-', "_")).expect("text can be written");
     }

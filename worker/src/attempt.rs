@@ -29,6 +29,7 @@ use crate::failure::Failure;
 use crate::outcome::{self, Start};
 use crate::output::OutputRoots;
 use crate::roots::{ImageRoots, KeysRoot};
+use crate::rules::RulesFolder;
 use crate::usage;
 use frame::Kind;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub keys: KeysRoot,
     /// Where reports may be written.
     pub outputs: OutputRoots,
+    /// The operator's own rules for profiles.
+    pub rules: RulesFolder,
 }
 
 /// One attempt.
@@ -191,6 +194,7 @@ impl Ready {
             keeper: std::process::id(),
             images: settings.images.clone(),
             keys: settings.keys.clone(),
+            rules: settings.rules.clone(),
             outputs: settings.outputs.clone(),
             unique: format!("{}.{}.{}", order.document.job_id, settings.worker_id, order.attempt),
             timeout_seconds: order.timeout.as_secs().max(1),

@@ -12,6 +12,7 @@ use guestkit_telemetry::LogFormat;
 
 use crate::output::OutputRoots;
 use crate::roots::{ImageRoots, KeysRoot};
+use crate::rules::RulesFolder;
 use crate::worker::{self, Declared};
 
 /// Where jobs come from.
@@ -95,6 +96,10 @@ struct Args {
     /// Write reports that jobs ask for beneath this folder only; again for each. Without it none is written
     #[arg(long, value_name = "DIR", help_heading = "What jobs may touch")]
     output_root: Vec<PathBuf>,
+
+    /// Rules for profiles over those of the program: the *.yaml files in this folder
+    #[arg(long, value_name = "DIR", help_heading = "What jobs may touch")]
+    rules: Option<PathBuf>,
 
     /// The name this worker keeps across restarts [default: the machine's name]
     #[arg(long, value_name = "ID", value_parser = parse_worker_id, help_heading = "What this worker is")]
@@ -199,6 +204,10 @@ impl Config {
                     None => KeysRoot::none(),
                 },
                 outputs: OutputRoots::beneath(&args.output_root).map_err(|error| told(&error))?,
+                rules: match &args.rules {
+                    Some(folder) => RulesFolder::of(folder).map_err(|error| format!("--rules: {error}"))?,
+                    None => RulesFolder::none(),
+                },
             },
             transport,
             drain_timeout: Duration::from_secs(args.drain_timeout.into()),

@@ -134,6 +134,7 @@ impl Folder {
             images: declared.images.clone(),
             keys: declared.keys.clone(),
             outputs: declared.outputs.clone(),
+            rules: declared.rules.clone(),
         };
         Ok(Self {
             claims: Claims::open(&jobs, &declared.worker_id, &boot_id)

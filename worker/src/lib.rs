@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod output;
 pub mod placement;
 pub mod roots;
+pub mod rules;
 pub mod sandbox;
 pub mod session;
 pub mod shutdown;

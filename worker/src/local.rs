@@ -9,6 +9,7 @@ use crate::handlers::{Job, Registry};
 use crate::outcome::{self, Start};
 use crate::output::OutputRoots;
 use crate::roots::{ImageRoots, KeysRoot, RootsError};
+use crate::rules::RulesFolder;
 use crate::usage::{Account, Meter};
 
 /// What a local job may touch.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub keys: guestkit::Keys,
     /// Where reports may be written.
     pub outputs: OutputRoots,
+    /// The caller's own rules for profiles.
+    pub rules: RulesFolder,
 }
 
 impl Settings {
@@ -35,6 +38,7 @@ impl Settings {
             keys_root: KeysRoot::none(),
             keys: guestkit::Keys::none(),
             outputs: OutputRoots::beneath(&[PathBuf::from("/")])?,
+            rules: RulesFolder::none(),
         })
     }
 }
@@ -54,6 +58,7 @@ pub fn run(document: &v1::JobDocument, settings: &Settings, progress: &mut dyn F
         keys_root: &settings.keys_root,
         keys: &settings.keys,
         outputs: &settings.outputs,
+        rules: &settings.rules,
         unique: &unique,
         own_process: false,
         account: &account,

@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use guestkit::export::Form;
+use guestkit::export::{Form, ProfileForm};
 use guestkit::guest::report::InspectReport;
+use guestkit::profile::report::ProfileReport;
 use guestkit_domain::ErrorCode;
 use guestkit_protocol::v1;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, renameat, unlinkat};
@@ -41,8 +42,10 @@ pub enum Format {
     Json,
     /// YAML.
     Yaml,
-    /// A form of other tools.
+    /// An inspection in a form of other tools.
     Form(Form),
+    /// A profile in a form of other tools.
+    ProfileForm(ProfileForm),
 }
 
 /// What is done to a report's text.
@@ -57,17 +60,21 @@ pub enum Compression {
 }
 
 impl Layout {
-    /// Reads the words of an `OutputSpec`; empty ones are the defaults.
+    /// Reads the words of an `OutputSpec` for the report of `operation`; empty ones are the defaults.
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for another word.
-    pub fn of(spec: &v1::OutputSpec) -> Result<Self, Failure> {
+    pub fn of(operation: &str, spec: &v1::OutputSpec) -> Result<Self, Failure> {
         let unknown = |field: &str, word: &str, known: &str| {
             Failure::new(ErrorCode::ValidationError, format!("output.{field} {word:?} is none of {known}"))
         };
         let format = match spec.format.as_str() {
             "" | "json" => Format::Json,
             "yaml" => Format::Yaml,
+            word if operation == "guestkit.profile" => {
+                let known = || unknown("format", word, "json, yaml, sarif, html, junit, csv");
+                Format::ProfileForm(ProfileForm::from_name(word).ok_or_else(known)?)
+            }
             word => {
                 let known = || unknown("format", word, "json, yaml, virt-inspector, cyclonedx, spdx, html");
                 Format::Form(Form::from_name(word).ok_or_else(known)?)
@@ -89,6 +96,7 @@ impl Layout {
             Format::Json => "json",
             Format::Yaml => "yaml",
             Format::Form(form) => form.extension(),
+            Format::ProfileForm(form) => form.extension(),
         };
         let compression = match self.compression {
             Compression::None => "",
@@ -105,6 +113,7 @@ impl Layout {
             (Compression::None, Format::Json) => "application/json",
             (Compression::None, Format::Yaml) => "application/yaml",
             (Compression::None, Format::Form(form)) => form.media_type(),
+            (Compression::None, Format::ProfileForm(form)) => form.media_type(),
         }
     }
 
@@ -127,6 +136,11 @@ impl Layout {
                 let report: InspectReport =
                     serde_json::from_value(report.clone()).map_err(|error| failed(form.name(), &error))?;
                 form.render(&report, SystemTime::now()).into_bytes()
+            }
+            Format::ProfileForm(form) => {
+                let report: ProfileReport =
+                    serde_json::from_value(report.clone()).map_err(|error| failed(form.name(), &error))?;
+                form.render(&report).into_bytes()
             }
         };
         match self.compression {

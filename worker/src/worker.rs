@@ -10,6 +10,7 @@ use guestkit_protocol::v1;
 use crate::handlers::Registry;
 use crate::output::OutputRoots;
 use crate::roots::{ImageRoots, KeysRoot};
+use crate::rules::RulesFolder;
 
 /// The operator's word.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Declared {
     pub keys: KeysRoot,
     /// Where reports may be written.
     pub outputs: OutputRoots,
+    /// Its own rules for profiles.
+    pub rules: RulesFolder,
 }
 
 /// The version of this worker.

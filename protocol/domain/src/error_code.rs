@@ -55,6 +55,8 @@ error_codes! {
     ImageEncrypted = "IMAGE_ENCRYPTED", recoverable: false, retry: false;
     /// No operating system on the disk.
     NoOperatingSystem = "NO_OPERATING_SYSTEM", recoverable: false, retry: false;
+    /// The report has a critical finding, and the document wants that to be a failure. The report is there.
+    CriticalFindings = "CRITICAL_FINDINGS", recoverable: false, retry: false;
     /// A limit was met; the answer would not have been whole.
     LimitExceeded = "LIMIT_EXCEEDED", recoverable: true, retry: false;
     /// An attempt ran out of its time.

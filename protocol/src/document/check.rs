@@ -248,39 +248,77 @@ fn data(document: &v1::JobDocument, problems: &mut Problems) -> Paths {
     let unknown = if known.open { Unknown::Dropped } else { Unknown::Refused };
     let message_type = descriptor(known.payload_message);
     refuse_empty_checksum(&value, &path, problems);
+    refuse_empty_scope(&value, &path, problems);
     let clean = walk::message(&message_type, value, unknown, &path, problems).unwrap_or_default();
     let message = dynamic_from_json(&message_type, clean, problems);
     rules::apply(&message, &path, problems);
-    match message.transcode_to::<v1::InspectPayload>() {
-        Ok(inspect) if known.payload_message == "guestkit.v1.InspectPayload" => {
-            inspect_rules(&inspect, &path, problems);
-            let given = |path: String| Some(path).filter(|path| !path.is_empty());
-            let image = inspect.image.unwrap_or_default();
-            Paths {
-                image: given(image.path),
-                further_images: image.paths,
-                destination: inspect.output.and_then(|output| given(output.destination)),
-            }
+    let (image, output) = match known.payload_message {
+        "guestkit.v1.InspectPayload" => {
+            let Ok(asked) = message.transcode_to::<v1::InspectPayload>() else { return Paths::default() };
+            (asked.image, asked.output)
         }
-        _ => Paths::default(),
+        "guestkit.v1.ProfilePayload" => {
+            let Ok(asked) = message.transcode_to::<v1::ProfilePayload>() else { return Paths::default() };
+            profile_rules(&asked, &path, problems);
+            (asked.image, asked.output)
+        }
+        _ => return Paths::default(),
+    };
+    let image = image.unwrap_or_default();
+    reading_rules(known.name, &image, output.as_ref(), &path, problems);
+    let given = |path: String| Some(path).filter(|path| !path.is_empty());
+    Paths {
+        image: given(image.path),
+        further_images: image.paths,
+        destination: output.and_then(|output| given(output.destination)),
     }
 }
 
-fn inspect_rules(payload: &v1::InspectPayload, path: &Path<'_>, problems: &mut Problems) {
-    if payload.image.as_ref().is_some_and(|image| image.read_only == Some(false)) {
-        let text = "guestkit.inspect only reads; leave it out or set it to true";
+/// Forms of reports that an operation has besides JSON and YAML.
+fn forms(operation: &str) -> &'static [&'static str] {
+    match operation {
+        "guestkit.inspect" => &["virt-inspector", "cyclonedx", "spdx", "html"],
+        "guestkit.profile" => &["sarif", "html", "junit", "csv"],
+        _ => &[],
+    }
+}
+
+/// The rules of every operation that reads an image and writes a report.
+fn reading_rules(
+    operation: &str,
+    image: &v1::ImageRef,
+    output: Option<&v1::OutputSpec>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) {
+    if image.read_only == Some(false) {
+        let text = format!("{operation} only reads; leave it out or set it to true");
         problems.add(&path.member("image").member("read_only"), text);
     }
-    let Some(output) = &payload.output else { return };
+    let Some(output) = output else { return };
+    let output_path = path.member("output");
+    let format = output.format.as_str();
+    let own = forms(operation);
+    if !matches!(format, "" | "json" | "yaml") && !own.contains(&format) {
+        let text = format!("the report of {operation} has no form {format}; it has json, yaml, {}", own.join(", "));
+        problems.add(&output_path.member("format"), text);
+    }
     if output.destination.is_empty() {
-        let output_path = path.member("output");
         let nothing_written = "has no effect without destination: nothing is written";
-        if !matches!(output.format.as_str(), "" | "json") {
+        if !matches!(format, "" | "json") {
             problems.add(&output_path.member("format"), nothing_written);
         }
         if !matches!(output.compression.as_str(), "" | "none") {
             problems.add(&output_path.member("compression"), nothing_written);
         }
+    }
+}
+
+fn profile_rules(payload: &v1::ProfilePayload, path: &Path<'_>, problems: &mut Problems) {
+    let Some(options) = &payload.options else { return };
+    if !options.target.is_empty() && !payload.profiles.iter().any(|profile| profile == "migration") {
+        let text = "has no effect without the migration profile";
+        problems.add(&path.member("options").member("target"), text);
     }
 }
 
@@ -290,6 +328,21 @@ fn refuse_empty_checksum(data: &Value, path: &Path<'_>, problems: &mut Problems)
         if data.pointer(&format!("/{image}/checksum")).and_then(Value::as_str) == Some("") {
             let text = "is empty; give \"sha256:\" and 64 hex digits, or leave it out";
             problems.add(&path.member(image).member("checksum"), text);
+        }
+    }
+}
+
+/// An empty pattern would make an exception hold everywhere.
+fn refuse_empty_scope(data: &Value, path: &Path<'_>, problems: &mut Problems) {
+    let waivers = data.pointer("/options/waivers").and_then(Value::as_array);
+    let options = path.member("options");
+    let list = options.member("waivers");
+    for (index, waiver) in waivers.into_iter().flatten().enumerate() {
+        for member in ["image", "system", "path"] {
+            if waiver.pointer(&format!("/scope/{member}")).and_then(Value::as_str) == Some("") {
+                let text = "is empty; give a pattern, or leave it out";
+                problems.add(&list.element(index).member("scope").member(member), text);
+            }
         }
     }
 }

@@ -41,6 +41,14 @@ const OPERATIONS: &[KnownOperation] = &[
         report_message: "guestkit.v1.InspectReport",
         read_report: |json| v1::InspectReport::deserialize(json).map(Report::Inspect),
     },
+    KnownOperation {
+        name: "guestkit.profile",
+        payload_type: "guestkit.profile.v1",
+        payload_message: "guestkit.v1.ProfilePayload",
+        open: false,
+        report_message: "guestkit.v1.ProfileReport",
+        read_report: |json| v1::ProfileReport::deserialize(json).map(Report::Profile),
+    },
 ];
 
 /// Families whose operations are this project's: an unknown name in them is refused. Others are brought by workers, and

@@ -21,6 +21,8 @@ pub(super) enum Rule {
     Grammar { pattern: &'static str, check: fn(&str) -> Result<(), String> },
     /// A list of at most so many texts that each match.
     List { entries_max: usize, pattern: &'static str, check: fn(&str) -> Result<(), String> },
+    /// A list of these words, each once.
+    Choice(&'static [&'static str]),
     /// A map of texts within these bounds.
     Map { entries_max: usize, key_bytes_max: usize, value_bytes_max: usize },
 }
@@ -31,6 +33,8 @@ const ENTRIES_MAX: usize = 64;
 const LABELS: Rule = Rule::Map { entries_max: ENTRIES_MAX, key_bytes_max: 63, value_bytes_max: 256 };
 const NAMES: Rule = Rule::List { entries_max: ENTRIES_MAX, pattern: NAME, check: name };
 const WORDS_256: Rule = Rule::Text { bytes_max: 256 };
+const PATTERN: Rule = Rule::Text { bytes_max: 4096 };
+const INSTANT: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}";
 /// As Linux bounds a path (PATH_MAX).
 const PATH: Rule = Rule::Grammar { pattern: "^[^\\u0000]{1,4096}$", check: path };
 
@@ -82,11 +86,30 @@ const RULES: &[(&str, Rule)] = &[
     ("KeyRef.file", Rule::Grammar { pattern: "^[^/\\u0000][^\\u0000]{0,4095}$", check: key_file }),
     ("ImageRef.format", Rule::Words(&["auto", "raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ova"])),
     ("ImageRef.checksum", Rule::Grammar { pattern: "^(sha256:)?[0-9A-Fa-f]{64}$", check: checksum }),
-    ("OutputSpec.format", Rule::Words(&["json", "yaml", "virt-inspector", "cyclonedx", "spdx", "html"])),
+    (
+        "OutputSpec.format",
+        Rule::Words(&["json", "yaml", "virt-inspector", "cyclonedx", "spdx", "html", "sarif", "junit", "csv"]),
+    ),
     ("OutputSpec.destination", PATH),
     ("OutputSpec.compression", Rule::Words(&["none", "gzip", "zstd"])),
     ("EchoPayload.duration_seconds", Rule::Range { min: 0.0, max: 3600.0 }),
     ("EchoPayload.fail_with", Rule::Words(&["failed", "crash"])),
+    ("ProfilePayload.profiles", Rule::Choice(&["security", "compliance", "hardening", "performance", "migration"])),
+    ("ProfileOptions.severity_threshold", Rule::Words(&["info", "low", "medium", "high", "critical"])),
+    ("ProfileOptions.standards", Rule::Choice(&["cis", "pci-dss", "hipaa", "nist-800-53"])),
+    (
+        "ProfileOptions.target",
+        Rule::Words(&["kvm", "kubevirt", "proxmox", "openstack", "hyperv", "aws", "azure", "gcp"]),
+    ),
+    ("ProfileOptions.reference_time", Rule::Grammar { pattern: INSTANT, check: instant }),
+    ("ProfileOptions.semantics", Rule::Words(&["effective", "explicit"])),
+    ("ProfileWaiver.id", Rule::Grammar { pattern: "^[a-z0-9-]+(\\.[a-z0-9-]+)+$", check: check_id }),
+    ("ProfileWaiver.justification", Rule::Text { bytes_max: 1024 }),
+    ("ProfileWaiver.approver", WORDS_256),
+    ("ProfileWaiver.expires", Rule::Grammar { pattern: "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", check: day }),
+    ("WaiverScope.image", PATTERN),
+    ("WaiverScope.system", PATTERN),
+    ("WaiverScope.path", PATTERN),
 ];
 
 /// Fields that must be given.
@@ -99,7 +122,18 @@ const REQUIRED: &[&str] = &[
     "ImageRef.path",
     "KeyRef.file",
     "InspectPayload.image",
+    "ProfilePayload.image",
+    "ProfileWaiver.id",
+    "ProfileWaiver.justification",
+    "ProfileWaiver.approver",
+    "ProfileWaiver.expires",
 ];
+
+/// Entries that a list of messages may have.
+fn entries_max(full_name: &str) -> usize {
+    // A site's exceptions, not one person's list.
+    if full_name == "guestkit.v1.ProfileOptions.waivers" { 1000 } else { ENTRIES_MAX }
+}
 
 const OPERATION: &str = "^[a-z][a-z0-9_-]*(\\.[a-z0-9_-]+)+$";
 const PAYLOAD_TYPE: &str = "^[a-z][a-z0-9_-]*(\\.[a-z0-9_-]+)+\\.v[1-9][0-9]{0,4}$";
@@ -137,8 +171,9 @@ pub(super) fn apply(message: &DynamicMessage, path: &Path<'_>, problems: &mut Pr
         if let (Kind::Message(inner), Value::List(entries)) = (field.kind(), value.as_ref())
             && !inner.full_name().starts_with("google.")
         {
-            if entries.len() > ENTRIES_MAX {
-                problems.add(&here, format!("at most {ENTRIES_MAX} entries, has {}", entries.len()));
+            let most = entries_max(field.full_name());
+            if entries.len() > most {
+                problems.add(&here, format!("at most {most} entries, has {}", entries.len()));
                 continue;
             }
             for (index, entry) in entries.iter().enumerate() {
@@ -169,6 +204,19 @@ fn check(rule: Rule, value: &Value, path: &Path<'_>, problems: &mut Problems) {
             }
             for (index, entry) in entries.iter().enumerate() {
                 report(check(entry.as_str().unwrap_or_default()), &path.element(index), problems);
+            }
+        }
+        (Rule::Choice(words), Value::List(entries)) => {
+            for (index, entry) in entries.iter().enumerate() {
+                let text = entry.as_str().unwrap_or_default();
+                let here = path.element(index);
+                one_of(words, text, &here, problems);
+                if entries.iter().take(index).any(|earlier| earlier == entry) {
+                    problems.add(&here, format!("{text} is there twice"));
+                }
+                if problems.is_full() {
+                    return;
+                }
             }
         }
         (Rule::Map { entries_max, key_bytes_max, value_bytes_max }, Value::Map(entries)) => {
@@ -345,6 +393,30 @@ fn key_file(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn instant(text: &str) -> Result<(), String> {
+    let read = text.parse::<jiff::Timestamp>().ok().filter(|_| text.contains(['T', 't']));
+    read.map(|_| ()).ok_or_else(|| {
+        let text = crate::status::shortened(text, 80);
+        format!("must be a time such as \"2026-01-31T08:15:00Z\" (RFC 3339), is {text:?}")
+    })
+}
+
+fn day(text: &str) -> Result<(), String> {
+    let read = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == 10);
+    read.map(|_| ())
+        .ok_or_else(|| format!("must be a day such as \"2027-01-31\", is {:?}", crate::status::shortened(text, 80)))
+}
+
+fn check_id(text: &str) -> Result<(), String> {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    if text.len() <= 128 && text.contains('.') && text.split('.').all(is_part) {
+        return Ok(());
+    }
+    Err(format!("must be a check such as ssh.permit-root-login, is {:?}", crate::status::shortened(text, 80)))
+}
+
 fn checksum(text: &str) -> Result<(), String> {
     let digits = match text.split_once(':') {
         Some(("sha256", digits)) => digits,
@@ -371,21 +443,24 @@ mod tests {
 
     /// Fields of scalar kind that may hold anything of their type, each with its reason.
     const FREE: &[&str] = &[
-        "JobDocument.schema",               // Ignored.
-        "Execution.cancellable",            // Either.
-        "Constraints.require_privileged",   // Either.
-        "EchoPayload.message",              // Returned as it is.
-        "ImageRef.size_bytes",              // Compared with the file.
-        "ImageRef.read_only",               // Each operation decides.
-        "InspectOptions.deep_scan",         // Either.
-        "InspectOptions.include_packages",  // Either.
-        "InspectOptions.include_services",  // Either.
-        "InspectOptions.include_users",     // Either.
-        "InspectOptions.include_network",   // Either.
-        "InspectOptions.include_security",  // Either.
-        "InspectOptions.include_storage",   // Either.
-        "InspectOptions.include_databases", // Either.
-        "Routing.anti_affinity",            // Checked with the other rules of two fields.
+        "JobDocument.schema",                 // Ignored.
+        "Execution.cancellable",              // Either.
+        "Constraints.require_privileged",     // Either.
+        "EchoPayload.message",                // Returned as it is.
+        "ImageRef.size_bytes",                // Compared with the file.
+        "ImageRef.read_only",                 // Each operation decides.
+        "InspectOptions.deep_scan",           // Either.
+        "InspectOptions.include_packages",    // Either.
+        "InspectOptions.include_services",    // Either.
+        "InspectOptions.include_users",       // Either.
+        "InspectOptions.include_network",     // Either.
+        "InspectOptions.include_security",    // Either.
+        "InspectOptions.include_storage",     // Either.
+        "InspectOptions.include_databases",   // Either.
+        "ProfileOptions.fail_on_critical",    // Either.
+        "ProfileOptions.include_remediation", // Either.
+        "ProfileOptions.all",                 // Either.
+        "Routing.anti_affinity",              // Checked with the other rules of two fields.
     ];
 
     fn fields(message: &MessageDescriptor, names: &mut BTreeSet<String>) {
@@ -406,7 +481,7 @@ mod tests {
     #[test]
     fn every_field_has_a_rule_or_a_reason_to_have_none() {
         let mut names = BTreeSet::new();
-        for message in ["JobDocument", "EchoPayload", "InspectPayload"] {
+        for message in ["JobDocument", "EchoPayload", "InspectPayload", "ProfilePayload"] {
             fields(&descriptor(&format!("guestkit.v1.{message}")), &mut names);
         }
         let ruled: BTreeSet<String> =

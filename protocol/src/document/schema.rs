@@ -164,6 +164,10 @@ fn bound(rule: Rule, members: &mut Map<String, Value>) {
             members.insert("maxItems".to_owned(), json!(entries_max));
             ("items", json!({"type": "string", "pattern": pattern}))
         }
+        Rule::Choice(words) => {
+            members.insert("uniqueItems".to_owned(), Value::Bool(true));
+            ("items", json!({"enum": words}))
+        }
         Rule::Map { entries_max, key_bytes_max, value_bytes_max } => {
             members.insert("maxProperties".to_owned(), json!(entries_max));
             members.insert("propertyNames".to_owned(), json!({"minLength": 1, "maxLength": key_bytes_max}));

@@ -108,7 +108,8 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
         let mut compared = 0;
         for ((at, name), report) in GUESTS.iter().enumerate().zip(reports) {
             let letter = &wanted[at..=at];
-            let mapped: Vec<_> = report.checks.iter().filter(|check| check.mappings.ssg.iter().any(|ssg| ssg == rule)).collect();
+            let mapped: Vec<_> =
+                report.checks.iter().filter(|check| check.mappings.ssg.iter().any(|ssg| ssg == rule)).collect();
             if mapped.is_empty() || letter == "-" || mapped.iter().all(|check| check.status == "notapplicable") {
                 continue;
             }
@@ -116,14 +117,18 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
             let fails = mapped.iter().any(|check| matches!(check.status.as_str(), "fail" | "warn"));
             // Another rule of the same check may be what fails it.
             let others = mapped.iter().flat_map(|check| &check.mappings.ssg).filter(|other| *other != rule);
-            let another_fails = others.clone().any(|other| letters.get(other.as_str()).is_none_or(|letters| &letters[at..=at] != "P"));
+            let another_fails =
+                others.clone().any(|other| letters.get(other.as_str()).is_none_or(|letters| &letters[at..=at] != "P"));
             let agrees = match letter {
                 "F" => fails,
                 _ => !fails || another_fails,
             };
             if !agrees {
                 same = false;
-                let ours: Vec<_> = mapped.iter().map(|check| format!("{} {}: {}", check.id, check.status, check.description)).collect();
+                let ours: Vec<_> = mapped
+                    .iter()
+                    .map(|check| format!("{} {}: {}", check.id, check.status, check.description))
+                    .collect();
                 write!(told, "\n    {name} {letter}: {}", ours.join("; ")).unwrap();
             }
         }

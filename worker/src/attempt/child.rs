@@ -13,6 +13,7 @@ use super::frame::{self, Kind};
 use crate::handlers::{Job, Registry};
 use crate::output::OutputRoots;
 use crate::roots::{ImageRoots, KeysRoot};
+use crate::rules::RulesFolder;
 use crate::sandbox;
 use crate::usage::{Account, Meter};
 
@@ -27,6 +28,8 @@ pub(super) struct Order {
     pub(super) keys: KeysRoot,
     /// Where reports may be written.
     pub(super) outputs: OutputRoots,
+    /// The operator's own rules for profiles.
+    pub(super) rules: RulesFolder,
     /// Tells this attempt from all others; fit for a file name.
     pub(super) unique: String,
     /// How long the attempt may run.
@@ -55,6 +58,7 @@ pub fn main() -> anyhow::Result<()> {
     let meter = Meter::new(true);
     let mut readable = order.images.readable();
     readable.extend(order.keys.folder().map(Into::into));
+    readable.extend(order.rules.folder().map(Into::into));
     let level = sandbox::enter(&sandbox::Rules {
         readable,
         writable: order.outputs.folders().to_vec(),
@@ -72,6 +76,7 @@ pub fn main() -> anyhow::Result<()> {
         keys_root: &order.keys,
         keys: &guestkit::Keys::none(),
         outputs: &order.outputs,
+        rules: &order.rules,
         unique: &order.unique,
         own_process: true,
         account: &account,

@@ -44,7 +44,7 @@ impl Handler for Echo {
         if let (Some(message), Some(report)) = (data.get("message"), report.as_object_mut()) {
             report.insert("message".into(), message.clone());
         }
-        Ok(Success { report, outputs: None })
+        Ok(Success { report, ..Success::default() })
     }
 }
 

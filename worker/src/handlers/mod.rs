@@ -2,7 +2,9 @@
 //! checked document into a report or a failure; it knows nothing of leases, folders or processes.
 
 mod echo;
+mod image;
 mod inspect;
+mod profile;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +16,12 @@ use serde_json::{Map, Value};
 use crate::failure::Failure;
 use crate::output::OutputRoots;
 use crate::roots::{ImageRoots, KeysRoot};
+use crate::rules::RulesFolder;
 use crate::usage::{Account, Meter};
 
 pub use echo::Echo;
 pub use inspect::Inspect;
+pub use profile::ProfileImage;
 
 /// One attempt, as a handler sees it.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Job<'a> {
     pub keys: &'a guestkit::Keys,
     /// Where reports may be written.
     pub outputs: &'a OutputRoots,
+    /// The operator's own rules for profiles.
+    pub rules: &'a RulesFolder,
     /// Tells this attempt from all others that may write to the same folder; fit for a file name.
     pub unique: &'a str,
     /// Whether the process exists for this attempt alone.
@@ -47,6 +53,8 @@ pub struct Success {
     pub report: Value,
     /// Files that were written.
     pub outputs: Option<v1::Outputs>,
+    /// Why the job has failed all the same, where the document wants what was found to be a failure.
+    pub verdict: Option<Failure>,
 }
 
 /// Does one operation.
@@ -114,7 +122,7 @@ pub struct Registry {
 impl Default for Registry {
     /// Every handler there is.
     fn default() -> Self {
-        let handlers: [Box<dyn Handler>; 2] = [Box::new(Echo), Box::new(Inspect)];
+        let handlers: [Box<dyn Handler>; 3] = [Box::new(Echo), Box::new(Inspect), Box::new(ProfileImage)];
         Self { handlers: handlers.into_iter().map(|handler| (handler.operation(), handler)).collect() }
     }
 }
@@ -160,7 +168,9 @@ impl Registry {
             Failure::new(ErrorCode::UnsupportedOperation, format!("this worker has no handler for {operation:?}"))
         })?;
         let success = handler.run(job, reporter)?;
-        let mut result = v1::JobResult { status: "completed".into(), outputs: success.outputs, ..Default::default() };
+        let status = if success.verdict.is_some() { "failed" } else { "completed" };
+        let error = success.verdict.map(|failure| failure.to_job_error(reporter.phase()));
+        let mut result = v1::JobResult { status: status.into(), outputs: success.outputs, error, ..Default::default() };
         document::set_report(&mut result, operation, success.report).map_err(|error| {
             Failure::new(ErrorCode::Internal, format!("the report does not fit its message: {error}"))
         })?;

@@ -82,6 +82,7 @@ pub async fn run<R: Run>(
         images: declared.images.clone(),
         keys: declared.keys.clone(),
         outputs: declared.outputs.clone(),
+        rules: declared.rules.clone(),
     };
     let session = Session {
         machine,

@@ -1,40 +1,14 @@
-//! One page of HTML that can be mailed: no script, no font and no picture from elsewhere. What the guest says is text and
-//! nothing else; a policy in the page forbids the rest.
-
-use std::fmt::Write as _;
+//! The report of an inspection as one page of HTML.
 
 use crate::guest::report::{GuestSystem, InspectReport};
 
-use super::xml::escape;
+use super::page::Page;
 use super::{file_name, system_name};
-
-const HEAD: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
-
-const STYLE: &str = "<style>\n\
-:root { color-scheme: light dark; }\n\
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }\n\
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #8886; }\n\
-h3 { margin-bottom: .3rem; } .faint { opacity: .7; }\n\
-table { border-collapse: collapse; width: 100%; } \n\
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8883; vertical-align: top; overflow-wrap: anywhere; }\n\
-th { font-weight: 600; white-space: nowrap; } td.number { text-align: right; white-space: nowrap; }\n\
-summary { cursor: pointer; padding: .3rem 0; font-weight: 600; }\n\
-.warnings td { background: #fc02; }\n\
-</style>\n";
 
 /// `report` as a page.
 pub(super) fn render(report: &InspectReport, created_at: &str) -> String {
-    let mut page = Page { text: HEAD.to_owned() };
     let title = format!("Inspection of {}", file_name(&report.image_path));
-    page.tag("title", &title);
-    page.text.push_str(STYLE);
-    page.text.push_str("</head>\n<body>\n");
-    page.tag("h1", &title);
-    page.raw("<p class=\"faint\">");
-    page.escaped(&format!("{created_at}, guestkit {}", report.summary.engine_version));
-    page.raw("</p>\n");
+    let mut page = Page::new(&title, &format!("{created_at}, guestkit {}", report.summary.engine_version));
     image(&mut page, report);
     for system in &report.systems {
         guest(&mut page, system);
@@ -43,70 +17,7 @@ pub(super) fn render(report: &InspectReport, created_at: &str) -> String {
         page.tag("h2", "No operating system was found");
     }
     warnings(&mut page, report);
-    page.raw("</body>\n</html>\n");
-    page.text
-}
-
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn raw(&mut self, markup: &'static str) {
-        self.text.push_str(markup);
-    }
-
-    fn escaped(&mut self, text: &str) {
-        escape(text, &mut self.text);
-    }
-
-    fn tag(&mut self, name: &'static str, text: &str) {
-        let _ = write!(self.text, "<{name}>");
-        self.escaped(text);
-        let _ = writeln!(self.text, "</{name}>");
-    }
-
-    /// Rows of a name and a value, those without a value left out.
-    fn pairs(&mut self, pairs: &[(&str, Option<String>)]) {
-        self.raw("<table>\n");
-        for (name, value) in pairs {
-            let Some(value) = value.as_ref().filter(|value| !value.is_empty()) else { continue };
-            self.raw("<tr><th>");
-            self.escaped(name);
-            self.raw("</th><td>");
-            self.escaped(value);
-            self.raw("</td></tr>\n");
-        }
-        self.raw("</table>\n");
-    }
-
-    fn grid(&mut self, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-        self.raw("<table>\n<tr>");
-        for name in header {
-            self.raw("<th>");
-            self.escaped(name);
-            self.raw("</th>");
-        }
-        self.raw("</tr>\n");
-        for row in rows {
-            self.raw("<tr>");
-            for cell in row {
-                self.raw("<td>");
-                self.escaped(&cell);
-                self.raw("</td>");
-            }
-            self.raw("</tr>\n");
-        }
-        self.raw("</table>\n");
-    }
-
-    /// A grid that is unfolded by a click.
-    fn folded(&mut self, title: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-        self.raw("<details>");
-        self.tag("summary", title);
-        self.grid(header, rows);
-        self.raw("</details>\n");
-    }
+    page.finish()
 }
 
 /// Bytes in the unit that reads best.

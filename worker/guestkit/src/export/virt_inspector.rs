@@ -47,7 +47,7 @@ fn operating_system(writer: &mut Writer, report: &InspectReport, system: &GuestS
     if !system.drive_mappings.is_empty() {
         writer.element("drive_mappings", None, |writer| {
             for drive in &system.drive_mappings {
-                writer.text("drive_mapping", Some(("name", &drive.name)), &drive.device);
+                writer.text("drive_mapping", Some(("name", drive.name.as_str())), &drive.device);
             }
         });
     }
@@ -183,7 +183,7 @@ fn mountpoints(writer: &mut Writer, system: &GuestSystem) {
     writer.element("mountpoints", None, |writer| {
         for mount in mounts {
             let device = mountable(&mount.device, mount.subvolume.as_deref());
-            writer.text("mountpoint", Some(("dev", &device)), &mount.path);
+            writer.text("mountpoint", Some(("dev", device.as_str())), &mount.path);
         }
     });
 }
@@ -201,7 +201,7 @@ fn filesystems(writer: &mut Writer, report: &InspectReport, system: &GuestSystem
     writer.element("filesystems", None, |writer| {
         for (name, device) in own {
             let found = report.filesystems.iter().find(|found| found.device == device);
-            writer.element("filesystem", Some(("dev", &name)), |writer| {
+            writer.element("filesystem", Some(("dev", name.as_str())), |writer| {
                 let Some(found) = found else { return };
                 writer.some("type", found.r#type.as_deref());
                 writer.some("label", found.label.as_deref());

@@ -1,4 +1,4 @@
-//! XML 1.0 with elements, one attribute at most, and text: as libxml2's writer indents it.
+//! XML 1.0 with elements, attributes and text: as libxml2's writer indents it.
 
 /// A document that is being written.
 #[derive(Debug)]
@@ -21,9 +21,14 @@ impl Writer {
     }
 
     /// An element with what `inside` writes; one that stays empty is closed at once.
-    pub(super) fn element(&mut self, name: &str, attribute: Option<(&str, &str)>, inside: impl FnOnce(&mut Self)) {
+    pub(super) fn element<'t>(
+        &mut self,
+        name: &str,
+        attributes: impl IntoIterator<Item = (&'t str, &'t str)>,
+        inside: impl FnOnce(&mut Self),
+    ) {
         self.indent();
-        self.open(name, attribute);
+        self.open(name, attributes);
         let start = self.text.len();
         self.text.push_str(">\n");
         let opened = self.text.len();
@@ -40,9 +45,14 @@ impl Writer {
     }
 
     /// An element that holds `value`.
-    pub(super) fn text(&mut self, name: &str, attribute: Option<(&str, &str)>, value: &str) {
+    pub(super) fn text<'t>(
+        &mut self,
+        name: &str,
+        attributes: impl IntoIterator<Item = (&'t str, &'t str)>,
+        value: &str,
+    ) {
         self.indent();
-        self.open(name, attribute);
+        self.open(name, attributes);
         self.text.push('>');
         escape(value, &mut self.text);
         self.close(name);
@@ -55,10 +65,10 @@ impl Writer {
         }
     }
 
-    fn open(&mut self, name: &str, attribute: Option<(&str, &str)>) {
+    fn open<'t>(&mut self, name: &str, attributes: impl IntoIterator<Item = (&'t str, &'t str)>) {
         self.text.push('<');
         self.text.push_str(name);
-        if let Some((name, value)) = attribute {
+        for (name, value) in attributes {
             self.text.push(' ');
             self.text.push_str(name);
             self.text.push_str("=\"");

@@ -141,8 +141,13 @@ const WINDOWS: [(&str, &str, Option<&str>); 19] = [
 ];
 
 /// Distributions that live as long as the one that they are made of.
-const SAME_AS: [(&str, &str); 5] =
-    [("centos-stream", "centos"), ("oraclelinux", "ol"), ("sled", "sles"), ("sles_sap", "sles"), ("raspbian", "debian")];
+const SAME_AS: [(&str, &str); 5] = [
+    ("centos-stream", "centos"),
+    ("oraclelinux", "ol"),
+    ("sled", "sles"),
+    ("sles_sap", "sles"),
+    ("raspbian", "debian"),
+];
 
 /// The support of a system; `None` for one that is not in the table.
 pub(crate) fn of(system: &OperatingSystem) -> Option<Support> {
@@ -159,9 +164,9 @@ pub(crate) fn of(system: &OperatingSystem) -> Option<Support> {
     let name = SAME_AS.iter().find(|(known, _)| *known == distribution).map_or(distribution, |(_, same)| *same);
     let major = system.version_major?;
     let minor = system.version_minor;
-    let found = LINUX.iter().find(|(known, of, at, ..)| {
-        *known == name && *of == major && at.is_none_or(|at| minor == Some(at))
-    })?;
+    let found = LINUX
+        .iter()
+        .find(|(known, of, at, ..)| *known == name && *of == major && at.is_none_or(|at| minor == Some(at)))?;
     Some(Support { standard: found.3, extended: found.4 })
 }
 

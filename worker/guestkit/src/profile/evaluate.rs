@@ -70,7 +70,8 @@ pub(crate) fn judge(rule: &Rule, guest: &Guest<'_>, standard: &str) -> Outcome {
     if !matches!(outcome.status, Status::Fail | Status::Warn) {
         return outcome;
     }
-    let worse = rule.escalate.iter().filter(|one| context.meets(&one.when).status == Status::Pass).map(|one| one.to).max();
+    let worse =
+        rule.escalate.iter().filter(|one| context.meets(&one.when).status == Status::Pass).map(|one| one.to).max();
     match worse {
         Some(worse) if outcome.severity.is_none_or(|severity| severity < worse) => outcome.with_severity(worse),
         _ => outcome,
@@ -154,8 +155,9 @@ impl<'c> Context<'c, '_> {
             let holds = octal(value).zip(mask).map(|(mode, mask)| mode & !mask == 0);
             (holds, format!("{:04o} or stricter", mask.unwrap_or_default()))
         } else if let Some(patterns) = &check.contains_none {
-            let weak: Vec<&str> =
-                entries(value).filter(|entry| patterns.iter().any(|pattern| pattern::matches(pattern, entry))).collect();
+            let weak: Vec<&str> = entries(value)
+                .filter(|entry| patterns.iter().any(|pattern| pattern::matches(pattern, entry)))
+                .collect();
             if !weak.is_empty() {
                 return Outcome::fail(format!("{key} allows {}", weak.join(", ")), evidence).with_subjects(weak);
             }

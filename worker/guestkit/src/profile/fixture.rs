@@ -162,7 +162,8 @@ impl Memory {
             changed: time,
             created: None,
         };
-        let attribute = |(name, value): (&String, &String)| ExtendedAttribute { name: name.clone().into(), value: unhex(value) };
+        let attribute =
+            |(name, value): (&String, &String)| ExtendedAttribute { name: name.clone().into(), value: unhex(value) };
         let attributes = node.attributes.iter().map(attribute).collect();
         self.nodes.push(Kept { metadata, contents, attributes, children: BTreeMap::new() });
         number
@@ -209,7 +210,8 @@ impl FileSystem for Memory {
         let children = &self.node(directory)?.children;
         let exact = children.get(name);
         // Windows does not tell cases apart.
-        let found = exact.or_else(|| children.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, at)| at));
+        let found =
+            exact.or_else(|| children.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, at)| at));
         let is_windows = self.nodes.first().is_some_and(|root| root.children.contains_key(b"Windows".as_slice()));
         Ok(if is_windows { found } else { exact }.map(|number| NodeId(*number as u64)))
     }
@@ -262,7 +264,8 @@ impl Written {
         let status = nodes.entry("/var/lib/dpkg/status".to_owned()).or_default();
         for package in &self.packages {
             let (name, version) = package.split_once('=').unwrap_or((package, "1.0"));
-            let stanza = format!("\nPackage: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
+            let stanza =
+                format!("\nPackage: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
             status.text.get_or_insert_default().push_str(&stanza);
         }
         nodes
@@ -386,7 +389,8 @@ fn tar_nodes(path: &Path) -> BTreeMap<String, Node> {
     let mut nodes = BTreeMap::new();
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
-        let path = format!("/{}", entry.path().unwrap().display().to_string().trim_start_matches("./").trim_end_matches('/'));
+        let path =
+            format!("/{}", entry.path().unwrap().display().to_string().trim_start_matches("./").trim_end_matches('/'));
         let mode = Some(format!("{:o}", entry.header().mode().unwrap() & 0o7777));
         let node = if entry.header().entry_type().is_dir() {
             Node { directory: true, mode, ..Node::default() }
@@ -474,7 +478,8 @@ fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
         let row = table.entry(scenario.rule.clone()).or_default();
         row.0 += 1;
         if !agrees {
-            let told = verdicts.iter().map(|(rule, effective, _)| format!("{} {}: {}", rule.id, effective.0, effective.2));
+            let told =
+                verdicts.iter().map(|(rule, effective, _)| format!("{} {}: {}", rule.id, effective.0, effective.2));
             row.1.push(format!("{} ({}): {}", scenario.scenario, scenario.expect, told.collect::<Vec<_>>().join("; ")));
         }
     }

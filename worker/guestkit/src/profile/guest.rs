@@ -80,9 +80,7 @@ impl<'a> Guest<'a> {
             return vec!["windows"];
         }
         let os = &self.system.operating_system;
-        let like = |name: &str| {
-            os.distribution.as_deref() == Some(name) || os.id_like.iter().any(|id| id == name)
-        };
+        let like = |name: &str| os.distribution.as_deref() == Some(name) || os.id_like.iter().any(|id| id == name);
         let mut families = vec!["linux"];
         let known: [(&str, &[&str]); 5] = [
             ("debian", &["debian"]),

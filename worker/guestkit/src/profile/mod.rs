@@ -3,6 +3,7 @@
 
 mod certificate;
 mod checks;
+pub mod diff;
 mod end_of_life;
 mod evaluate;
 mod facts;
@@ -10,15 +11,17 @@ mod facts;
 mod fixture;
 mod guest;
 mod outcome;
+mod overlay;
 mod pam;
 pub mod report;
 mod rule;
 mod standards;
 mod sysctl;
 mod text;
+pub mod waivers;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest as _, Sha256};
@@ -36,7 +39,9 @@ use guest::{Guest, Parts};
 use outcome::{Outcome, Status};
 use report::{CheckResult, ProfileReport, ProfiledSystem};
 use rule::Rule;
+use waivers::{Cover, Place, Waiver, Waivers};
 
+pub use overlay::RuleFile;
 pub use rule::{Profile, Severity};
 pub use standards::Standard;
 
@@ -68,6 +73,12 @@ impl Semantics {
             Self::Explicit => "explicit",
         }
     }
+
+    /// The semantics called `name`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Effective, Self::Explicit].into_iter().find(|semantics| semantics.name() == name)
+    }
 }
 
 /// What to judge.
@@ -89,6 +100,8 @@ pub struct ProfileOptions {
     pub reference_time: Option<i64>,
     /// Whether safe defaults count.
     pub semantics: Semantics,
+    /// Accepted exceptions; [`Content::check_waivers`] says which of them make no sense.
+    pub waivers: Vec<Waiver>,
 }
 
 impl Default for ProfileOptions {
@@ -102,14 +115,14 @@ impl Default for ProfileOptions {
             target: None,
             reference_time: None,
             semantics: Semantics::default(),
+            waivers: Vec::new(),
         }
     }
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 5] =
-        [Self::Security, Self::Compliance, Self::Hardening, Self::Performance, Self::Migration];
+    pub const ALL: [Self; 5] = [Self::Security, Self::Compliance, Self::Hardening, Self::Performance, Self::Migration];
 
     /// Its name.
     #[must_use]
@@ -156,7 +169,9 @@ impl Severity {
 /// The checks that a profile run judges by.
 #[derive(Debug, Clone)]
 pub struct Content {
+    /// Sorted by their ids.
     rules: Vec<Rule>,
+    version: String,
 }
 
 impl Content {
@@ -167,7 +182,13 @@ impl Content {
     #[must_use]
     pub fn embedded() -> Self {
         let rules = serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/rules.json")));
-        Self { rules: rules.unwrap_or_default() }
+        Self { rules: rules.unwrap_or_default(), version: CONTENT_VERSION.to_owned() }
+    }
+
+    /// The version that reports name: [`CONTENT_VERSION`], and what tells an operator's own rules where there are some.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The ids of its checks, sorted.
@@ -202,7 +223,7 @@ impl Disk {
             version: REPORT_VERSION.to_owned(),
             image_path: inspected.image.path.clone(),
             image: inspected.image.clone(),
-            content_version: CONTENT_VERSION.to_owned(),
+            content_version: content.version().to_owned(),
             reference_time: time::rfc3339(reference_time).unwrap_or_default(),
             semantics: options.semantics.name().to_owned(),
             profiles: options.profiles.iter().map(|profile| profile.name().to_owned()).collect(),
@@ -249,9 +270,14 @@ impl Disk {
             report.systems.push(ProfiledSystem { root: root.name(), operating_system });
         }
         progress.on_event(&event("analysis", "summing up".to_owned(), 100));
-        for system in &judged {
-            system.add_to(&mut report, options);
+        let mut waivers = Waivers::new(&options.waivers, reference_time);
+        let image = inspected.image.path.clone();
+        let (places, summed) = (report.systems.clone(), judged.iter());
+        for (system, place) in summed.zip(&places) {
+            let place = Place { image: &image, root: &place.root, system: &place.operating_system };
+            system.add_to(&mut report, options, &place, &mut waivers);
         }
+        report.notes.extend(waivers.unused());
         report.warnings = inspected.warnings;
         sort_findings(&mut report);
         report
@@ -351,25 +377,49 @@ fn judge<'r>(guest: &Guest<'_>, rule: &'r Rule, families: &[&str]) -> Judged<'r>
 }
 
 impl JudgedSystem<'_> {
-    fn add_to(&self, report: &mut ProfileReport, options: &ProfileOptions) {
+    fn add_to(
+        &self,
+        report: &mut ProfileReport,
+        options: &ProfileOptions,
+        place: &Place<'_>,
+        waivers: &mut Waivers<'_>,
+    ) {
         let (mut decided, mut applicable) = (0_u64, 0_u64);
+        let mut waived = BTreeSet::new();
         for judged in &self.results {
             let status = judged.outcome.status;
             let severity = judged.outcome.severity.unwrap_or(judged.rule.severity);
+            let is_bad = matches!(status, Status::Fail | Status::Warn);
+            let id = judged.rule.id.as_str();
+            let cover = if is_bad { waivers.cover(place, id, &judged.outcome) } else { Cover::None };
+            let is_waived = matches!(cover, Cover::Whole(_));
+            if is_waived || waivers.is_waived_whole(place, id) {
+                waived.insert(id);
+            }
             report.summary.checks = report.summary.checks.saturating_add(1);
-            let count = report.summary.by_status.entry(status.name().to_owned()).or_default();
+            let name = if is_waived { WAIVED } else { status.name() };
+            let count = report.summary.by_status.entry(name.to_owned()).or_default();
             *count = count.saturating_add(1);
-            let is_decided = matches!(status, Status::Pass | Status::Fail | Status::Warn);
+            // What somebody has accepted is in no rate.
+            let is_decided = (is_bad || status == Status::Pass) && !is_waived;
             decided = decided.saturating_add(u64::from(is_decided));
-            applicable = applicable.saturating_add(u64::from(status != Status::NotApplicable));
-            let is_finding = matches!(status, Status::Fail | Status::Warn) && severity >= options.severity_threshold;
+            applicable = applicable.saturating_add(u64::from(status != Status::NotApplicable && !is_waived));
+            if let Cover::Expired(waiver) = &cover {
+                report.notes.push(format!(
+                    "the waiver of {id} on {}, approved by {}, expired on {}: the finding counts again",
+                    self.name, waiver.approver, waiver.expires
+                ));
+            }
+            let is_finding = is_bad && severity >= options.severity_threshold;
             if !is_finding && !options.all {
                 continue;
             }
-            let result = self.result(judged, severity, options);
+            let result = covered(self.result(judged, severity, options), cover);
             if is_finding {
-                report.summary.total_findings = report.summary.total_findings.saturating_add(1);
-                report.summary.by_severity.add(severity);
+                if !is_waived {
+                    report.summary.total_findings = report.summary.total_findings.saturating_add(1);
+                    report.summary.by_severity.add(severity);
+                }
                 report.findings.push(result.clone());
             }
             if options.all {
@@ -383,10 +433,10 @@ impl JudgedSystem<'_> {
             let known = report.summary.coverage.unwrap_or(1.0);
             report.summary.coverage = Some(known.min(coverage));
         }
-        self.sum_by_standard(report);
+        self.sum_by_standard(report, &waived);
     }
 
-    fn sum_by_standard(&self, report: &mut ProfileReport) {
+    fn sum_by_standard(&self, report: &mut ProfileReport, waived: &BTreeSet<&str>) {
         for judged in &self.results {
             for (standard, status) in &judged.by_standard {
                 let name = standard.name().to_owned();
@@ -397,6 +447,7 @@ impl JudgedSystem<'_> {
                 let (count, failed) = match status {
                     Status::NotApplicable => continue,
                     Status::Pass => (&mut sum.passed, false),
+                    Status::Fail | Status::Warn if waived.contains(judged.rule.id.as_str()) => (&mut sum.waived, false),
                     Status::Fail | Status::Warn => (&mut sum.failed, true),
                     Status::Unknown | Status::Error | Status::Manual => (&mut sum.undecided, false),
                 };
@@ -429,6 +480,22 @@ impl JudgedSystem<'_> {
             mappings,
             fingerprint: fingerprint(&rule.id, &self.name),
             waiver: None,
+        }
+    }
+}
+
+/// The state of a finding that somebody has accepted.
+const WAIVED: &str = "waived";
+
+/// The result with what waivers say of it.
+fn covered(result: CheckResult, cover: Cover) -> CheckResult {
+    match cover {
+        Cover::None => result,
+        Cover::Whole(waiver) => CheckResult { status: WAIVED.to_owned(), waiver: Some(waiver), ..result },
+        Cover::Expired(waiver) => CheckResult { waiver: Some(waiver), ..result },
+        Cover::Part { covered, concerned } => {
+            let description = format!("{}; {covered} of {concerned} accepted by waivers", result.description);
+            CheckResult { description, ..result }
         }
     }
 }

@@ -98,7 +98,8 @@ pub(crate) fn everywhere(files: &Files<'_>, kind: &str) -> Vec<Line> {
 
 fn read(files: &Files<'_>, service: &str, kind: &str, depth: usize, into: &mut Vec<Line>) -> bool {
     let name = service.rsplit('/').next().unwrap_or(service);
-    let Some(path) = files.first_existing(&[&format!("/etc/pam.d/{name}"), &format!("/usr/lib/pam.d/{name}")]).map(str::to_owned)
+    let Some(path) =
+        files.first_existing(&[&format!("/etc/pam.d/{name}"), &format!("/usr/lib/pam.d/{name}")]).map(str::to_owned)
     else {
         return false;
     };

@@ -97,7 +97,9 @@ impl Benchmark {
             ("rhel" | "almalinux" | "rocky" | "centos" | "ol", 9, _) => "rhel9",
             ("rhel" | "almalinux" | "rocky" | "centos" | "ol", 10, _) => "rhel10",
             ("sles" | "sled" | "opensuse-leap", 15, _) => "sle15",
-            _ if system.product_name.as_deref().is_some_and(|name| name.starts_with("Windows Server 2022")) => "win2022",
+            _ if system.product_name.as_deref().is_some_and(|name| name.starts_with("Windows Server 2022")) => {
+                "win2022"
+            }
             _ => "",
         };
         Self { known: BENCHMARKS.into_iter().find(|(known, ..)| *known == key) }

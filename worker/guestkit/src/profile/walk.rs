@@ -100,9 +100,9 @@ impl Walk {
         let walked = guest.root.tree.walk("/", |entry| walk.visit(entry, &uids, &gids));
         match walked {
             Ok(unreadable) => {
-                walk.incomplete = unreadable.first().map(|first| {
-                    format!("{}: {}", String::from_utf8_lossy(&first.path), first.error.with_causes())
-                });
+                walk.incomplete = unreadable
+                    .first()
+                    .map(|first| format!("{}: {}", String::from_utf8_lossy(&first.path), first.error.with_causes()));
             }
             Err(error) => walk.incomplete = Some(error.with_causes()),
         }

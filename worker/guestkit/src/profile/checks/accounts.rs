@@ -21,8 +21,14 @@ const GROUP: &str = "/etc/group";
 /// Lines of a file of accounts, split at colons, with their numbers.
 fn lines(guest: &Guest<'_>, path: &str) -> Option<Vec<(usize, Vec<String>)>> {
     let text = guest.files.text(path)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with(['#', '+', '-']));
-    Some(lines.take(50_000).map(|(at, line)| (at.saturating_add(1), line.split(':').map(str::to_owned).collect())).collect())
+    let lines =
+        text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with(['#', '+', '-']));
+    Some(
+        lines
+            .take(50_000)
+            .map(|(at, line)| (at.saturating_add(1), line.split(':').map(str::to_owned).collect()))
+            .collect(),
+    )
 }
 
 fn field(fields: &[String], at: usize) -> &str {
@@ -55,7 +61,12 @@ pub(crate) fn uid0_duplicate(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if bad.is_empty() && !has_root {
         return Outcome::fail("there is no root of user id 0", all_of(PASSWD, lines.len(), "accounts"));
     }
-    Outcome::none_of(bad, "accounts of user id 0 beside root", "user id 0 is root's alone", all_of(PASSWD, lines.len(), "accounts"))
+    Outcome::none_of(
+        bad,
+        "accounts of user id 0 beside root",
+        "user id 0 is root's alone",
+        all_of(PASSWD, lines.len(), "accounts"),
+    )
 }
 
 /// Accounts that open without a password.
@@ -98,7 +109,12 @@ pub(crate) fn unshadowed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let told = if field(fields, 1).is_empty() { "empty password" } else { "password hash (not shown)" };
         Bad::new(field(fields, 0), Evidence::explicit(PASSWD, field(fields, 0), told).at_line(*line))
     });
-    Outcome::none_of(bad.collect(), "passwords outside of /etc/shadow", "every password is in /etc/shadow", all_of(PASSWD, lines.len(), "accounts"))
+    Outcome::none_of(
+        bad.collect(),
+        "passwords outside of /etc/shadow",
+        "every password is in /etc/shadow",
+        all_of(PASSWD, lines.len(), "accounts"),
+    )
 }
 
 /// Algorithms of usable hashes: what a laptop breaks fails, SHA-256 is a warning.
@@ -119,7 +135,10 @@ pub(crate) fn weak_hash(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         match algorithm {
             "yescrypt" | "gost-yescrypt" | "scrypt" | "bcrypt" => {}
             "sha512crypt" if !rounds.contains(&user.name) => {}
-            "sha512crypt" => bad.push(Bad::new(&*user.name, Evidence::explicit(SHADOW, &*user.name, "sha512crypt of less than 5000 rounds"))),
+            "sha512crypt" => bad.push(Bad::new(
+                &*user.name,
+                Evidence::explicit(SHADOW, &*user.name, "sha512crypt of less than 5000 rounds"),
+            )),
             "sha256crypt" => middling.push(Bad::new(&*user.name, evidence.clone())),
             _ => bad.push(Bad::new(&*user.name, evidence.clone())),
         }
@@ -131,7 +150,12 @@ pub(crate) fn weak_hash(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if bad.is_empty() && !middling.is_empty() {
         return Outcome::none_of(middling, "passwords kept as SHA-256", "", looked_at).softened();
     }
-    Outcome::none_of(bad, "passwords kept in a way that is quickly broken", "passwords are kept as slow hashes", looked_at)
+    Outcome::none_of(
+        bad,
+        "passwords kept in a way that is quickly broken",
+        "passwords are kept as slow hashes",
+        looked_at,
+    )
 }
 
 /// Accounts whose SHA-512 hash says fewer rounds than crypt(5)'s default.
@@ -146,11 +170,13 @@ fn few_rounds(guest: &Guest<'_>) -> BTreeSet<String> {
 
 /// How new passwords are kept: PAM's argument is before login.defs, which other programs go by.
 pub(crate) fn hash_method(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let is_sound = |name: &str| ["yescrypt", "gost_yescrypt", "sha512", "blowfish"].contains(&name.to_ascii_lowercase().as_str());
+    let is_sound =
+        |name: &str| ["yescrypt", "gost_yescrypt", "sha512", "blowfish"].contains(&name.to_ascii_lowercase().as_str());
     let stack = pam::common(guest.files, "password");
     let unix = stack.iter().find(|line| line.module == "pam_unix");
     let known = ["yescrypt", "gost_yescrypt", "sha512", "sha256", "blowfish", "md5", "bigcrypt"];
-    let by_pam = unix.and_then(|line| line.arguments.iter().find(|word| known.contains(&word.as_str())).map(|word| (line, word)));
+    let by_pam = unix
+        .and_then(|line| line.arguments.iter().find(|word| known.contains(&word.as_str())).map(|word| (line, word)));
     let definitions = login_defs(guest);
     let by_definitions = last(&definitions, "ENCRYPT_METHOD", "/etc/login.defs");
     let defined = by_definitions.value.as_ref().map(shown);
@@ -203,7 +229,12 @@ pub(crate) fn duplicates(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
         }
     }
     let what = asked.text("what");
-    Outcome::none_of(bad, &format!("{what} that are there twice"), &format!("no {what} twice"), all_of(path, lines.len(), "lines"))
+    Outcome::none_of(
+        bad,
+        &format!("{what} that are there twice"),
+        &format!("no {what} twice"),
+        all_of(path, lines.len(), "lines"),
+    )
 }
 
 /// Groups of accounts that are no groups.
@@ -215,7 +246,12 @@ pub(crate) fn gid_missing(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let told = format!("gid {}", field(fields, 3));
         Bad::new(field(fields, 0), Evidence::explicit(PASSWD, field(fields, 0), told).at_line(*line))
     });
-    Outcome::none_of(bad.collect(), "accounts of a group that is not there", "the group of every account is there", all_of(GROUP, groups.len(), "groups"))
+    Outcome::none_of(
+        bad.collect(),
+        "accounts of a group that is not there",
+        "the group of every account is there",
+        all_of(GROUP, groups.len(), "groups"),
+    )
 }
 
 /// Members of the group that may read every hash.
@@ -253,11 +289,18 @@ pub(crate) fn gid0(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(accounts) = lines(guest, PASSWD) else { return missing(PASSWD) };
     // Red Hat's own accounts that do one thing.
     let allowed = ["root", "sync", "shutdown", "halt", "operator"];
-    let bad = accounts.iter().filter(|(_, fields)| field(fields, 3).parse::<u64>() == Ok(0) && !allowed.contains(&field(fields, 0)));
+    let bad = accounts
+        .iter()
+        .filter(|(_, fields)| field(fields, 3).parse::<u64>() == Ok(0) && !allowed.contains(&field(fields, 0)));
     let bad = bad.map(|(line, fields)| {
         Bad::new(field(fields, 0), Evidence::explicit(PASSWD, field(fields, 0), "gid 0").at_line(*line))
     });
-    Outcome::none_of(bad.collect(), "accounts of group id 0", "group id 0 is root's", all_of(PASSWD, accounts.len(), "accounts"))
+    Outcome::none_of(
+        bad.collect(),
+        "accounts of group id 0",
+        "group id 0 is root's",
+        all_of(PASSWD, accounts.len(), "accounts"),
+    )
 }
 
 fn uid_min(guest: &Guest<'_>) -> u64 {
@@ -285,7 +328,12 @@ pub(crate) fn system_shell(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         Bad::new(&*user.name, Evidence::explicit(PASSWD, &*user.name, shell))
     });
     let looked_at = all_of(PASSWD, users.len(), "accounts");
-    Outcome::none_of(bad.collect(), "accounts of the system that may log in", "accounts of the system have no shell", looked_at)
+    Outcome::none_of(
+        bad.collect(),
+        "accounts of the system that may log in",
+        "accounts of the system have no shell",
+        looked_at,
+    )
 }
 
 /// Root is locked, or has a hash that holds.
@@ -298,7 +346,9 @@ pub(crate) fn root_password_state(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             Some("yescrypt" | "gost-yescrypt" | "scrypt" | "bcrypt" | "sha512crypt") => {
                 Outcome::pass("root's password is kept as a slow hash", evidence)
             }
-            other => Outcome::fail(format!("root's password is kept as {}", other.unwrap_or("an unknown hash")), evidence),
+            other => {
+                Outcome::fail(format!("root's password is kept as {}", other.unwrap_or("an unknown hash")), evidence)
+            }
         },
         "empty" => Outcome::fail("root has an empty password", evidence).with_severity(Severity::Critical),
         _ => missing(SHADOW),
@@ -330,7 +380,12 @@ fn aged(guest: &Guest<'_>, found: &str, is_bad: impl Fn(&User) -> Option<String>
         Some(Bad::new(&*user.name, Evidence::explicit(SHADOW, &*user.name, told)))
     });
     let looked_at = vec![Evidence::explicit(SHADOW, "accounts with a password", usable.len().to_string())];
-    Outcome::none_of(bad.collect(), &format!("accounts whose {found}"), "every account with a password complies", looked_at)
+    Outcome::none_of(
+        bad.collect(),
+        &format!("accounts whose {found}"),
+        "every account with a password complies",
+        looked_at,
+    )
 }
 
 /// Days after a password's end until the account is locked.
@@ -366,20 +421,33 @@ pub(crate) fn last_change_future(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let bad = lines.iter().filter_map(|(line, fields)| {
         let day: i64 = field(fields, 2).parse().ok()?;
         let told = format!("changed on day {day}, the disk is of day {today}");
-        (day > today).then(|| Bad::new(field(fields, 0), Evidence::explicit(SHADOW, field(fields, 0), told).at_line(*line)))
+        (day > today)
+            .then(|| Bad::new(field(fields, 0), Evidence::explicit(SHADOW, field(fields, 0), told).at_line(*line)))
     });
-    Outcome::none_of(bad.collect(), "passwords changed in the future", "no password was changed in the future", all_of(SHADOW, lines.len(), "accounts"))
+    Outcome::none_of(
+        bad.collect(),
+        "passwords changed in the future",
+        "no password was changed in the future",
+        all_of(SHADOW, lines.len(), "accounts"),
+    )
 }
 
 /// Accounts that nobody has used for the limit's days.
 pub(crate) fn inactive_users(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let limit = asked.limit_number(90);
     let least = uid_min(guest);
-    let people: Vec<_> = guest.users().iter().filter(|user| {
-        (user.uid == 0 || user.uid >= least) && user.uid < 65_534 && is_usable(user) && !is_no_login(&user.shell)
-    }).collect();
+    let people: Vec<_> = guest
+        .users()
+        .iter()
+        .filter(|user| {
+            (user.uid == 0 || user.uid >= least) && user.uid < 65_534 && is_usable(user) && !is_no_login(&user.shell)
+        })
+        .collect();
     if people.is_empty() {
-        return Outcome::pass("nobody has a password to log in with", vec![Evidence::explicit(SHADOW, "accounts with a password", "0")]);
+        return Outcome::pass(
+            "nobody has a password to log in with",
+            vec![Evidence::explicit(SHADOW, "accounts with a password", "0")],
+        );
     }
     let sources = ["/var/log/lastlog", "/var/lib/lastlog/lastlog2.db", "/var/log/wtmp", "/var/lib/wtmpdb/wtmp.db"];
     if guest.files.first_existing(&sources).is_none() {
@@ -452,10 +520,14 @@ pub(crate) fn password_complexity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (classes, evidence) = quality(guest, &line, "minclass", 0);
     let credits: Vec<_> = ["dcredit", "ucredit", "lcredit", "ocredit"].map(|key| quality(guest, &line, key, 0)).into();
     if classes >= 3 {
-        return Outcome::pass(format!("new passwords have {classes} kinds of characters"), vec![line.evidence(), evidence]);
+        return Outcome::pass(
+            format!("new passwords have {classes} kinds of characters"),
+            vec![line.evidence(), evidence],
+        );
     }
     let demanded = credits.iter().filter(|(credit, _)| *credit < 0).count();
-    let all: Vec<_> = std::iter::once(line.evidence()).chain(credits.into_iter().map(|(_, evidence)| evidence)).collect();
+    let all: Vec<_> =
+        std::iter::once(line.evidence()).chain(credits.into_iter().map(|(_, evidence)| evidence)).collect();
     if demanded >= 4 {
         return Outcome::pass("new passwords have every kind of character", all);
     }
@@ -581,7 +653,9 @@ pub(crate) fn lockout_time(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let seconds = if value == "never" { Some(0) } else { value.parse::<i64>().ok() };
     match seconds {
         Some(0) => Outcome::pass("an account stays locked until somebody unlocks it", vec![evidence]),
-        Some(seconds) if seconds >= limit => Outcome::pass(format!("an account is locked for {seconds} s"), vec![evidence]),
+        Some(seconds) if seconds >= limit => {
+            Outcome::pass(format!("an account is locked for {seconds} s"), vec![evidence])
+        }
         _ => Outcome::fail(format!("an account is locked for {value} s, should be {limit}"), vec![evidence]),
     }
 }
@@ -613,7 +687,15 @@ fn mask_of(text: &str) -> Option<u32> {
     let mut allowed = [0_u32; 3];
     for part in text.split(',') {
         let (who, bits) = part.split_once('=')?;
-        let bits = bits.chars().map(|bit| match bit { 'r' => 4, 'w' => 2, 'x' => 1, _ => 0 }).fold(0, |all, bit| all | bit);
+        let bits = bits
+            .chars()
+            .map(|bit| match bit {
+                'r' => 4,
+                'w' => 2,
+                'x' => 1,
+                _ => 0,
+            })
+            .fold(0, |all, bit| all | bit);
         for (at, class) in ['u', 'g', 'o'].into_iter().enumerate() {
             if who.contains(class) || who.contains('a') || who.is_empty() {
                 *allowed.get_mut(at)? = bits;
@@ -633,21 +715,26 @@ pub(crate) fn umask(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let defined = fact.value.as_ref().and_then(|value| u32::from_str_radix(value.as_str()?, 8).ok());
     on_the_way.extend(defined.zip(fact.evidence.first().cloned()));
     let session = pam::everywhere(guest.files, "session");
-    if let Some((mask, line)) = session.iter().filter(|line| line.module == "pam_umask").find_map(|line| Some((line.argument("umask")?, line))) {
+    if let Some((mask, line)) =
+        session.iter().filter(|line| line.module == "pam_umask").find_map(|line| Some((line.argument("umask")?, line)))
+    {
         on_the_way.extend(u32::from_str_radix(mask, 8).ok().map(|mask| (mask, line.evidence())));
     }
     for path in shell_files(guest) {
         let text = guest.files.text(&path).unwrap_or_default();
-        on_the_way.extend(umasks(&text).into_iter().map(|(line, mask)| {
-            (mask, Evidence::explicit(&*path, "umask", format!("{mask:03o}")).at_line(line))
-        }));
+        on_the_way.extend(
+            umasks(&text)
+                .into_iter()
+                .map(|(line, mask)| (mask, Evidence::explicit(&*path, "umask", format!("{mask:03o}")).at_line(line))),
+        );
     }
     // What the shell sets last stands; one that any file sets laxer stands for those who read that file.
     let Some((mask, evidence)) = on_the_way.pop() else {
         let default = Evidence::default("login", "umask", "022");
         return Outcome::fail("no umask is set, which leaves 022", vec![default]);
     };
-    let evidence = vec![Evidence { overridden: on_the_way.into_iter().rev().map(|(_, one)| one).collect(), ..evidence }];
+    let evidence =
+        vec![Evidence { overridden: on_the_way.into_iter().rev().map(|(_, one)| one).collect(), ..evidence }];
     if mask & wanted == wanted {
         return Outcome::pass(format!("the umask of a login is {mask:03o}"), evidence);
     }
@@ -691,18 +778,28 @@ pub(crate) fn tmout(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
                     continue;
                 }
                 let first = words.first().copied().unwrap_or_default();
-                is_readonly |= first == "readonly" || ["declare", "typeset"].contains(&first) && words.iter().any(|word| word.starts_with('-') && word.contains('r'));
-                is_exported |= first == "export" || ["declare", "typeset"].contains(&first) && words.iter().any(|word| word.starts_with('-') && word.contains('x'));
-                let value = words.iter().find_map(|word| word.strip_prefix("TMOUT=")?.trim_matches(['"', '\'']).parse::<i64>().ok());
+                is_readonly |= first == "readonly"
+                    || ["declare", "typeset"].contains(&first)
+                        && words.iter().any(|word| word.starts_with('-') && word.contains('r'));
+                is_exported |= first == "export"
+                    || ["declare", "typeset"].contains(&first)
+                        && words.iter().any(|word| word.starts_with('-') && word.contains('x'));
+                let value = words
+                    .iter()
+                    .find_map(|word| word.strip_prefix("TMOUT=")?.trim_matches(['"', '\'']).parse::<i64>().ok());
                 if let Some(seconds) = value {
-                    let evidence = Evidence::explicit(&*path, "TMOUT", seconds.to_string()).at_line(at.saturating_add(1));
+                    let evidence =
+                        Evidence::explicit(&*path, "TMOUT", seconds.to_string()).at_line(at.saturating_add(1));
                     found = Some((seconds, evidence));
                 }
             }
         }
     }
     let Some((seconds, evidence)) = found else {
-        return Outcome::fail("TMOUT is not set: an idle shell never ends", vec![Evidence::absent("/etc/profile.d", "TMOUT")]);
+        return Outcome::fail(
+            "TMOUT is not set: an idle shell never ends",
+            vec![Evidence::absent("/etc/profile.d", "TMOUT")],
+        );
     };
     if !(1..=limit).contains(&seconds) {
         return Outcome::fail(format!("TMOUT is {seconds}, should be 1 to {limit}"), vec![evidence]);
@@ -728,7 +825,10 @@ pub(crate) fn root_path(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             let assigned = line.strip_prefix("export ").unwrap_or(line).trim_start().strip_prefix("PATH=");
             if let Some(value) = assigned {
                 let value = value.split([';', '#']).next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-                paths.push((value.to_owned(), Evidence::explicit(&*source, "PATH", value).at_line(at.saturating_add(1))));
+                paths.push((
+                    value.to_owned(),
+                    Evidence::explicit(&*source, "PATH", value).at_line(at.saturating_add(1)),
+                ));
             }
         }
     }
@@ -739,7 +839,10 @@ pub(crate) fn root_path(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         paths.push((value, fact.evidence.into_iter().next().unwrap_or_default()));
     }
     if paths.is_empty() {
-        paths.push(("/usr/sbin:/usr/bin:/sbin:/bin".to_owned(), Evidence::default("login", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin")));
+        paths.push((
+            "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            Evidence::default("login", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ));
     }
     let (mut bad, mut gone) = (Vec::new(), Vec::new());
     for (value, evidence) in &paths {
@@ -760,7 +863,8 @@ pub(crate) fn root_path(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let looked_at = paths.into_iter().map(|(_, evidence)| evidence).collect();
     if bad.is_empty() && !gone.is_empty() {
-        return Outcome::none_of(gone, "directories of root's search path that are not there", "", looked_at).softened();
+        return Outcome::none_of(gone, "directories of root's search path that are not there", "", looked_at)
+            .softened();
     }
     Outcome::none_of(bad, "root's search path holds", "root's search path is root's alone", looked_at)
 }
@@ -827,12 +931,19 @@ pub(crate) fn dotfiles(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             guest.users().iter().filter(|user| user.home.trim_end_matches('/') == home).map(|user| user.uid).collect();
         for name in guest.files.names(&home).into_iter().filter(|name| name.starts_with('.')) {
             let path = format!("{home}/{name}");
-            let Some(metadata) = guest.files.stat_link(&path).filter(|found| found.file_type == crate::filesystem::FileType::Regular) else { continue };
+            let Some(metadata) =
+                guest.files.stat_link(&path).filter(|found| found.file_type == crate::filesystem::FileType::Regular)
+            else {
+                continue;
+            };
             let evidence = stat(&path, &metadata);
             let is_bad = match name.as_str() {
                 ".rhosts" | ".shosts" => true,
                 ".netrc" => metadata.mode & 0o077 != 0,
-                _ => metadata.mode & 0o022 != 0 || (metadata.uid != 0 && !owners.is_empty() && !owners.contains(&u64::from(metadata.uid))),
+                _ => {
+                    metadata.mode & 0o022 != 0
+                        || (metadata.uid != 0 && !owners.is_empty() && !owners.contains(&u64::from(metadata.uid)))
+                }
             };
             if is_bad {
                 bad.push(Bad::new(path, evidence));
@@ -850,7 +961,10 @@ pub(crate) fn su_wheel(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("su has no PAM service");
     };
     let Some(line) = stack.iter().find(|line| line.module == "pam_wheel" && line.is_required()) else {
-        return Outcome::fail("everybody may try su", vec![Evidence::absent("/etc/pam.d/su", "auth required pam_wheel")]);
+        return Outcome::fail(
+            "everybody may try su",
+            vec![Evidence::absent("/etc/pam.d/su", "auth required pam_wheel")],
+        );
     };
     if line.has("use_uid") || line.argument("group").is_some() {
         return Outcome::pass("only a group may use su", vec![line.evidence()]);
@@ -863,9 +977,13 @@ pub(crate) fn nologin_shells(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(text) = guest.files.text("/etc/shells") else {
         return Outcome::pass("there is no list of shells", vec![Evidence::absent("/etc/shells", "nologin")]);
     };
-    let bad = text.lines().enumerate().filter(|(_, line)| line.split('#').next().unwrap_or_default().trim().ends_with("/nologin")).map(|(at, line)| {
-        Bad::new(line.trim(), Evidence::explicit("/etc/shells", "shell", line.trim()).at_line(at.saturating_add(1)))
-    });
+    let bad = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.split('#').next().unwrap_or_default().trim().ends_with("/nologin"))
+        .map(|(at, line)| {
+            Bad::new(line.trim(), Evidence::explicit("/etc/shells", "shell", line.trim()).at_line(at.saturating_add(1)))
+        });
     let looked_at = all_of("/etc/shells", text.lines().count(), "lines");
     Outcome::none_of(bad.collect(), "shells that are none", "every shell that is listed is one", looked_at)
 }
@@ -890,8 +1008,11 @@ const SECRETS: [(&str, &str); 14] = [
 
 /// Keys and tokens in homes. The values are never shown.
 pub(crate) fn secrets_in_home(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let mut homes: BTreeSet<String> = guest.users().iter().map(|user| user.home.trim_end_matches('/').to_owned()).collect();
-    homes.retain(|home| home.len() > 1 && (home.starts_with("/root") || home.starts_with("/home") || home.starts_with("/Users")));
+    let mut homes: BTreeSet<String> =
+        guest.users().iter().map(|user| user.home.trim_end_matches('/').to_owned()).collect();
+    homes.retain(|home| {
+        home.len() > 1 && (home.starts_with("/root") || home.starts_with("/home") || home.starts_with("/Users"))
+    });
     if guest.is_windows() {
         homes.extend(guest.files.names("/Users").into_iter().map(|name| format!("/Users/{name}")));
     }
@@ -904,7 +1025,10 @@ pub(crate) fn secrets_in_home(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             let path = format!("{home}/{name}");
             let Some(metadata) = guest.files.stat(&path) else { continue };
             let Some(told) = secret_in(guest, &path, what) else { continue };
-            bad.push(Bad::new(&*path, Evidence::metadata(&*path, what, format!("{told}, mode {:04o}", metadata.mode & 0o7777))));
+            bad.push(Bad::new(
+                &*path,
+                Evidence::metadata(&*path, what, format!("{told}, mode {:04o}", metadata.mode & 0o7777)),
+            ));
         }
         looked_at.push(Evidence::absent(home, "keys and tokens"));
     }
@@ -919,7 +1043,11 @@ fn secret_in(guest: &Guest<'_>, path: &str, what: &str) -> Option<String> {
     match what {
         "SSH private key" if has("ENCRYPTED") || !has("PRIVATE KEY") => None,
         // A key of OpenSSH's own form names its cipher; `none` stands at the same place in all that are not encrypted.
-        "SSH private key" if has("OPENSSH") && !text.replace(['\n', '\r'], "").contains("b3BlbnNzaC1rZXktdjEAAAAABG5vbmU") => None,
+        "SSH private key"
+            if has("OPENSSH") && !text.replace(['\n', '\r'], "").contains("b3BlbnNzaC1rZXktdjEAAAAABG5vbmU") =>
+        {
+            None
+        }
         "registry credentials" if !has("\"auth\"") => None,
         "MySQL password" if !has("password") => None,
         "npm token" if !has("_authToken") && !has("_password") => None,
@@ -934,7 +1062,14 @@ pub(crate) fn shell_history(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     const HISTORIES: [&str; 6] =
         [".bash_history", ".zsh_history", ".mysql_history", ".psql_history", ".python_history", ".ash_history"];
     const PATTERNS: [&str; 9] = [
-        "password=", "passwd=", "--password ", "-u root -p", "identified by", "mysql_pwd=", "pgpassword=", "aws_secret_access_key=",
+        "password=",
+        "passwd=",
+        "--password ",
+        "-u root -p",
+        "identified by",
+        "mysql_pwd=",
+        "pgpassword=",
+        "aws_secret_access_key=",
         "authorization: bearer",
     ];
     let mut homes: BTreeSet<&str> = guest.users().iter().map(|user| user.home.trim_end_matches('/')).collect();
@@ -951,7 +1086,8 @@ pub(crate) fn shell_history(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             for (at, line) in text.lines().enumerate() {
                 let lower = line.to_ascii_lowercase();
                 if let Some(pattern) = PATTERNS.iter().find(|pattern| lower.contains(**pattern)) {
-                    let evidence = Evidence::explicit(&*path, pattern.trim_end_matches([' ', '=']), "(not shown)").at_line(at.saturating_add(1));
+                    let evidence = Evidence::explicit(&*path, pattern.trim_end_matches([' ', '=']), "(not shown)")
+                        .at_line(at.saturating_add(1));
                     bad.push(Bad::new(format!("{path}:{}", at.saturating_add(1)), evidence));
                 }
             }

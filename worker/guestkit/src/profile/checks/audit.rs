@@ -129,7 +129,9 @@ pub(crate) fn installed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     match (any_installed(guest, &["auditd", "audit"]), any_started(guest, &["auditd"])) {
         (Some(package), Some(unit)) => Outcome::pass("auditd is installed and starts", vec![package, unit]),
         (Some(package), None) => Outcome::fail("auditd is installed, but does not start", vec![package]),
-        (None, _) => Outcome::fail("auditd is not installed", vec![Evidence::absent(guest.package_database(), "auditd")]),
+        (None, _) => {
+            Outcome::fail("auditd is not installed", vec![Evidence::absent(guest.package_database(), "auditd")])
+        }
     }
 }
 
@@ -230,7 +232,10 @@ pub(crate) fn rules(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
         }
     }
     let sets: Vec<Vec<&str>> = match asked.with.get("fields").and_then(|fields| fields.as_array()) {
-        Some(sets) => sets.iter().map(|set| set.as_array().into_iter().flatten().filter_map(|field| field.as_str()).collect()).collect(),
+        Some(sets) => sets
+            .iter()
+            .map(|set| set.as_array().into_iter().flatten().filter_map(|field| field.as_str()).collect())
+            .collect(),
         None => vec![Vec::new()],
     };
     for call in asked.texts("calls") {
@@ -241,8 +246,19 @@ pub(crate) fn rules(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
             }
         }
     }
-    let looked_at: Vec<_> = read.sources.iter().map(|path| Evidence::explicit(&**path, "rules", read.rules.iter().filter(|rule| rule.path == *path).count().to_string())).collect();
-    let looked_at = if looked_at.is_empty() { vec![Evidence::absent("/etc/audit/rules.d", "rules")] } else { looked_at };
+    let looked_at: Vec<_> = read
+        .sources
+        .iter()
+        .map(|path| {
+            Evidence::explicit(
+                &**path,
+                "rules",
+                read.rules.iter().filter(|rule| rule.path == *path).count().to_string(),
+            )
+        })
+        .collect();
+    let looked_at =
+        if looked_at.is_empty() { vec![Evidence::absent("/etc/audit/rules.d", "rules")] } else { looked_at };
     if gaps.is_empty() {
         return Outcome::pass("everything that was asked for is recorded", looked_at);
     }
@@ -258,13 +274,20 @@ pub(crate) fn privileged(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
     let bad = walk.set_id.found.iter().filter(|found| {
         let is_recorded = read.rules.iter().any(|rule| {
-            rule.records && rule.permissions.contains('x') && rule.watched.as_deref().is_some_and(|path| path == found.path || same_program(path, &found.path))
+            rule.records
+                && rule.permissions.contains('x')
+                && rule.watched.as_deref().is_some_and(|path| path == found.path || same_program(path, &found.path))
         });
         !is_recorded
     });
     let bad: Vec<_> = bad.map(|found| Bad::new(&*found.path, stat(&found.path, &found.metadata))).collect();
     let looked_at = vec![Evidence::metadata("/", "set-id programs", walk.set_id.count.to_string())];
-    Outcome::none_of(bad, "set-id programs whose use is not recorded", "the use of every set-id program is recorded", looked_at)
+    Outcome::none_of(
+        bad,
+        "set-id programs whose use is not recorded",
+        "the use of every set-id program is recorded",
+        looked_at,
+    )
 }
 
 /// `/bin/su` and `/usr/bin/su` are one file where `/usr` is merged.
@@ -303,7 +326,13 @@ pub(crate) fn log_permissions(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for name in guest.files.names("/var/log/audit") {
         judge(format!("/var/log/audit/{name}"), 0o640, true);
     }
-    for path in guest.files.glob("/etc/audit/*.conf").into_iter().chain(guest.files.glob("/etc/audit/*.rules")).chain(guest.files.glob("/etc/audit/rules.d/*.rules")) {
+    for path in guest
+        .files
+        .glob("/etc/audit/*.conf")
+        .into_iter()
+        .chain(guest.files.glob("/etc/audit/*.rules"))
+        .chain(guest.files.glob("/etc/audit/rules.d/*.rules"))
+    {
         judge(path, 0o640, false);
     }
     for name in ["auditctl", "aureport", "ausearch", "autrace", "auditd", "augenrules"] {

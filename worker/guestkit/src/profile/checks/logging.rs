@@ -20,7 +20,9 @@ pub(crate) fn journald_storage(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
     }
     let set = manager_setting(guest, "journald.conf", "Storage");
     let value = set.as_ref().map_or("auto", |one| one.value.as_str());
-    let evidence = set.as_ref().map_or_else(|| Evidence::default("/etc/systemd/journald.conf", "Storage", "auto"), Assignment::evidence);
+    let evidence = set
+        .as_ref()
+        .map_or_else(|| Evidence::default("/etc/systemd/journald.conf", "Storage", "auto"), Assignment::evidence);
     if asked.semantics == crate::profile::Semantics::Explicit && set.is_none() {
         return Outcome::fail("Storage is not set explicitly", vec![evidence]);
     }
@@ -44,7 +46,9 @@ pub(crate) fn journald_options(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
         return Outcome::not_applicable("the service manager is not systemd");
     }
     let set = manager_setting(guest, "journald.conf", "Compress");
-    let evidence = set.as_ref().map_or_else(|| Evidence::default("/etc/systemd/journald.conf", "Compress", "yes"), Assignment::evidence);
+    let evidence = set
+        .as_ref()
+        .map_or_else(|| Evidence::default("/etc/systemd/journald.conf", "Compress", "yes"), Assignment::evidence);
     let value = set.as_ref().map_or("yes", |one| one.value.as_str());
     if matches!(value, "no" | "false" | "off" | "0") {
         return Outcome::fail("the journal is not compressed", vec![evidence]);
@@ -73,7 +77,9 @@ fn rsyslog(guest: &Guest<'_>) -> Vec<(String, usize, String)> {
     let mut lines = Vec::new();
     for path in paths {
         let text = guest.files.text(&path).unwrap_or_default();
-        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#')) {
+        for (at, line) in
+            text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#'))
+        {
             lines.push((path.clone(), at.saturating_add(1), line.trim().to_owned()));
         }
     }
@@ -100,7 +106,10 @@ pub(crate) fn rsyslog_mode(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for (path, at, line) in rsyslog(guest) {
         let lower = line.to_ascii_lowercase();
-        let mode = lower.strip_prefix("$filecreatemode").map(|rest| rest.trim().to_owned()).or_else(|| parameter(&line, "filecreatemode"));
+        let mode = lower
+            .strip_prefix("$filecreatemode")
+            .map(|rest| rest.trim().to_owned())
+            .or_else(|| parameter(&line, "filecreatemode"));
         let Some(mode) = mode else { continue };
         let evidence = Evidence::explicit(&*path, "FileCreateMode", &*mode).at_line(at);
         if u32::from_str_radix(&mode, 8).is_ok_and(|mode| mode & !0o640 & 0o777 == 0) {
@@ -110,7 +119,10 @@ pub(crate) fn rsyslog_mode(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     if looked_at.is_empty() && bad.is_empty() {
-        return Outcome::fail("log files are made with mode 0644", vec![Evidence::default("rsyslogd", "FileCreateMode", "0644")]);
+        return Outcome::fail(
+            "log files are made with mode 0644",
+            vec![Evidence::default("rsyslogd", "FileCreateMode", "0644")],
+        );
     }
     Outcome::none_of(bad, "log files are made laxer than 0640", "log files are made 0640 or stricter", looked_at)
 }
@@ -120,17 +132,32 @@ pub(crate) fn rsyslog_listen(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if no_rsyslog(guest) {
         return Outcome::not_applicable("rsyslog is not installed");
     }
-    let inputs = ["$inputtcpserverrun", "$udpserverrun", "$inputrelpserverrun", "$modload imtcp", "$modload imudp", "$modload imrelp"];
+    let inputs = [
+        "$inputtcpserverrun",
+        "$udpserverrun",
+        "$inputrelpserverrun",
+        "$modload imtcp",
+        "$modload imudp",
+        "$modload imrelp",
+    ];
     let lines = rsyslog(guest);
     let bad = lines.iter().filter(|(_, _, line)| {
         let lower = line.to_ascii_lowercase();
         let listens = inputs.iter().any(|start| lower.starts_with(start));
-        let modern = (lower.starts_with("module(") || lower.starts_with("input(")) && ["imtcp", "imudp", "imrelp", "imptcp"].iter().any(|module| lower.contains(&format!("\"{module}\"")));
+        let modern = (lower.starts_with("module(") || lower.starts_with("input("))
+            && ["imtcp", "imudp", "imrelp", "imptcp"].iter().any(|module| lower.contains(&format!("\"{module}\"")));
         listens || modern
     });
-    let bad = bad.map(|(path, at, line)| Bad::new(format!("{path}:{at}"), Evidence::explicit(&**path, "input", &**line).at_line(*at)));
+    let bad = bad.map(|(path, at, line)| {
+        Bad::new(format!("{path}:{at}"), Evidence::explicit(&**path, "input", &**line).at_line(*at))
+    });
     let looked_at = vec![Evidence::absent("/etc/rsyslog.conf", "inputs from the network")];
-    Outcome::none_of(bad.collect(), "logs are taken from the network", "logs are taken from this machine alone", looked_at)
+    Outcome::none_of(
+        bad.collect(),
+        "logs are taken from the network",
+        "logs are taken from this machine alone",
+        looked_at,
+    )
 }
 
 /// Logs go to another machine.
@@ -138,8 +165,12 @@ pub(crate) fn remote(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut found = Vec::new();
     for (path, at, line) in rsyslog(guest) {
         let lower = line.to_ascii_lowercase();
-        let legacy = line.split_whitespace().nth(1).is_some_and(|target| target.starts_with('@') || target.starts_with(":omrelp:"));
-        let modern = lower.contains("action(") && (lower.contains("\"omfwd\"") || lower.contains("\"omrelp\"")) || lower.contains("target=") && lower.contains("omfwd");
+        let legacy = line
+            .split_whitespace()
+            .nth(1)
+            .is_some_and(|target| target.starts_with('@') || target.starts_with(":omrelp:"));
+        let modern = lower.contains("action(") && (lower.contains("\"omfwd\"") || lower.contains("\"omrelp\""))
+            || lower.contains("target=") && lower.contains("omfwd");
         if legacy || modern {
             found.push(Evidence::explicit(&*path, "target", &*line).at_line(at));
         }
@@ -148,14 +179,34 @@ pub(crate) fn remote(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if let (Some(url), Some(unit)) = (&upload, any_started(guest, &["systemd-journal-upload.service"])) {
         found.extend([url.evidence(), unit]);
     }
-    let agents = ["fluent-bit", "td-agent-bit", "filebeat", "promtail", "alloy", "splunkd", "SplunkForwarder", "nxlog", "vector", "rsyslog-relp-forwarder", "amazon-cloudwatch-agent", "google-cloud-ops-agent"];
+    let agents = [
+        "fluent-bit",
+        "td-agent-bit",
+        "filebeat",
+        "promtail",
+        "alloy",
+        "splunkd",
+        "SplunkForwarder",
+        "nxlog",
+        "vector",
+        "rsyslog-relp-forwarder",
+        "amazon-cloudwatch-agent",
+        "google-cloud-ops-agent",
+    ];
     found.extend(any_started(guest, &agents));
     if let Some(text) = guest.files.text("/etc/syslog-ng/syslog-ng.conf") {
-        let sends = text.lines().enumerate().find(|(_, line)| ["tcp(", "udp(", "network(", "syslog("].iter().any(|driver| line.trim().starts_with(driver)));
-        found.extend(sends.map(|(at, line)| Evidence::explicit("/etc/syslog-ng/syslog-ng.conf", "destination", line.trim()).at_line(at.saturating_add(1))));
+        let sends = text.lines().enumerate().find(|(_, line)| {
+            ["tcp(", "udp(", "network(", "syslog("].iter().any(|driver| line.trim().starts_with(driver))
+        });
+        found.extend(sends.map(|(at, line)| {
+            Evidence::explicit("/etc/syslog-ng/syslog-ng.conf", "destination", line.trim())
+                .at_line(at.saturating_add(1))
+        }));
     }
     if found.is_empty() {
-        let looked = ["/etc/rsyslog.conf", "/etc/systemd/journal-upload.conf"].map(|path| Evidence::absent(path, "a target")).to_vec();
+        let looked = ["/etc/rsyslog.conf", "/etc/systemd/journal-upload.conf"]
+            .map(|path| Evidence::absent(path, "a target"))
+            .to_vec();
         return Outcome::fail("logs stay on this machine", looked);
     }
     Outcome::pass("logs go to another machine", found)
@@ -166,12 +217,16 @@ pub(crate) fn rotation(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let Some(package) = any_installed(guest, &["logrotate"]) else {
         return match guest.packages() {
             None => Outcome::unknown("no package database could be read"),
-            Some(_) => Outcome::fail("logrotate is not installed", vec![Evidence::absent(guest.package_database(), "logrotate")]),
+            Some(_) => Outcome::fail(
+                "logrotate is not installed",
+                vec![Evidence::absent(guest.package_database(), "logrotate")],
+            ),
         };
     };
     let timer = any_started(guest, &["logrotate.timer"]);
     let by_cron = guest.files.stat("/etc/cron.daily/logrotate").is_some_and(|metadata| metadata.mode & 0o111 != 0);
-    let scheduled = timer.or_else(|| by_cron.then(|| Evidence::metadata("/etc/cron.daily/logrotate", "script", "daily")));
+    let scheduled =
+        timer.or_else(|| by_cron.then(|| Evidence::metadata("/etc/cron.daily/logrotate", "script", "daily")));
     let Some(scheduled) = scheduled else {
         return Outcome::fail("logrotate is installed, but nothing runs it", vec![package]);
     };
@@ -180,7 +235,10 @@ pub(crate) fn rotation(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     if days > 0 {
         let (kept, evidence) = retention(guest);
         if kept < days {
-            return Outcome::fail(format!("logs are kept for {kept} days, should be {days}"), vec![scheduled, evidence]);
+            return Outcome::fail(
+                format!("logs are kept for {kept} days, should be {days}"),
+                vec![scheduled, evidence],
+            );
         }
     }
     Outcome::pass("logs are turned over", vec![package, scheduled])
@@ -222,7 +280,9 @@ pub(crate) fn issue(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         looked_at.push(evidence);
     }
-    if let Some(metadata) = guest.files.stat("/etc/motd").filter(|metadata| metadata.mode & 0o133 != 0 || metadata.uid != 0) {
+    if let Some(metadata) =
+        guest.files.stat("/etc/motd").filter(|metadata| metadata.mode & 0o133 != 0 || metadata.uid != 0)
+    {
         bad.push(Bad::new("/etc/motd is laxer than 0644 root:root", stat("/etc/motd", &metadata)));
     }
     let texts = ["/etc/issue", "/etc/issue.net"].map(|path| guest.files.text(path).unwrap_or_default());
@@ -259,7 +319,8 @@ pub(crate) fn time_sync(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
         };
         running.push((unit, source));
     }
-    let evidence: Vec<_> = running.iter().flat_map(|(unit, source)| std::iter::once(unit.clone()).chain(source.clone())).collect();
+    let evidence: Vec<_> =
+        running.iter().flat_map(|(unit, source)| std::iter::once(unit.clone()).chain(source.clone())).collect();
     match running.as_slice() {
         [] => {
             let tools = guest.files.text("/etc/vmware-tools/tools.conf").is_some_and(|text| text.contains("timeSync"));
@@ -278,19 +339,26 @@ fn chrony_sources(guest: &Guest<'_>) -> Option<Evidence> {
         paths.extend(guest.files.glob(pattern));
     }
     let all = paths.iter().flat_map(|path| assignments(guest.files, path));
-    all.filter(|one| matches!(one.key.as_str(), "server" | "pool" | "peer" | "refclock" | "sourcedir")).map(|one| one.evidence()).next()
+    all.filter(|one| matches!(one.key.as_str(), "server" | "pool" | "peer" | "refclock" | "sourcedir"))
+        .map(|one| one.evidence())
+        .next()
 }
 
 fn timesyncd_sources(guest: &Guest<'_>) -> Evidence {
     let settings = manager_settings(guest, "timesyncd.conf");
     let set = settings.iter().rfind(|one| matches!(one.key.as_str(), "NTP" | "FallbackNTP") && !one.value.is_empty());
-    set.map_or_else(|| Evidence::default("systemd-timesyncd", "FallbackNTP", "the distribution's"), Assignment::evidence)
+    set.map_or_else(
+        || Evidence::default("systemd-timesyncd", "FallbackNTP", "the distribution's"),
+        Assignment::evidence,
+    )
 }
 
 fn ntp_sources(guest: &Guest<'_>) -> Option<Evidence> {
     let paths = ["/etc/ntpsec/ntp.conf", "/etc/ntp.conf", "/etc/openntpd/ntpd.conf", "/etc/ntpd.conf"];
     let all = paths.iter().flat_map(|path| assignments(guest.files, path));
-    all.filter(|one| matches!(one.key.as_str(), "server" | "pool" | "servers" | "peer")).map(|one| one.evidence()).next()
+    all.filter(|one| matches!(one.key.as_str(), "server" | "pool" | "servers" | "peer"))
+        .map(|one| one.evidence())
+        .next()
 }
 
 /// Something remembers what files looked like: installed, scheduled, and with a memory.
@@ -303,13 +371,21 @@ pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::pass("files are watched", vec![package, unit]);
     }
     let Some(package) = any_installed(guest, &["aide"]) else {
-        return Outcome::fail("nothing watches over files", vec![Evidence::absent(guest.package_database(), "aide, tripwire, samhain, wazuh-agent")]);
+        return Outcome::fail(
+            "nothing watches over files",
+            vec![Evidence::absent(guest.package_database(), "aide, tripwire, samhain, wazuh-agent")],
+        );
     };
     let databases = ["/var/lib/aide/aide.db", "/var/lib/aide/aide.db.gz"];
-    let database = databases.into_iter().find_map(|path| Some((path, guest.files.stat(path).filter(|found| found.size > 0)?)));
+    let database =
+        databases.into_iter().find_map(|path| Some((path, guest.files.stat(path).filter(|found| found.size > 0)?)));
     let timer = any_started(guest, &["dailyaidecheck.timer", "aidecheck.timer", "aide-check.timer"]);
     let crons = ["/etc/cron.daily/aide", "/etc/cron.daily/dailyaidecheck", "/etc/cron.weekly/aide"];
-    let by_cron = crons.into_iter().find(|path| guest.files.exists(path)).map(|path| Evidence::metadata(path, "script", "present")).or_else(|| crontab_line(guest, "aide"));
+    let by_cron = crons
+        .into_iter()
+        .find(|path| guest.files.exists(path))
+        .map(|path| Evidence::metadata(path, "script", "present"))
+        .or_else(|| crontab_line(guest, "aide"));
     let mut evidence = vec![package];
     let Some((path, found)) = database else {
         return Outcome::fail("AIDE has no database to compare with", evidence);
@@ -326,11 +402,13 @@ pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// A line of a crontab that names a program.
 fn crontab_line(guest: &Guest<'_>, program: &str) -> Option<Evidence> {
-    let mut paths = vec!["/etc/crontab".to_owned(), "/var/spool/cron/root".to_owned(), "/var/spool/cron/crontabs/root".to_owned()];
+    let mut paths =
+        vec!["/etc/crontab".to_owned(), "/var/spool/cron/root".to_owned(), "/var/spool/cron/crontabs/root".to_owned()];
     paths.extend(guest.files.glob("/etc/cron.d/*"));
     paths.into_iter().find_map(|path| {
         let text = guest.files.text(&path)?;
-        let (at, line) = text.lines().enumerate().find(|(_, line)| !line.trim().starts_with('#') && line.contains(program))?;
+        let (at, line) =
+            text.lines().enumerate().find(|(_, line)| !line.trim().starts_with('#') && line.contains(program))?;
         Some(Evidence::explicit(&*path, program, line.trim()).at_line(at.saturating_add(1)))
     })
 }

@@ -15,7 +15,8 @@ use super::ssh::stat;
 
 /// The unit of this name that starts with the system, whichever way it is written.
 fn started<'g>(guest: &'g Guest<'_>, name: &str) -> Option<Evidence> {
-    let names = if name.contains('.') { vec![name.to_owned()] } else { vec![format!("{name}.service"), name.to_owned()] };
+    let names =
+        if name.contains('.') { vec![name.to_owned()] } else { vec![format!("{name}.service"), name.to_owned()] };
     names.iter().find(|name| guest.is_enabled(name)).map(|name| {
         let unit = guest.unit(name);
         Evidence::metadata(unit.map_or("", |unit| &unit.path), &**name, unit.map_or("enabled", |unit| &unit.state))
@@ -70,7 +71,10 @@ pub(crate) fn absent(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     // Packages that serve nobody by themselves are told only where they start something.
     if servers.is_empty() || asked.with.get("by_unit_alone").is_some() {
         let all = asked.texts("packages").into_iter().chain(asked.texts("clients")).collect::<Vec<_>>().join(", ");
-        return Outcome::pass("none of it is installed, or nothing of it starts", vec![Evidence::absent(database, all)]);
+        return Outcome::pass(
+            "none of it is installed, or nothing of it starts",
+            vec![Evidence::absent(database, all)],
+        );
     }
     let reason = format!("{} is installed, though nothing starts it", names.join(", "));
     let outcome = Outcome::fail(reason, servers).with_severity(Severity::Low).with_subjects(names);
@@ -83,7 +87,10 @@ pub(crate) fn mta_local_only(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let is_local = |text: &str| {
         let mut words = text.split([',', ' ', ';', ':']).map(str::trim).filter(|word| !word.is_empty());
         words.all(|word| {
-            matches!(word, "loopback-only" | "localhost" | "127.0.0.1" | "[::1]" | "::1" | "[127.0.0.1]" | "1" | "[" | "]")
+            matches!(
+                word,
+                "loopback-only" | "localhost" | "127.0.0.1" | "[::1]" | "::1" | "[127.0.0.1]" | "1" | "[" | "]"
+            )
         })
     };
     if guest.files.exists("/etc/postfix/main.cf") {
@@ -107,19 +114,29 @@ pub(crate) fn mta_local_only(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return if !value.is_empty() && is_local(&value) {
             Outcome::pass("exim listens to this machine alone", vec![evidence])
         } else {
-            Outcome::fail(format!("exim listens to {}", if value.is_empty() { "every address" } else { &value }), vec![evidence])
+            Outcome::fail(
+                format!("exim listens to {}", if value.is_empty() { "every address" } else { &value }),
+                vec![evidence],
+            )
         };
     }
     if let Some(text) = guest.files.text("/etc/mail/sendmail.mc") {
-        let daemon = text.lines().enumerate().find(|(_, line)| line.trim().starts_with("DAEMON_OPTIONS") && line.contains("Port=smtp"));
+        let daemon = text
+            .lines()
+            .enumerate()
+            .find(|(_, line)| line.trim().starts_with("DAEMON_OPTIONS") && line.contains("Port=smtp"));
         return match daemon {
             Some((at, line)) if line.contains("127.0.0.1") || line.contains("::1") => {
-                let evidence = Evidence::explicit("/etc/mail/sendmail.mc", "DAEMON_OPTIONS", line.trim()).at_line(at.saturating_add(1));
+                let evidence = Evidence::explicit("/etc/mail/sendmail.mc", "DAEMON_OPTIONS", line.trim())
+                    .at_line(at.saturating_add(1));
                 Outcome::pass("sendmail listens to this machine alone", vec![evidence])
             }
             found => {
                 let line = found.map_or("not set", |(_, line)| line.trim());
-                Outcome::fail("sendmail listens to every address", vec![Evidence::explicit("/etc/mail/sendmail.mc", "DAEMON_OPTIONS", line)])
+                Outcome::fail(
+                    "sendmail listens to every address",
+                    vec![Evidence::explicit("/etc/mail/sendmail.mc", "DAEMON_OPTIONS", line)],
+                )
             }
         };
     }
@@ -153,7 +170,8 @@ pub(crate) fn ctrl_alt_del(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("the service manager is not systemd");
     }
     let link = guest.files.link("/etc/systemd/system/ctrl-alt-del.target");
-    let is_masked = link.as_deref() == Some("/dev/null") || services.masked.iter().any(|name| name == "ctrl-alt-del.target");
+    let is_masked =
+        link.as_deref() == Some("/dev/null") || services.masked.iter().any(|name| name == "ctrl-alt-del.target");
     let evidence = match &link {
         Some(target) => Evidence::explicit("/etc/systemd/system/ctrl-alt-del.target", "link", &**target),
         None => Evidence::default("/usr/lib/systemd/system/ctrl-alt-del.target", "link", "reboot.target"),
@@ -181,7 +199,11 @@ pub(crate) fn manager_setting(guest: &Guest<'_>, file: &str, key: &str) -> Optio
 pub(crate) fn manager_settings(guest: &Guest<'_>, file: &str) -> Vec<Assignment> {
     const DIRECTORIES: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"];
     let mains = DIRECTORIES.map(|directory| format!("{directory}/{file}"));
-    let mut all = mains.iter().find(|path| guest.files.exists(path)).map(|path| assignments(guest.files, path)).unwrap_or_default();
+    let mut all = mains
+        .iter()
+        .find(|path| guest.files.exists(path))
+        .map(|path| assignments(guest.files, path))
+        .unwrap_or_default();
     let mut by_name: Vec<(String, String)> = Vec::new();
     for directory in DIRECTORIES {
         for path in guest.files.with_suffix(&format!("{directory}/{file}.d"), ".conf") {
@@ -206,9 +228,10 @@ pub(crate) fn debug_shell(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         bad.push(Bad::new("debug-shell.service", evidence));
     }
     let line = guest.system.operating_system.kernel_command_line.as_deref().unwrap_or_default();
-    if let Some(word) = line.split_whitespace().find(|word| {
-        word.starts_with("systemd.debug-shell") || word.starts_with("systemd.debug_shell")
-    }) {
+    if let Some(word) = line
+        .split_whitespace()
+        .find(|word| word.starts_with("systemd.debug-shell") || word.starts_with("systemd.debug_shell"))
+    {
         let is_off = word.ends_with("=0") || word.ends_with("=no") || word.ends_with("=false");
         if !is_off {
             bad.push(Bad::new(word, Evidence::explicit("kernel command line", "systemd.debug-shell", word)));
@@ -221,7 +244,8 @@ pub(crate) fn debug_shell(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// Docker's socket over the network, and who may use it.
 pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let config = "/etc/docker/daemon.json";
-    let is_there = guest.unit("docker.service").is_some() || guest.unit("podman.socket").is_some() || guest.files.exists(config);
+    let is_there =
+        guest.unit("docker.service").is_some() || guest.unit("podman.socket").is_some() || guest.files.exists(config);
     if !is_there {
         return Outcome::not_applicable("no container engine is installed");
     }
@@ -230,7 +254,9 @@ pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let text = guest.files.text(config).unwrap_or_default();
     let parsed: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let verified = parsed.get("tlsverify").and_then(serde_json::Value::as_bool) == Some(true);
-    for host in parsed.get("hosts").and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(|host| host.as_str()) {
+    for host in
+        parsed.get("hosts").and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(|host| host.as_str())
+    {
         let evidence = Evidence::explicit(config, "hosts", host);
         if host.starts_with("tcp://") && !verified {
             bad.push(Bad::new(host, evidence));
@@ -241,7 +267,9 @@ pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if let Some(unit) = guest.unit("docker.service") {
         let command = unit.exec_start.as_deref().unwrap_or_default();
         let evidence = Evidence::explicit(&*unit.path, "ExecStart", command);
-        let listens = command.split_whitespace().any(|word| word.trim_start_matches("-H=").trim_start_matches("--host=").starts_with("tcp://"));
+        let listens = command
+            .split_whitespace()
+            .any(|word| word.trim_start_matches("-H=").trim_start_matches("--host=").starts_with("tcp://"));
         if listens && !command.contains("--tlsverify") {
             bad.push(Bad::new("docker.service", evidence));
         } else {
@@ -249,13 +277,20 @@ pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     let groups = guest.system.users.as_ref().map(|users| users.groups.as_slice()).unwrap_or_default();
-    let members: Vec<String> = groups.iter().filter(|group| group.name == "docker").flat_map(|group| group.members.clone()).collect();
+    let members: Vec<String> =
+        groups.iter().filter(|group| group.name == "docker").flat_map(|group| group.members.clone()).collect();
     if bad.is_empty() && !members.is_empty() {
         let evidence = members.iter().map(|name| Evidence::explicit("/etc/group", "docker", &**name)).collect();
-        return Outcome::warn(format!("members of group docker are as good as root: {}", members.join(", ")), evidence).with_subjects(members);
+        return Outcome::warn(format!("members of group docker are as good as root: {}", members.join(", ")), evidence)
+            .with_subjects(members);
     }
     looked_at.push(Evidence::absent("/etc/group", "members of docker"));
-    Outcome::none_of(bad, "the engine takes commands over the network from anybody", "the engine listens to this machine alone", looked_at)
+    Outcome::none_of(
+        bad,
+        "the engine takes commands over the network from anybody",
+        "the engine listens to this machine alone",
+        looked_at,
+    )
 }
 
 /// Whether an address is this machine's own.
@@ -276,7 +311,9 @@ pub(crate) fn database_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let text = guest.files.text(config).unwrap_or_default();
         let has = |line: &str| text.lines().any(|found| found.trim().starts_with(line));
         let problem = match database.engine.as_str() {
-            "mysql" | "mariadb" if has("skip-grant-tables") || has("skip_grant_tables") => Some("asks for no password (skip-grant-tables)".to_owned()),
+            "mysql" | "mariadb" if has("skip-grant-tables") || has("skip_grant_tables") => {
+                Some("asks for no password (skip-grant-tables)".to_owned())
+            }
             "postgresql" => trusting_hosts(guest, config),
             "redis" => {
                 let open = database.listen_addresses.iter().any(|address| !is_loopback(address));
@@ -291,7 +328,11 @@ pub(crate) fn database_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             }
             _ => None,
         };
-        let addresses = if database.listen_addresses.is_empty() { "default".to_owned() } else { database.listen_addresses.join(", ") };
+        let addresses = if database.listen_addresses.is_empty() {
+            "default".to_owned()
+        } else {
+            database.listen_addresses.join(", ")
+        };
         let evidence = Evidence::explicit(config, "listen addresses", addresses);
         match problem {
             Some(problem) => bad.push(Bad::new(format!("{} {problem}", database.engine), evidence)),
@@ -308,7 +349,12 @@ fn trusting_hosts(guest: &Guest<'_>, config: &str) -> Option<String> {
     let line = text.lines().find(|line| {
         let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
         let is_host = words.first().is_some_and(|kind| kind.starts_with("host"));
-        let is_local = words.get(3).is_some_and(|address| address.starts_with("127.") || address.starts_with("::1") || *address == "localhost" || *address == "samehost");
+        let is_local = words.get(3).is_some_and(|address| {
+            address.starts_with("127.")
+                || address.starts_with("::1")
+                || *address == "localhost"
+                || *address == "samehost"
+        });
         is_host && words.last() == Some(&"trust") && !is_local
     })?;
     Some(format!("trusts other machines ({})", line.split_whitespace().collect::<Vec<_>>().join(" ")))
@@ -376,7 +422,13 @@ fn exposure(file: &UnitFile) -> f64 {
     let weigh = |weight: f64, bad: f64| (weight, bad);
     let yes = |bad: bool| if bad { 1.0 } else { 0.0 };
     let umask = u32::from_str_radix(&get("UMask"), 8).unwrap_or(0o022);
-    let umask = if umask & 0o002 == 0 { 1.0 } else if umask & 0o004 == 0 { 0.4 } else { 0.0 };
+    let umask = if umask & 0o002 == 0 {
+        1.0
+    } else if umask & 0o004 == 0 {
+        0.4
+    } else {
+        0.0
+    };
     let factors = [
         weigh(2000.0, yes(is_root)),
         weigh(25.0, yes(get("SupplementaryGroups").is_empty() && is_root)),
@@ -416,7 +468,10 @@ fn exposure(file: &UnitFile) -> f64 {
         weigh(2000.0, yes(get("IPAddressDeny").is_empty())),
         weigh(1000.0, device_policy),
         weigh(1500.0, yes(has_capability("CAP_SYS_ADMIN"))),
-        weigh(1500.0, yes(has_capability("CAP_SETUID") || has_capability("CAP_SETGID") || has_capability("CAP_SETPCAP"))),
+        weigh(
+            1500.0,
+            yes(has_capability("CAP_SETUID") || has_capability("CAP_SETGID") || has_capability("CAP_SETPCAP")),
+        ),
         weigh(1500.0, yes(has_capability("CAP_SYS_PTRACE"))),
         weigh(1000.0, yes(has_capability("CAP_SYS_TIME"))),
         weigh(1000.0, yes(has_capability("CAP_NET_ADMIN"))),
@@ -426,16 +481,30 @@ fn exposure(file: &UnitFile) -> f64 {
         weigh(400.0, yes(has_capability("CAP_SYSLOG"))),
         weigh(400.0, yes(has_capability("CAP_SYS_NICE"))),
         weigh(400.0, yes(has_capability("CAP_MKNOD"))),
-        weigh(1000.0, yes(has_capability("CAP_CHOWN") || has_capability("CAP_FSETID") || has_capability("CAP_SETFCAP"))),
-        weigh(1000.0, yes(has_capability("CAP_DAC_OVERRIDE") || has_capability("CAP_FOWNER") || has_capability("CAP_IPC_OWNER"))),
+        weigh(
+            1000.0,
+            yes(has_capability("CAP_CHOWN") || has_capability("CAP_FSETID") || has_capability("CAP_SETFCAP")),
+        ),
+        weigh(
+            1000.0,
+            yes(has_capability("CAP_DAC_OVERRIDE") || has_capability("CAP_FOWNER") || has_capability("CAP_IPC_OWNER")),
+        ),
         weigh(750.0, yes(has_capability("CAP_KILL"))),
-        weigh(500.0, yes(has_capability("CAP_NET_BIND_SERVICE") || has_capability("CAP_NET_BROADCAST") || has_capability("CAP_NET_RAW"))),
+        weigh(
+            500.0,
+            yes(has_capability("CAP_NET_BIND_SERVICE")
+                || has_capability("CAP_NET_BROADCAST")
+                || has_capability("CAP_NET_RAW")),
+        ),
         weigh(100.0, yes(has_capability("CAP_SYS_BOOT"))),
         weigh(100.0, yes(has_capability("CAP_MAC_ADMIN") || has_capability("CAP_MAC_OVERRIDE"))),
         weigh(75.0, yes(has_capability("CAP_LINUX_IMMUTABLE"))),
         weigh(50.0, yes(has_capability("CAP_IPC_LOCK"))),
         weigh(50.0, yes(has_capability("CAP_SYS_CHROOT"))),
-        weigh(25.0, yes(has_capability("CAP_BLOCK_SUSPEND") || has_capability("CAP_WAKE_ALARM") || has_capability("CAP_LEASE"))),
+        weigh(
+            25.0,
+            yes(has_capability("CAP_BLOCK_SUSPEND") || has_capability("CAP_WAKE_ALARM") || has_capability("CAP_LEASE")),
+        ),
         weigh(25.0, yes(has_capability("CAP_SYS_PACCT") || has_capability("CAP_SYS_TTY_CONFIG"))),
         weigh(1000.0, yes(allows_calls("@swap"))),
         weigh(1000.0, yes(allows_calls("@obsolete"))),
@@ -464,7 +533,11 @@ pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("the service manager is not systemd");
     }
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for unit in services.units.iter().filter(|unit| unit.kind == "service" && unit.manager == "systemd" && unit.alias_of.is_none()) {
+    for unit in services
+        .units
+        .iter()
+        .filter(|unit| unit.kind == "service" && unit.manager == "systemd" && unit.alias_of.is_none())
+    {
         if !guest.is_enabled(&unit.name) {
             continue;
         }
@@ -479,7 +552,8 @@ pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if looked_at.is_empty() {
         looked_at.push(Evidence::absent("/etc/systemd/system", "enabled services"));
     }
-    Outcome::none_of(bad, "services that are not confined", "every service is confined to some degree", looked_at).softened()
+    Outcome::none_of(bad, "services that are not confined", "every service is confined to some degree", looked_at)
+        .softened()
 }
 
 /// The first word of a command line of a unit, without systemd's prefixes.
@@ -503,7 +577,11 @@ pub(crate) fn unit_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut count = 0_usize;
     for path in paths.into_iter().filter(|path| path.starts_with('/')) {
         // A mask, or a unit that a generator makes, is no file.
-        let Some(metadata) = guest.files.stat(path).filter(|found| found.file_type == crate::filesystem::FileType::Regular) else { continue };
+        let Some(metadata) =
+            guest.files.stat(path).filter(|found| found.file_type == crate::filesystem::FileType::Regular)
+        else {
+            continue;
+        };
         count = count.saturating_add(1);
         if metadata.uid != 0 || metadata.mode & 0o022 != 0 {
             bad.push(Bad::new(path, stat(path, &metadata)));
@@ -523,18 +601,29 @@ pub(crate) fn legacy_rc(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for path in ["/etc/rc.local", "/etc/rc.d/rc.local"] {
         let is_executable = guest.files.stat(path).is_some_and(|metadata| metadata.mode & 0o111 != 0);
         let does = guest.files.text(path).unwrap_or_default().lines().map(str::trim).any(|line| {
-            !line.is_empty() && !line.starts_with('#') && line != "exit 0" && !line.starts_with("touch /var/lock/subsys")
+            !line.is_empty()
+                && !line.starts_with('#')
+                && line != "exit 0"
+                && !line.starts_with("touch /var/lock/subsys")
         });
         if is_executable && does {
             bad.push(Bad::new(path, Evidence::explicit(path, "commands", "run at start")));
         }
     }
     let has_systemd = services.managers.iter().any(|manager| manager == "systemd");
-    for unit in services.units.iter().filter(|unit| has_systemd && unit.manager == "sysv" && guest.is_enabled(&unit.name)) {
+    for unit in
+        services.units.iter().filter(|unit| has_systemd && unit.manager == "sysv" && guest.is_enabled(&unit.name))
+    {
         bad.push(Bad::new(&*unit.name, Evidence::explicit(&*unit.path, "script", &*unit.state)));
     }
     for path in ["/etc/inetd.conf"] {
-        let lines = guest.files.text(path).unwrap_or_default().lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
+        let lines = guest
+            .files
+            .text(path)
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+            .count();
         if lines > 0 {
             bad.push(Bad::new(path, Evidence::explicit(path, "services", lines.to_string())));
         }

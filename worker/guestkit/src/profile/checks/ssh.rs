@@ -53,8 +53,9 @@ pub(crate) fn root_login(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             let outcome = Outcome::fail("root may log in with a password", all);
             if usable_root_password(guest).is_some() { outcome.with_severity(Severity::Critical) } else { outcome }
         }
-        other => Outcome::warn(format!("root may log in without a password ({other})"), all)
-            .with_severity(Severity::Medium),
+        other => {
+            Outcome::warn(format!("root may log in without a password ({other})"), all).with_severity(Severity::Medium)
+        }
     }
 }
 
@@ -67,14 +68,16 @@ fn match_overrides(guest: &Guest<'_>, keyword: &str) -> Vec<Evidence> {
 
 /// The name of an account of user id 0 that a password opens: `(name, evidence)`.
 fn usable_root_password(guest: &Guest<'_>) -> Option<(String, Evidence)> {
-    let user = guest.users().iter().find(|user| user.uid == 0 && matches!(user.password_state.as_str(), "set" | "empty"))?;
+    let user =
+        guest.users().iter().find(|user| user.uid == 0 && matches!(user.password_state.as_str(), "set" | "empty"))?;
     let state = if user.password_state == "empty" { "empty" } else { "set" };
     Some((user.name.clone(), Evidence::explicit("/etc/shadow", &*user.name, format!("password {state}"))))
 }
 
 /// Root, or whoever has its user id, with a password over the network.
 pub(crate) fn root_login_combination(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let (root_login, password) = match (effective(guest, "PermitRootLogin"), effective(guest, "PasswordAuthentication")) {
+    let (root_login, password) = match (effective(guest, "PermitRootLogin"), effective(guest, "PasswordAuthentication"))
+    {
         (Ok(root_login), Ok(password)) => (root_login, password),
         (Err(outcome), _) | (_, Err(outcome)) => return outcome,
     };
@@ -160,7 +163,8 @@ pub(crate) fn forwarding(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if all.0 == "yes" {
         return match leaky_disable_forwarding(guest) {
             Some(version) => {
-                let reason = format!("DisableForwarding of {version} leaves X11 and agent forwarding on (CVE-2025-32728)");
+                let reason =
+                    format!("DisableForwarding of {version} leaves X11 and agent forwarding on (CVE-2025-32728)");
                 let others = ["X11Forwarding", "AllowAgentForwarding"].map(|keyword| effective(guest, keyword));
                 let off = others.iter().all(|found| found.as_ref().is_ok_and(|(value, _)| value == "no"));
                 if off {
@@ -328,7 +332,12 @@ pub(crate) fn host_key_permissions(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
         }
         looked_at.push(evidence);
     }
-    Outcome::none_of(bad, "host keys that others may read, which sshd refuses to load", "host keys are root's alone", looked_at)
+    Outcome::none_of(
+        bad,
+        "host keys that others may read, which sshd refuses to load",
+        "host keys are root's alone",
+        looked_at,
+    )
 }
 
 /// A public key as OpenSSH writes it: its type, its bits where its type says, and the rest of the line.
@@ -445,7 +454,12 @@ pub(crate) fn authorized_keys_root(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
     if looked_at.is_empty() {
         looked_at.push(Evidence::absent(format!("{home}/.ssh/authorized_keys"), "key"));
     }
-    Outcome::none_of(bad, "keys of root that are weak or cannot be read", "root's keys are sound, or there are none", looked_at)
+    Outcome::none_of(
+        bad,
+        "keys of root that are weak or cannot be read",
+        "root's keys are sound, or there are none",
+        looked_at,
+    )
 }
 
 /// A configuration that sshd refuses: nobody can log in any more.

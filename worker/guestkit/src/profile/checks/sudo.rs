@@ -25,7 +25,11 @@ fn rule_evidence(rule: &SudoRule) -> Evidence {
 
 fn default_evidence(default: &SudoDefault) -> Evidence {
     let (path, line) = source(&default.source);
-    let value = if default.value.is_empty() { default.operator.clone() } else { format!("{}{}", default.operator, default.value) };
+    let value = if default.value.is_empty() {
+        default.operator.clone()
+    } else {
+        format!("{}{}", default.operator, default.value)
+    };
     Evidence { line, ..Evidence::explicit(path, format!("Defaults{} {}", default.scope, default.name), value) }
 }
 
@@ -49,14 +53,20 @@ fn looked_at(guest: &Guest<'_>) -> Vec<Evidence> {
 
 /// Whether a flag of Defaults without a scope holds in the end, and the line that says so.
 fn flag<'g>(guest: &'g Guest<'_>, name: &str) -> Option<(bool, &'g SudoDefault)> {
-    let last = defaults(guest).iter().rfind(|default| default.scope.is_empty() && default.name.trim_start_matches('!') == name)?;
+    let last = defaults(guest)
+        .iter()
+        .rfind(|default| default.scope.is_empty() && default.name.trim_start_matches('!') == name)?;
     let is_off = last.name.starts_with('!') || last.operator == "!" || last.value == "false";
     Some((!is_off, last))
 }
 
 /// The file of the rule that cloud-init writes for the user of an image.
 fn is_of_cloud(rule: &SudoRule) -> bool {
-    source(&rule.source).0.rsplit('/').next().is_some_and(|name| name.contains("cloud-init") || name == "google_sudoers" || name == "waagent")
+    source(&rule.source)
+        .0
+        .rsplit('/')
+        .next()
+        .is_some_and(|name| name.contains("cloud-init") || name == "google_sudoers" || name == "waagent")
 }
 
 /// Commands without a password.
@@ -67,7 +77,8 @@ pub(crate) fn nopasswd(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let lax: Vec<_> = rules(guest).iter().filter(|rule| rule.tags.iter().any(|tag| tag == "NOPASSWD")).collect();
     let is_cloud = !lax.is_empty() && lax.iter().all(|rule| is_of_cloud(rule));
     let bad = lax.iter().map(|rule| Bad::new(rule.users.join(", "), rule_evidence(rule))).collect();
-    let outcome = Outcome::none_of(bad, "commands without a password", "every command asks for a password", looked_at(guest));
+    let outcome =
+        Outcome::none_of(bad, "commands without a password", "every command asks for a password", looked_at(guest));
     if is_cloud { outcome.softened() } else { outcome }
 }
 
@@ -77,7 +88,8 @@ pub(crate) fn authenticate(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return outcome;
     }
     let names = |default: &&SudoDefault| default.name.trim_start_matches('!') == "authenticate";
-    let off = |default: &&SudoDefault| default.name.starts_with('!') || default.operator == "!" || default.value == "false";
+    let off =
+        |default: &&SudoDefault| default.name.starts_with('!') || default.operator == "!" || default.value == "false";
     let lax = defaults(guest).iter().filter(names).filter(off);
     let bad = lax.map(|default| Bad::new(&*default.source, default_evidence(default))).collect();
     Outcome::none_of(bad, "sudo asks for no password", "sudo asks for a password", looked_at(guest))
@@ -90,14 +102,18 @@ pub(crate) fn all_all(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let expected = ["root", "%sudo", "%wheel", "%admin"];
     let everything = rules(guest).iter().filter(|rule| {
-        let as_somebody =
-            rule.run_as_users.is_empty() || rule.run_as_users.iter().any(|user| !user.starts_with('!'));
+        let as_somebody = rule.run_as_users.is_empty() || rule.run_as_users.iter().any(|user| !user.starts_with('!'));
         rule.command == "ALL" && as_somebody && rule.hosts.iter().any(|host| host == "ALL")
     });
     let bad = everything.flat_map(|rule| rule.users.iter().map(move |user| (user, rule)));
     let bad = bad.filter(|(user, _)| !expected.contains(&user.as_str()) && !user.starts_with('!'));
     let bad = bad.map(|(user, rule)| Bad::new(user, rule_evidence(rule))).collect();
-    Outcome::none_of(bad, "others than root and the administrators may do everything", "only root and the administrators may do everything", looked_at(guest))
+    Outcome::none_of(
+        bad,
+        "others than root and the administrators may do everything",
+        "only root and the administrators may do everything",
+        looked_at(guest),
+    )
 }
 
 /// The version of sudo, as numbers.
@@ -118,7 +134,10 @@ pub(crate) fn use_pty(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
         Some((false, default)) => Outcome::fail("use_pty is switched off", vec![default_evidence(default)]),
         None => match version(guest) {
             Some(version) if version >= (1, 9, 14) && asked.semantics == crate::profile::Semantics::Effective => {
-                Outcome::pass("use_pty is the default", vec![Evidence::default("/usr/bin/sudo", "use_pty", "on since 1.9.14")])
+                Outcome::pass(
+                    "use_pty is the default",
+                    vec![Evidence::default("/usr/bin/sudo", "use_pty", "on since 1.9.14")],
+                )
             }
             Some(_) => Outcome::fail("use_pty is not set", vec![Evidence::absent(SUDOERS, "Defaults use_pty")]),
             None => Outcome::unknown("the version of sudo, which decides the default of use_pty, is not known"),
@@ -131,7 +150,10 @@ pub(crate) fn logfile(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if let Some(outcome) = absent(guest) {
         return outcome;
     }
-    match defaults(guest).iter().rfind(|default| default.scope.is_empty() && default.name == "logfile" && !default.value.is_empty()) {
+    match defaults(guest)
+        .iter()
+        .rfind(|default| default.scope.is_empty() && default.name == "logfile" && !default.value.is_empty())
+    {
         Some(default) => Outcome::pass("sudo keeps a log of its own", vec![default_evidence(default)]),
         None => Outcome::fail("sudo keeps no log of its own", vec![Evidence::absent(SUDOERS, "Defaults logfile")]),
     }
@@ -157,7 +179,11 @@ pub(crate) fn timestamp(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let holds = minutes.is_some_and(|minutes| (0.0..=limit as f64).contains(&minutes));
     let told = format!("a password is remembered for {} minutes", default.value);
     let evidence = vec![default_evidence(default)];
-    if holds { Outcome::pass(told, evidence) } else { Outcome::fail(format!("{told}, should be 0 to {limit}"), evidence) }
+    if holds {
+        Outcome::pass(told, evidence)
+    } else {
+        Outcome::fail(format!("{told}, should be 0 to {limit}"), evidence)
+    }
 }
 
 /// The files of sudo's configuration are root's, and nobody else can write them.
@@ -167,7 +193,9 @@ pub(crate) fn file_permissions(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let mut paths = vec![SUDOERS.to_owned()];
     let names = guest.files.names("/etc/sudoers.d").into_iter();
-    paths.extend(names.filter(|name| !name.contains('.') && !name.ends_with('~')).map(|name| format!("/etc/sudoers.d/{name}")));
+    paths.extend(
+        names.filter(|name| !name.contains('.') && !name.ends_with('~')).map(|name| format!("/etc/sudoers.d/{name}")),
+    );
     let (mut bad, mut lax, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
         let Some(metadata) = guest.files.stat(&path) else { continue };
