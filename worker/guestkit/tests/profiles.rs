@@ -153,6 +153,12 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
 /// Rules of ComplianceAsCode that our checks knowingly judge otherwise, and why.
 const EXPLAINED: [(&str, &str); 3] = [
     ("file_permission_user_init_files", "it wants 0740; ours asks that nobody else can write them"),
-    ("journald_disable_forward_to_syslog", "it is one of two ways that exclude each other; with rsyslog the journal must be handed on"),
-    ("set_password_hashing_algorithm_logindefs", "it wants one algorithm by name; ours takes every sound one, and PAM's first"),
+    (
+        "journald_disable_forward_to_syslog",
+        "it is one of two ways that exclude each other; with rsyslog the journal must be handed on",
+    ),
+    (
+        "set_password_hashing_algorithm_logindefs",
+        "it wants one algorithm by name; ours takes every sound one, and PAM's first",
+    ),
 ];

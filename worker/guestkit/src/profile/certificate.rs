@@ -146,7 +146,8 @@ fn time(bytes: &mut &[u8]) -> Option<i64> {
 pub(crate) fn from_pem(text: &str) -> Vec<Certificate> {
     let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1).take(16);
     let decoded = blocks.filter_map(|block| {
-        let body: String = block.split("-----END CERTIFICATE-----").next()?.chars().filter(|c| !c.is_whitespace()).collect();
+        let body: String =
+            block.split("-----END CERTIFICATE-----").next()?.chars().filter(|c| !c.is_whitespace()).collect();
         STANDARD.decode(body).ok()
     });
     decoded.filter_map(|der| from_der(&der)).collect()
@@ -173,7 +174,10 @@ mod tests {
         };
         let Some(rsa) = made(&["-newkey", "rsa:2048", "-sha256"]) else { return };
         let [rsa] = from_pem(&rsa).try_into().unwrap();
-        assert_eq!((rsa.key.as_str(), rsa.key_bits, rsa.is_weakly_signed, rsa.is_self_signed), ("rsa", Some(2_048), false, true));
+        assert_eq!(
+            (rsa.key.as_str(), rsa.key_bits, rsa.is_weakly_signed, rsa.is_self_signed),
+            ("rsa", Some(2_048), false, true)
+        );
         assert_eq!(rsa.not_after - rsa.not_before, 30 * 86_400);
         let ec = made(&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-sha1"]).unwrap();
         let [ec] = from_pem(&ec).try_into().unwrap();

@@ -415,7 +415,8 @@ fn frame(scenario: &Scenario) -> BTreeMap<String, Node> {
     let mut status = String::new();
     let asked = scenario.headers.get("packages").map(String::as_str).unwrap_or_default();
     for name in asked.split(',').map(str::trim).chain(["audit", "systemd"]).filter(|name| !name.is_empty()) {
-        status.push_str(&format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0\n\n"));
+        status
+            .push_str(&format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0\n\n"));
     }
     let nodes = [
         ("/etc/os-release", "NAME=\"Red Hat Enterprise Linux\"\nID=rhel\nID_LIKE=fedora\nVERSION_ID=9.4\nPRETTY_NAME=\"Red Hat Enterprise Linux 9.4\"\n".to_owned()),
@@ -427,9 +428,13 @@ fn frame(scenario: &Scenario) -> BTreeMap<String, Node> {
         ("/boot/vmlinuz-5.14.0-1.el9.x86_64", String::new()),
         ("/var/lib/dpkg/status", status),
     ];
-    let mut nodes: BTreeMap<String, Node> = nodes.into_iter().map(|(path, contents)| (path.to_owned(), text(&contents))).collect();
+    let mut nodes: BTreeMap<String, Node> =
+        nodes.into_iter().map(|(path, contents)| (path.to_owned(), text(&contents))).collect();
     nodes.insert(format!("/usr/lib/modules/{kernel}/modules.dep"), text(modules));
-    nodes.insert("/boot/grub2/grub.cfg".to_owned(), text(&format!("menuentry 'a' {{\n linux /boot/vmlinuz-{kernel} root=/dev/sda1 ro\n}}\n")));
+    nodes.insert(
+        "/boot/grub2/grub.cfg".to_owned(),
+        text(&format!("menuentry 'a' {{\n linux /boot/vmlinuz-{kernel} root=/dev/sda1 ro\n}}\n")),
+    );
     nodes
 }
 
@@ -491,7 +496,9 @@ fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
         differ.iter().for_each(|one| println!("    {one}"));
     }
     assert!(cases > 0, "no scenario was judged");
-    let unexplained = table.iter().filter(|(rule, (_, differ))| !differ.is_empty() && !DIFFERENT.iter().any(|(known, _)| known == rule));
+    let unexplained = table
+        .iter()
+        .filter(|(rule, (_, differ))| !differ.is_empty() && !DIFFERENT.iter().any(|(known, _)| known == rule));
     let unexplained: Vec<_> = unexplained.map(|(rule, (_, differ))| format!("{rule}: {}", differ.join("; "))).collect();
     assert!(unexplained.is_empty(), "\n{}", unexplained.join("\n"));
 }
@@ -499,7 +506,10 @@ fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
 /// Rules of ComplianceAsCode whose own scenarios our checks judge otherwise in some cases, and why. Variables of a scenario set
 /// limits that ours take from the standard; a check stands for several rules; what is effective decides, not what is written.
 const DIFFERENT: [(&str, &str); 42] = [
-    ("accounts_password_last_change_is_in_past", "the scenario's day is counted from when it was written, ours from the reference time"),
+    (
+        "accounts_password_last_change_is_in_past",
+        "the scenario's day is counted from when it was written, ours from the reference time",
+    ),
     ("accounts_password_pam_difok", "a file alone judges nothing: the module must be in the stack"),
     ("accounts_password_pam_lcredit", "a file alone judges nothing: the module must be in the stack"),
     ("accounts_password_pam_minlen", "a file alone judges nothing: the module must be in the stack"),

@@ -117,9 +117,10 @@ fn rule(path: &str, line: usize, text: &str, words: &[&str]) -> Option<Rule> {
 
 /// Where auditd is not installed there are no rules to judge.
 fn missing(guest: &Guest<'_>) -> Option<Outcome> {
-    let is_there = guest.files.first_existing(&["/sbin/auditd", "/usr/sbin/auditd", "/etc/audit/auditd.conf"]).is_some()
-        || any_installed(guest, &["auditd", "audit"]).is_some()
-        || !guest.files.with_suffix("/etc/audit/rules.d", ".rules").is_empty();
+    let is_there =
+        guest.files.first_existing(&["/sbin/auditd", "/usr/sbin/auditd", "/etc/audit/auditd.conf"]).is_some()
+            || any_installed(guest, &["auditd", "audit"]).is_some()
+            || !guest.files.with_suffix("/etc/audit/rules.d", ".rules").is_empty();
     (!is_there).then(|| Outcome::not_applicable("auditd is not installed"))
 }
 

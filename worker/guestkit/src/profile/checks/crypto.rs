@@ -51,13 +51,18 @@ const PROTOCOLS: [(&str, &str); 10] = [
 fn old_protocols(key: &str, value: &str) -> Vec<&'static str> {
     let lower = value.to_ascii_lowercase();
     let words: Vec<&str> = lower.split([' ', ',', '=', ';', ':']).filter(|word| !word.is_empty()).collect();
-    let known: [(&str, &[&str]); 4] = [
-        ("SSL 2", &["sslv2"]),
-        ("SSL 3", &["sslv3"]),
-        ("TLS 1.0", &["tlsv1", "tlsv1.0"]),
-        ("TLS 1.1", &["tlsv1.1"]),
-    ];
-    let excluded = |names: &[&str]| names.iter().any(|name| words.iter().any(|word| *word == format!("-{name}") || *word == format!("!{name}") || *word == format!("no-{name}") || (name == &"tlsv1" && (*word == "no-tlsv10" || *word == "-tlsv1"))));
+    let known: [(&str, &[&str]); 4] =
+        [("SSL 2", &["sslv2"]), ("SSL 3", &["sslv3"]), ("TLS 1.0", &["tlsv1", "tlsv1.0"]), ("TLS 1.1", &["tlsv1.1"])];
+    let excluded = |names: &[&str]| {
+        names.iter().any(|name| {
+            words.iter().any(|word| {
+                *word == format!("-{name}")
+                    || *word == format!("!{name}")
+                    || *word == format!("no-{name}")
+                    || (name == &"tlsv1" && (*word == "no-tlsv10" || *word == "-tlsv1"))
+            })
+        })
+    };
     match key {
         // A least version lets in it and what is newer.
         "ssl_min_protocol" | "MinProtocol" => {
@@ -65,14 +70,30 @@ fn old_protocols(key: &str, value: &str) -> Vec<&'static str> {
             from.map(|from| known.iter().skip(from).map(|(name, _)| *name).collect()).unwrap_or_default()
         }
         "ssl-default-bind-options" => match words.iter().find(|word| word.starts_with("tlsv1.")) {
-            Some(word) if words.contains(&"ssl-min-ver") => known.iter().filter(|(_, names)| names.contains(word)).map(|(name, _)| *name).collect(),
-            _ => known.iter().skip(1).filter(|(_, names)| !excluded(names) && !words.contains(&"no-tlsv11")).map(|(name, _)| *name).collect(),
+            Some(word) if words.contains(&"ssl-min-ver") => {
+                known.iter().filter(|(_, names)| names.contains(word)).map(|(name, _)| *name).collect()
+            }
+            _ => known
+                .iter()
+                .skip(1)
+                .filter(|(_, names)| !excluded(names) && !words.contains(&"no-tlsv11"))
+                .map(|(name, _)| *name)
+                .collect(),
         },
         _ => {
             let everything = words.contains(&"all") || words.iter().all(|word| word.starts_with(['-', '!']));
-            let lets_in = |names: &&[&str]| (everything && !excluded(names)) || names.iter().any(|name| words.contains(name) || words.iter().any(|word| *word == format!("+{name}")));
+            let lets_in = |names: &&[&str]| {
+                (everything && !excluded(names))
+                    || names
+                        .iter()
+                        .any(|name| words.contains(name) || words.iter().any(|word| *word == format!("+{name}")))
+            };
             // SSL 2 is in no library any more; `all` does not mean it.
-            known.iter().filter(|(name, names)| lets_in(names) && !(everything && *name == "SSL 2")).map(|(name, _)| *name).collect()
+            known
+                .iter()
+                .filter(|(name, names)| lets_in(names) && !(everything && *name == "SSL 2"))
+                .map(|(name, _)| *name)
+                .collect()
         }
     }
 }
@@ -126,8 +147,14 @@ fn service_certificates(guest: &Guest<'_>) -> BTreeMap<String, Vec<Certificate>>
         let paths = if pattern.contains('*') { guest.files.glob(pattern) } else { vec![pattern.to_owned()] };
         for path in paths {
             for line in guest.files.text(&path).unwrap_or_default().lines().map(str::trim) {
-                let Some(rest) = line.strip_prefix(key).filter(|rest| rest.starts_with([' ', '\t', '='])) else { continue };
-                let value = rest.trim_start_matches([' ', '\t', '=', '<']).trim_end_matches(';').trim().trim_matches(['"', '\'']);
+                let Some(rest) = line.strip_prefix(key).filter(|rest| rest.starts_with([' ', '\t', '='])) else {
+                    continue;
+                };
+                let value = rest
+                    .trim_start_matches([' ', '\t', '=', '<'])
+                    .trim_end_matches(';')
+                    .trim()
+                    .trim_matches(['"', '\'']);
                 if let Some(text) = guest.files.text(value).filter(|_| value.starts_with('/')) {
                     found.insert(value.to_owned(), certificate::from_pem(&text));
                 }
@@ -146,13 +173,22 @@ fn service_certificates(guest: &Guest<'_>) -> BTreeMap<String, Vec<Certificate>>
 /// Certificates of the machine's own store. A blob is a list of properties: number, 1, length, bytes; 32 is the certificate.
 fn windows_certificates(guest: &Guest<'_>) -> BTreeMap<String, Vec<Certificate>> {
     let mut found = BTreeMap::new();
-    let Some(node) = guest.hives.and_then(|hives| hives.software_key("Microsoft\\SystemCertificates\\MY\\Certificates")) else { return found };
+    let Some(node) =
+        guest.hives.and_then(|hives| hives.software_key("Microsoft\\SystemCertificates\\MY\\Certificates"))
+    else {
+        return found;
+    };
     for key in node.keys().into_iter().take(1_000) {
         let Some(blob) = key.bytes("Blob") else { continue };
         let mut rest = blob.as_slice();
         while let Some((header, after)) = rest.split_first_chunk::<12>() {
-            let word = |at: usize| header.get(at..at.saturating_add(4)).and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
-            let (Some(number), Some(length)) = (word(0), word(8).and_then(|length| usize::try_from(length).ok())) else { break };
+            let word = |at: usize| {
+                header.get(at..at.saturating_add(4)).and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)))
+            };
+            let (Some(number), Some(length)) = (word(0), word(8).and_then(|length| usize::try_from(length).ok()))
+            else {
+                break;
+            };
             let Some((value, after)) = after.split_at_checked(length) else { break };
             if number == 32 {
                 found.insert(key.path(), certificate::from_der(value).into_iter().collect());
@@ -176,7 +212,11 @@ pub(crate) fn certificates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             continue;
         };
         let ends = day(first.not_after.div_euclid(DAY)).unwrap_or_default();
-        let told = format!("{} {} bits, until {ends}", first.key, first.key_bits.map_or_else(|| "?".to_owned(), |bits| bits.to_string()));
+        let told = format!(
+            "{} {} bits, until {ends}",
+            first.key,
+            first.key_bits.map_or_else(|| "?".to_owned(), |bits| bits.to_string())
+        );
         let evidence = Evidence::explicit(&*path, "certificate", told);
         let left = first.not_after.saturating_sub(guest.reference_time);
         let is_short = match (first.key.as_str(), first.key_bits) {
@@ -208,12 +248,23 @@ pub(crate) fn certificates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// What is on the disk is encrypted on the disk.
 pub(crate) fn disk_encryption(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let devices = guest.disk.devices();
-    let encrypted: Vec<_> = devices.iter().filter(|device| {
-        device.probe.as_ref().is_some_and(|probe| matches!(probe.kind, "crypto_LUKS" | "BitLocker"))
-    }).map(|device| Evidence::metadata(&*device.name, "encryption", device.probe.as_ref().map_or("", |probe| probe.kind))).collect();
+    let encrypted: Vec<_> = devices
+        .iter()
+        .filter(|device| device.probe.as_ref().is_some_and(|probe| matches!(probe.kind, "crypto_LUKS" | "BitLocker")))
+        .map(|device| {
+            Evidence::metadata(&*device.name, "encryption", device.probe.as_ref().map_or("", |probe| probe.kind))
+        })
+        .collect();
     let root = &guest.root.device;
-    let through = root.starts_with("/dev/mapper/") && guest.system.storage.as_ref().is_some_and(|storage| !storage.crypttab.is_empty());
-    if !encrypted.is_empty() && (through || guest.is_windows() || root.starts_with("/dev/mapper/") || root.contains("luks") || root.contains("dm-")) {
+    let through = root.starts_with("/dev/mapper/")
+        && guest.system.storage.as_ref().is_some_and(|storage| !storage.crypttab.is_empty());
+    if !encrypted.is_empty()
+        && (through
+            || guest.is_windows()
+            || root.starts_with("/dev/mapper/")
+            || root.contains("luks")
+            || root.contains("dm-"))
+    {
         return Outcome::pass("the system lies on an encrypted volume", encrypted);
     }
     if !encrypted.is_empty() {
@@ -229,7 +280,10 @@ pub(crate) fn random_seed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let id = guest.files.first_line("/etc/machine-id").filter(|id| id != "uninitialized");
     if let Some(id) = id {
         let start = id.get(..8).unwrap_or(&id).to_owned();
-        kept.push(Bad::new("/etc/machine-id", Evidence::explicit("/etc/machine-id", "machine id", format!("{start}…"))));
+        kept.push(Bad::new(
+            "/etc/machine-id",
+            Evidence::explicit("/etc/machine-id", "machine id", format!("{start}…")),
+        ));
     }
     for path in ["/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/NetworkManager/secret_key"] {
         if let Some(metadata) = guest.files.stat(path).filter(|metadata| metadata.size > 0) {
@@ -241,5 +295,6 @@ pub(crate) fn random_seed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         kept.extend(metadata.map(|metadata| Bad::new(&*path, super::ssh::stat(&path, &metadata))));
     }
     let looked_at = vec![Evidence::absent("/etc/machine-id", "machine id, seeds, host keys")];
-    Outcome::none_of(kept, "a copy of this disk would share", "a copy of this disk shares nothing secret", looked_at).softened()
+    Outcome::none_of(kept, "a copy of this disk would share", "a copy of this disk shares nothing secret", looked_at)
+        .softened()
 }

@@ -19,7 +19,11 @@ pub(crate) fn permissions(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let mask = asked.limit.and_then(|limit| limit.as_str()).unwrap_or(default);
     let Ok(mask) = u16::from_str_radix(mask, 8) else { return Outcome::unknown("the rule has no mask") };
     let groups = guest.system.users.as_ref().map(|users| users.groups.as_slice()).unwrap_or_default();
-    let allowed: BTreeSet<u64> = groups.iter().filter(|group| asked.texts("groups").contains(&group.name.as_str())).map(|group| group.gid).collect();
+    let allowed: BTreeSet<u64> = groups
+        .iter()
+        .filter(|group| asked.texts("groups").contains(&group.name.as_str()))
+        .map(|group| group.gid)
+        .collect();
     let (mut bad, mut looked_at, mut open) = (Vec::new(), Vec::new(), false);
     for pattern in asked.texts("paths") {
         let paths = if pattern.contains('*') { guest.files.glob(pattern) } else { vec![pattern.to_owned()] };
@@ -43,13 +47,23 @@ pub(crate) fn permissions(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
             _ => Outcome::unknown(format!("{paths} is not there or cannot be read")),
         };
     }
-    let outcome = Outcome::none_of(bad, &format!("laxer than root:root {mask:04o}"), "owner and mode are as they should be", looked_at);
+    let outcome = Outcome::none_of(
+        bad,
+        &format!("laxer than root:root {mask:04o}"),
+        "owner and mode are as they should be",
+        looked_at,
+    );
     if open { outcome.with_severity(Severity::Critical) } else { outcome }
 }
 
 /// What a walk found of one kind, as an outcome.
 fn walked(walk: &Walk, kind: &Kind, found: &str, clean: &str, is_bad: impl Fn(&str) -> bool) -> Outcome {
-    let bad: Vec<_> = kind.found.iter().filter(|one| is_bad(&one.path)).map(|one| Bad::new(&*one.path, stat(&one.path, &one.metadata))).collect();
+    let bad: Vec<_> = kind
+        .found
+        .iter()
+        .filter(|one| is_bad(&one.path))
+        .map(|one| Bad::new(&*one.path, stat(&one.path, &one.metadata)))
+        .collect();
     if bad.is_empty() {
         if let Some(why) = &walk.incomplete {
             return Outcome::unknown(format!("not every directory could be read: {why}"));
@@ -60,13 +74,20 @@ fn walked(walk: &Walk, kind: &Kind, found: &str, clean: &str, is_bad: impl Fn(&s
 }
 
 /// Where a file that everybody may write gives root away.
-const TRUSTED: [&str; 10] = ["/etc/", "/usr/", "/boot/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/root/", "/opt/", "/var/spool/cron/"];
+const TRUSTED: [&str; 10] =
+    ["/etc/", "/usr/", "/boot/", "/bin/", "/sbin/", "/lib/", "/lib64/", "/root/", "/opt/", "/var/spool/cron/"];
 
 /// Files that everybody may write.
 pub(crate) fn world_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
     // Sockets of lock files that programs make so by design.
-    let outcome = walked(walk, &walk.world_writable_files, "files that everybody may write", "no file that everybody may write", |_| true);
+    let outcome = walked(
+        walk,
+        &walk.world_writable_files,
+        "files that everybody may write",
+        "no file that everybody may write",
+        |_| true,
+    );
     let is_trusted = outcome.subjects.iter().any(|path| TRUSTED.iter().any(|start| path.starts_with(start)));
     if is_trusted { outcome.with_severity(Severity::Critical) } else { outcome }
 }
@@ -75,7 +96,13 @@ pub(crate) fn world_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn world_writable_dirs(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
     let kind = &walk.world_writable_directories;
-    walked(walk, kind, "directories that everybody may write, without the sticky bit", "every open directory is sticky", |_| true)
+    walked(
+        walk,
+        kind,
+        "directories that everybody may write, without the sticky bit",
+        "every open directory is sticky",
+        |_| true,
+    )
 }
 
 /// Files of users and groups that are not there.
@@ -90,7 +117,10 @@ pub(crate) fn unowned(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             })
         })
     };
-    let outcome = walked(walk, &walk.unowned, "files of users or groups that are not there", "every file has an owner", |path| !is_delegated(path));
+    let outcome =
+        walked(walk, &walk.unowned, "files of users or groups that are not there", "every file has an owner", |path| {
+            !is_delegated(path)
+        });
     let switch = guest.files.text("/etc/nsswitch.conf").unwrap_or_default();
     let remote = switch.lines().filter(|line| line.starts_with("passwd:") || line.starts_with("group:")).any(|line| {
         ["ldap", "sss", "winbind", "nis"].iter().any(|source| line.split_whitespace().any(|word| word == *source))
@@ -111,23 +141,108 @@ fn delegated_ids(guest: &Guest<'_>) -> Vec<(u64, u64)> {
 
 /// Programs that distributions ship set-id.
 const SET_ID: [&str; 84] = [
-    "at", "batch", "bsd-write", "chage", "chfn", "chrome-sandbox", "chsh", "cockpit-session", "crontab", "dbus-daemon-launch-helper",
-    "dma", "dma-mbox-create", "dotlock.mailutils", "dotlockfile", "dumpcap", "ecryptfs_private", "exim", "exim4", "expiry", "fusermount",
-    "fusermount3", "gpasswd", "grub2-set-bootenv", "kcheckpass", "ksu", "locate", "lockfile", "lockspool", "lxc-user-nic", "mail-lock",
-    "mail-touchlock", "mail-unlock", "man", "mandb", "mlocate", "mount", "mount.cifs", "mount.ecryptfs_private", "mount.nfs", "mtr-packet",
-    "newgidmap", "newgrp", "newuidmap", "ntfs-3g", "opiepasswd", "pam_extrausers_chkpwd", "pam_timestamp_check", "passwd", "ping", "ping6",
-    "pkexec", "plocate", "polkit-agent-helper-1", "postdrop", "postqueue", "pppd", "procmail", "qemu-bridge-helper", "rcp", "rlogin",
-    "rsh", "screen", "sendmail", "sg", "slock", "snap-confine", "spice-client-glib-usb-acl-helper", "ssh-agent", "ssh-keysign", "ssmtp",
-    "staprun", "su", "sudo", "sudoedit", "suexec", "traceroute6", "traceroute6.iputils", "ubuntu-core-launcher", "umount", "unix_chkpwd",
-    "unix2_chkpwd", "userhelper", "usernetctl", "utempter",
+    "at",
+    "batch",
+    "bsd-write",
+    "chage",
+    "chfn",
+    "chrome-sandbox",
+    "chsh",
+    "cockpit-session",
+    "crontab",
+    "dbus-daemon-launch-helper",
+    "dma",
+    "dma-mbox-create",
+    "dotlock.mailutils",
+    "dotlockfile",
+    "dumpcap",
+    "ecryptfs_private",
+    "exim",
+    "exim4",
+    "expiry",
+    "fusermount",
+    "fusermount3",
+    "gpasswd",
+    "grub2-set-bootenv",
+    "kcheckpass",
+    "ksu",
+    "locate",
+    "lockfile",
+    "lockspool",
+    "lxc-user-nic",
+    "mail-lock",
+    "mail-touchlock",
+    "mail-unlock",
+    "man",
+    "mandb",
+    "mlocate",
+    "mount",
+    "mount.cifs",
+    "mount.ecryptfs_private",
+    "mount.nfs",
+    "mtr-packet",
+    "newgidmap",
+    "newgrp",
+    "newuidmap",
+    "ntfs-3g",
+    "opiepasswd",
+    "pam_extrausers_chkpwd",
+    "pam_timestamp_check",
+    "passwd",
+    "ping",
+    "ping6",
+    "pkexec",
+    "plocate",
+    "polkit-agent-helper-1",
+    "postdrop",
+    "postqueue",
+    "pppd",
+    "procmail",
+    "qemu-bridge-helper",
+    "rcp",
+    "rlogin",
+    "rsh",
+    "screen",
+    "sendmail",
+    "sg",
+    "slock",
+    "snap-confine",
+    "spice-client-glib-usb-acl-helper",
+    "ssh-agent",
+    "ssh-keysign",
+    "ssmtp",
+    "staprun",
+    "su",
+    "sudo",
+    "sudoedit",
+    "suexec",
+    "traceroute6",
+    "traceroute6.iputils",
+    "ubuntu-core-launcher",
+    "umount",
+    "unix_chkpwd",
+    "unix2_chkpwd",
+    "userhelper",
+    "usernetctl",
+    "utempter",
 ];
 /// More of the same, of terminals, X and virtual machines.
-const SET_ID_MORE: [&str; 9] =
-    ["wall", "write", "write.ul", "xterm", "xlock", "Xorg.wrap", "vmware-user-suid-wrapper", "VirtualBoxVM", "vlock-main"];
+const SET_ID_MORE: [&str; 9] = [
+    "wall",
+    "write",
+    "write.ul",
+    "xterm",
+    "xlock",
+    "Xorg.wrap",
+    "vmware-user-suid-wrapper",
+    "VirtualBoxVM",
+    "vlock-main",
+];
 /// Programs that run what they are given, or write where they are told: set-id they are root for everybody.
 const INTERPRETERS: [&str; 34] = [
-    "ash", "awk", "bash", "busybox", "cp", "csh", "dash", "dd", "ed", "env", "find", "gawk", "gdb", "git", "install", "ksh", "less", "lua",
-    "mawk", "more", "mv", "nano", "nmap", "node", "perl", "php", "python", "ruby", "rsync", "sed", "sh", "tar", "vim", "zsh",
+    "ash", "awk", "bash", "busybox", "cp", "csh", "dash", "dd", "ed", "env", "find", "gawk", "gdb", "git", "install",
+    "ksh", "less", "lua", "mawk", "more", "mv", "nano", "nmap", "node", "perl", "php", "python", "ruby", "rsync",
+    "sed", "sh", "tar", "vim", "zsh",
 ];
 
 fn base_name(path: &str) -> &str {
@@ -136,7 +251,8 @@ fn base_name(path: &str) -> &str {
 
 fn is_interpreter(name: &str) -> bool {
     let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    INTERPRETERS.contains(&bare) || INTERPRETERS.iter().any(|shell| name.len() > shell.len() && name.ends_with(shell) && shell.len() > 3)
+    INTERPRETERS.contains(&bare)
+        || INTERPRETERS.iter().any(|shell| name.len() > shell.len() && name.ends_with(shell) && shell.len() > 3)
 }
 
 /// Which of `paths` a package of dpkg's brought, or an administrator put under dpkg-statoverride(1); `None` where there is no
@@ -148,7 +264,8 @@ fn shipped<'p>(guest: &Guest<'_>, paths: &[&'p str]) -> Option<BTreeSet<&'p str>
         return None;
     }
     let bare = |path: &str| path.strip_prefix("/usr").unwrap_or(path).to_owned();
-    let mut wanted: std::collections::BTreeMap<String, &'p str> = paths.iter().map(|path| (bare(path), *path)).collect();
+    let mut wanted: std::collections::BTreeMap<String, &'p str> =
+        paths.iter().map(|path| (bare(path), *path)).collect();
     let mut found = BTreeSet::new();
     let overrides = guest.files.text("/var/lib/dpkg/statoverride").unwrap_or_default();
     for path in overrides.lines().filter_map(|line| line.split_whitespace().nth(3)) {
@@ -179,10 +296,21 @@ pub(crate) fn suid_sgid_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
         match &shipped {
             Some(shipped) => !shipped.contains(path),
             // Without a list of files, the place and the name are what is left.
-            None => !is_known || ["/home/", "/tmp/", "/var/tmp/", "/dev/shm/", "/usr/local/"].iter().any(|start| path.starts_with(start)),
+            None => {
+                !is_known
+                    || ["/home/", "/tmp/", "/var/tmp/", "/dev/shm/", "/usr/local/"]
+                        .iter()
+                        .any(|start| path.starts_with(start))
+            }
         }
     };
-    let outcome = walked(walk, &walk.set_id, "set-id programs that no package ships", "every set-id program is a package's", is_bad);
+    let outcome = walked(
+        walk,
+        &walk.set_id,
+        "set-id programs that no package ships",
+        "every set-id program is a package's",
+        is_bad,
+    );
     if outcome.subjects.iter().any(|path| is_interpreter(base_name(path))) {
         return outcome.with_severity(Severity::Critical);
     }
@@ -190,29 +318,44 @@ pub(crate) fn suid_sgid_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
 }
 
 /// Capabilities that are as good as root: bit and name. Source: capabilities(7), linux/capability.h.
-const STRONG: [(u32, &str); 5] = [(1, "cap_dac_override"), (7, "cap_setuid"), (16, "cap_sys_module"), (19, "cap_sys_ptrace"), (21, "cap_sys_admin")];
+const STRONG: [(u32, &str); 5] =
+    [(1, "cap_dac_override"), (7, "cap_setuid"), (16, "cap_sys_module"), (19, "cap_sys_ptrace"), (21, "cap_sys_admin")];
 
 /// Programs with capabilities that are as good as root, and that no package ships.
 pub(crate) fn capabilities_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
-    let strong: Vec<_> = walk.capabilities.iter().filter_map(|(found, permitted)| {
-        let names: Vec<&str> = STRONG.iter().filter(|(bit, _)| permitted & (1 << bit) != 0).map(|(_, name)| *name).collect();
-        (!names.is_empty()).then_some((found, names.join(",")))
-    }).collect();
+    let strong: Vec<_> = walk
+        .capabilities
+        .iter()
+        .filter_map(|(found, permitted)| {
+            let names: Vec<&str> =
+                STRONG.iter().filter(|(bit, _)| permitted & (1 << bit) != 0).map(|(_, name)| *name).collect();
+            (!names.is_empty()).then_some((found, names.join(",")))
+        })
+        .collect();
     let paths: Vec<&str> = strong.iter().map(|(found, _)| found.path.as_str()).collect();
     let shipped = if paths.is_empty() { None } else { shipped(guest, &paths) };
     let bad = strong.iter().filter(|(found, _)| {
-        let is_shipped = shipped.as_ref().map_or(found.path.starts_with("/usr/bin/new"), |shipped| shipped.contains(found.path.as_str()));
+        let is_shipped = shipped
+            .as_ref()
+            .map_or(found.path.starts_with("/usr/bin/new"), |shipped| shipped.contains(found.path.as_str()));
         is_interpreter(base_name(&found.path)) || !is_shipped
     });
-    let bad: Vec<_> = bad.map(|(found, names)| Bad::new(&*found.path, Evidence::metadata(&*found.path, "security.capability", &**names))).collect();
+    let bad: Vec<_> = bad
+        .map(|(found, names)| Bad::new(&*found.path, Evidence::metadata(&*found.path, "security.capability", &**names)))
+        .collect();
     if bad.is_empty() {
         if let Some(why) = &walk.incomplete {
             return Outcome::unknown(format!("not every directory could be read: {why}"));
         }
     }
     let looked_at = vec![Evidence::metadata("/", "programs with capabilities", walk.capabilities.len().to_string())];
-    Outcome::none_of(bad, "programs with capabilities that are as good as root", "no program has such capabilities by itself", looked_at)
+    Outcome::none_of(
+        bad,
+        "programs with capabilities that are as good as root",
+        "no program has such capabilities by itself",
+        looked_at,
+    )
 }
 
 /// Who may use cron and at is listed.
@@ -223,7 +366,9 @@ pub(crate) fn cron_allow(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("neither cron nor at is installed");
     }
     let (mut evidence, mut problems) = (Vec::new(), Vec::new());
-    for (is_there, allow, deny) in [(has_cron, "/etc/cron.allow", "/etc/cron.deny"), (has_at, "/etc/at.allow", "/etc/at.deny")] {
+    for (is_there, allow, deny) in
+        [(has_cron, "/etc/cron.allow", "/etc/cron.deny"), (has_at, "/etc/at.allow", "/etc/at.deny")]
+    {
         if !is_there {
             continue;
         }
@@ -244,7 +389,11 @@ pub(crate) fn cron_allow(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             evidence.push(stat(deny, &metadata));
         }
     }
-    if problems.is_empty() { Outcome::pass("who may plan jobs is listed", evidence) } else { Outcome::fail(problems.join(", "), evidence) }
+    if problems.is_empty() {
+        Outcome::pass("who may plan jobs is listed", evidence)
+    } else {
+        Outcome::fail(problems.join(", "), evidence)
+    }
 }
 
 /// The commands of a system crontab: a user stands before each.
@@ -286,7 +435,9 @@ pub(crate) fn cron_targets_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome
         }
     }
     let timers = guest.services().map(|services| services.units.as_slice()).unwrap_or_default();
-    for unit in timers.iter().filter(|unit| unit.kind == "service" && unit.user.as_deref().is_none_or(|user| user == "root")) {
+    for unit in
+        timers.iter().filter(|unit| unit.kind == "service" && unit.user.as_deref().is_none_or(|user| user == "root"))
+    {
         let command = unit.exec_start.as_deref().unwrap_or_default().trim_start_matches(['-', '@', ':', '+', '!']);
         let command = command.split_whitespace().next().unwrap_or_default();
         if command.starts_with('/') {
@@ -317,7 +468,10 @@ pub(crate) fn cron_targets_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome
             let sticky = metadata.file_type == FileType::Directory && metadata.mode & 0o1000 != 0;
             let is_open = metadata.mode & 0o002 != 0 || (metadata.mode & 0o020 != 0 && metadata.gid != 0);
             if metadata.uid != 0 || (is_open && !sticky) {
-                let evidence = Evidence { overridden: vec![Evidence::explicit(&**source, "runs", &**path)], ..stat(&part, &metadata) };
+                let evidence = Evidence {
+                    overridden: vec![Evidence::explicit(&**source, "runs", &**path)],
+                    ..stat(&part, &metadata)
+                };
                 bad.push(Bad::new(&*part, evidence));
             }
         }

@@ -17,7 +17,9 @@ fn same_name(a: &str, b: &str) -> bool {
 /// Lines of modprobe.d(5): of each name the first directory's file counts.
 fn modprobe(guest: &Guest<'_>) -> Vec<(String, usize, Vec<String>)> {
     let mut seen = std::collections::BTreeMap::new();
-    for directory in ["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"] {
+    for directory in
+        ["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"]
+    {
         for path in guest.files.with_suffix(directory, ".conf") {
             let name = path.rsplit('/').next().unwrap_or_default().to_owned();
             seen.entry(name).or_insert(path);
@@ -26,7 +28,8 @@ fn modprobe(guest: &Guest<'_>) -> Vec<(String, usize, Vec<String>)> {
     let mut lines = Vec::new();
     for path in seen.into_values() {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
-            let words: Vec<String> = line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+            let words: Vec<String> =
+                line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
             if words.len() > 1 {
                 lines.push((path.clone(), at.saturating_add(1), words));
             }
@@ -42,15 +45,25 @@ pub(crate) fn modules_disabled(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
         return Outcome::not_applicable("no kernel is installed");
     }
     let lines = modprobe(guest);
-    let lists: Vec<String> = guest.system.operating_system.kernels.iter().filter_map(|kernel| {
-        let modules = kernel.modules.as_deref()?;
-        guest.files.text(&format!("{modules}/modules.dep"))
-    }).collect();
+    let lists: Vec<String> = guest
+        .system
+        .operating_system
+        .kernels
+        .iter()
+        .filter_map(|kernel| {
+            let modules = kernel.modules.as_deref()?;
+            guest.files.text(&format!("{modules}/modules.dep"))
+        })
+        .collect();
     if lists.is_empty() {
         return Outcome::unknown("no modules.dep of an installed kernel could be read");
     }
     // Images of snaps are squashfs, layers of containers overlayfs.
-    let has_containers = any_installed(guest, &["docker-ce", "docker.io", "podman", "containerd", "containerd.io", "snapd", "kubelet", "cri-o"]).is_some();
+    let has_containers = any_installed(
+        guest,
+        &["docker-ce", "docker.io", "podman", "containerd", "containerd.io", "snapd", "kubelet", "cri-o"],
+    )
+    .is_some();
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for module in asked.texts("modules") {
         if has_containers && asked.texts("for_containers").contains(&module) {
@@ -76,7 +89,9 @@ pub(crate) fn modules_disabled(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
             [key, name, ..] => key == "blacklist" && same_name(name, module),
             _ => false,
         });
-        let evidence = |found: &(String, usize, Vec<String>)| Evidence::explicit(&*found.0, module, found.2.join(" ")).at_line(found.1);
+        let evidence = |found: &(String, usize, Vec<String>)| {
+            Evidence::explicit(&*found.0, module, found.2.join(" ")).at_line(found.1)
+        };
         match (install, blacklist) {
             (Some(install), Some(_)) => looked_at.push(evidence(install)),
             (Some(found), None) | (None, Some(found)) => bad.push(Bad::new(module, evidence(found))),
@@ -95,7 +110,10 @@ pub(crate) fn core_dumps(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
             let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
             if let ["*", "hard" | "-", "core", value] = words.as_slice() {
-                limit = Some(((*value).to_owned(), Evidence::explicit(&*path, "* hard core", *value).at_line(at.saturating_add(1))));
+                limit = Some((
+                    (*value).to_owned(),
+                    Evidence::explicit(&*path, "* hard core", *value).at_line(at.saturating_add(1)),
+                ));
             }
         }
     }
@@ -123,7 +141,11 @@ fn no_kernel(guest: &Guest<'_>) -> Option<Outcome> {
 
 /// Files in which boot loaders keep what they start.
 fn loader_files(guest: &Guest<'_>) -> Vec<String> {
-    let mut paths: Vec<String> = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"].into_iter().filter(|path| guest.files.exists(path)).map(str::to_owned).collect();
+    let mut paths: Vec<String> = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"]
+        .into_iter()
+        .filter(|path| guest.files.exists(path))
+        .map(str::to_owned)
+        .collect();
     paths.extend(guest.files.glob("/boot/efi/EFI/*/grub.cfg"));
     paths
 }
@@ -139,18 +161,27 @@ pub(crate) fn loader_password(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let text = guest.files.text(path).unwrap_or_default();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
         let superusers = lines.iter().any(|line| line.starts_with("set superusers="));
-        let password = lines.iter().any(|line| line.starts_with("password_pbkdf2 ") && !line.contains("${GRUB2_PASSWORD}"));
+        let password =
+            lines.iter().any(|line| line.starts_with("password_pbkdf2 ") && !line.contains("${GRUB2_PASSWORD}"));
         let by_file = lines.iter().any(|line| line.starts_with("GRUB2_PASSWORD=grub.pbkdf2"));
         if (superusers && password) || by_file {
-            return Outcome::pass("GRUB asks for a password", vec![Evidence::explicit(path, "password", "set (not shown)")]);
+            return Outcome::pass(
+                "GRUB asks for a password",
+                vec![Evidence::explicit(path, "password", "set (not shown)")],
+            );
         }
     }
     if let Some(path) = loaders.into_iter().find(|path| guest.files.exists(path)) {
         let lines = assignments(guest.files, path);
         let editor = lines.iter().rfind(|one| one.key == "editor");
         return match editor {
-            Some(one) if matches!(one.value.as_str(), "no" | "false" | "0" | "off") => Outcome::pass("systemd-boot lets nobody edit", vec![one.evidence()]),
-            _ => Outcome::fail("systemd-boot lets everybody edit the kernel's arguments", vec![Evidence::absent(path, "editor no")]),
+            Some(one) if matches!(one.value.as_str(), "no" | "false" | "0" | "off") => {
+                Outcome::pass("systemd-boot lets nobody edit", vec![one.evidence()])
+            }
+            _ => Outcome::fail(
+                "systemd-boot lets everybody edit the kernel's arguments",
+                vec![Evidence::absent(path, "editor no")],
+            ),
         };
     }
     if grub.is_empty() {
@@ -162,15 +193,37 @@ pub(crate) fn loader_password(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// Arguments that switch off what protects, and what they switch off.
 const INSECURE: [&str; 22] = [
-    "selinux=0", "enforcing=0", "apparmor=0", "security=none", "audit=0", "mitigations=off", "nosmap", "nosmep", "nokaslr", "nopti",
-    "pti=off", "spectre_v2=off", "nospectre_v1", "nospectre_v2", "spec_store_bypass_disable=off", "mds=off", "tsx_async_abort=off",
-    "systemd.debug-shell", "rd.break", "single", "slub_debug=-", "module.sig_enforce=0",
+    "selinux=0",
+    "enforcing=0",
+    "apparmor=0",
+    "security=none",
+    "audit=0",
+    "mitigations=off",
+    "nosmap",
+    "nosmep",
+    "nokaslr",
+    "nopti",
+    "pti=off",
+    "spectre_v2=off",
+    "nospectre_v1",
+    "nospectre_v2",
+    "spec_store_bypass_disable=off",
+    "mds=off",
+    "tsx_async_abort=off",
+    "systemd.debug-shell",
+    "rd.break",
+    "single",
+    "slub_debug=-",
+    "module.sig_enforce=0",
 ];
 
 fn insecure(line: &str) -> Vec<String> {
     let is_bad = |word: &&str| {
-        INSECURE.iter().any(|known| word == known || (*known == "systemd.debug-shell" && (word.starts_with("systemd.debug-shell=1") || word.starts_with("systemd.debug_shell"))))
-            || word.strip_prefix("init=").is_some_and(|program| program.starts_with("/bin/") || program.ends_with("sh"))
+        INSECURE.iter().any(|known| {
+            word == known
+                || (*known == "systemd.debug-shell"
+                    && (word.starts_with("systemd.debug-shell=1") || word.starts_with("systemd.debug_shell")))
+        }) || word.strip_prefix("init=").is_some_and(|program| program.starts_with("/bin/") || program.ends_with("sh"))
     };
     line.split_whitespace().map(|word| word.trim_matches(['"', '\''])).filter(is_bad).map(str::to_owned).collect()
 }
@@ -202,12 +255,17 @@ pub(crate) fn cmdline_insecure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let evidence = Evidence::explicit("kernel command line", "arguments", &**line);
     let active = insecure(line);
     if !active.is_empty() {
-        return Outcome::fail(format!("the kernel is started with {}", active.join(", ")), vec![evidence]).with_subjects(active);
+        return Outcome::fail(format!("the kernel is started with {}", active.join(", ")), vec![evidence])
+            .with_subjects(active);
     }
     let waiting: Vec<_> = pending(guest).into_iter().filter(|one| !insecure(&one.value).is_empty()).collect();
     if let Some(one) = waiting.first() {
         let words = insecure(&one.value);
-        return Outcome::warn(format!("from the next update of GRUB the kernel is started with {}", words.join(", ")), vec![evidence, one.evidence()]).with_subjects(words);
+        return Outcome::warn(
+            format!("from the next update of GRUB the kernel is started with {}", words.join(", ")),
+            vec![evidence, one.evidence()],
+        )
+        .with_subjects(words);
     }
     Outcome::pass("the kernel's arguments switch nothing off", vec![evidence])
 }
@@ -235,7 +293,12 @@ pub(crate) fn config_stale(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     let looked_at = vec![Evidence::explicit("kernel command line", "arguments", &**line)];
-    Outcome::none_of(missing, "arguments that wait for update-grub", "GRUB starts what its configuration says", looked_at)
+    Outcome::none_of(
+        missing,
+        "arguments that wait for update-grub",
+        "GRUB starts what its configuration says",
+        looked_at,
+    )
 }
 
 /// The rescue shell asks for root's password.
@@ -250,7 +313,8 @@ pub(crate) fn single_user_auth(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         let command = file.last("Service", "ExecStart").unwrap_or_default().to_owned();
         let asks = command.contains("sulogin") || command.contains("systemd-sulogin-shell");
-        let forced = file.values("Service", "Environment").iter().any(|value| value.contains("SYSTEMD_SULOGIN_FORCE=1"));
+        let forced =
+            file.values("Service", "Environment").iter().any(|value| value.contains("SYSTEMD_SULOGIN_FORCE=1"));
         let evidence = Evidence::explicit(&*unit.path, "ExecStart", &*command);
         if !asks || forced {
             bad.push(Bad::new(name, evidence));
@@ -285,23 +349,42 @@ pub(crate) fn selinux_mode(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     match selinux.mode.as_deref() {
         Some("enforcing") if selinux.policy_installed => Outcome::pass("SELinux enforces its policy", evidence),
         Some("enforcing") => Outcome::fail("SELinux should enforce a policy that is not installed", evidence),
-        Some("permissive") => Outcome::fail("SELinux only records (permissive)", evidence).with_severity(Severity::Medium),
+        Some("permissive") => {
+            Outcome::fail("SELinux only records (permissive)", evidence).with_severity(Severity::Medium)
+        }
         other => Outcome::fail(format!("SELinux is {}", other.unwrap_or("not configured")), evidence),
     }
 }
 
 /// Files of the system carry their labels.
 pub(crate) fn selinux_labels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let is_on = guest.system.security.as_ref().and_then(|security| security.selinux.as_ref()).is_some_and(|selinux| {
-        matches!(selinux.mode.as_deref(), Some("enforcing" | "permissive"))
-    });
+    let is_on = guest
+        .system
+        .security
+        .as_ref()
+        .and_then(|security| security.selinux.as_ref())
+        .is_some_and(|selinux| matches!(selinux.mode.as_deref(), Some("enforcing" | "permissive")));
     if !is_on {
         return Outcome::not_applicable("SELinux is not in use");
     }
     if let Some(metadata) = guest.files.stat("/.autorelabel") {
-        return Outcome::pass("labels are written anew at the next start", vec![super::ssh::stat("/.autorelabel", &metadata)]);
+        return Outcome::pass(
+            "labels are written anew at the next start",
+            vec![super::ssh::stat("/.autorelabel", &metadata)],
+        );
     }
-    let sample = ["/etc/shadow", "/etc/passwd", "/etc/ssh/sshd_config", "/usr/sbin/sshd", "/usr/lib/systemd/systemd", "/usr/bin/bash", "/usr/bin/su", "/etc/fstab", "/usr/bin/passwd", "/etc/group"];
+    let sample = [
+        "/etc/shadow",
+        "/etc/passwd",
+        "/etc/ssh/sshd_config",
+        "/usr/sbin/sshd",
+        "/usr/lib/systemd/systemd",
+        "/usr/bin/bash",
+        "/usr/bin/su",
+        "/etc/fstab",
+        "/usr/bin/passwd",
+        "/etc/group",
+    ];
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for path in sample {
         let Ok(Some(real)) = guest.root.tree.canonicalize(path) else { continue };
@@ -309,8 +392,13 @@ pub(crate) fn selinux_labels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let label = attributes.iter().find(|attribute| attribute.name == b"security.selinux");
         let label = label.map(|label| String::from_utf8_lossy(&label.value).trim_end_matches('\0').to_owned());
         match label {
-            Some(label) if !label.contains("unlabeled_t") => looked_at.push(Evidence::metadata(path, "security.selinux", label)),
-            other => bad.push(Bad::new(path, Evidence::metadata(path, "security.selinux", other.unwrap_or_else(|| "none".to_owned())))),
+            Some(label) if !label.contains("unlabeled_t") => {
+                looked_at.push(Evidence::metadata(path, "security.selinux", label))
+            }
+            other => bad.push(Bad::new(
+                path,
+                Evidence::metadata(path, "security.selinux", other.unwrap_or_else(|| "none".to_owned())),
+            )),
         }
     }
     if looked_at.is_empty() && bad.is_empty() {
@@ -323,25 +411,38 @@ pub(crate) fn selinux_labels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn apparmor(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let Some(_) = guest.packages() else { return Outcome::unknown("no package database could be read") };
     let Some(package) = any_installed(guest, &["apparmor", "apparmor-parser"]) else {
-        return Outcome::fail("AppArmor is not installed", vec![Evidence::absent(guest.package_database(), "apparmor")]);
+        return Outcome::fail(
+            "AppArmor is not installed",
+            vec![Evidence::absent(guest.package_database(), "apparmor")],
+        );
     };
     let Some(unit) = super::services::any_started(guest, &["apparmor.service"]) else {
         return Outcome::fail("apparmor.service is not enabled: no profile is loaded", vec![package]);
     };
     let line = guest.system.operating_system.kernel_command_line.clone().unwrap_or_default();
     let off = line.split_whitespace().find(|word| {
-        matches!(*word, "apparmor=0" | "security=selinux" | "security=none") || word.strip_prefix("lsm=").is_some_and(|list| !list.split(',').any(|one| one == "apparmor"))
+        matches!(*word, "apparmor=0" | "security=selinux" | "security=none")
+            || word.strip_prefix("lsm=").is_some_and(|list| !list.split(',').any(|one| one == "apparmor"))
     });
     if let Some(word) = off {
-        return Outcome::fail(format!("the kernel is started with {word}"), vec![package, unit, Evidence::explicit("kernel command line", "AppArmor", word)]);
+        return Outcome::fail(
+            format!("the kernel is started with {word}"),
+            vec![package, unit, Evidence::explicit("kernel command line", "AppArmor", word)],
+        );
     }
-    if asked.semantics == crate::profile::Semantics::Explicit && !line.split_whitespace().any(|word| word == "apparmor=1") {
+    if asked.semantics == crate::profile::Semantics::Explicit
+        && !line.split_whitespace().any(|word| word == "apparmor=1")
+    {
         return Outcome::fail("apparmor=1 is not among the kernel's arguments", vec![package, unit]);
     }
     let apparmor = guest.system.security.as_ref().and_then(|security| security.apparmor.as_ref());
-    let lax: Vec<String> = apparmor.map(|apparmor| apparmor.disabled.iter().chain(&apparmor.complain).cloned().collect()).unwrap_or_default();
+    let lax: Vec<String> = apparmor
+        .map(|apparmor| apparmor.disabled.iter().chain(&apparmor.complain).cloned().collect())
+        .unwrap_or_default();
     if !lax.is_empty() && apparmor.is_some_and(|apparmor| lax.len() >= apparmor.profiles.len()) {
-        return Outcome::warn(format!("profiles that enforce nothing: {}", lax.join(", ")), vec![package, unit]).with_severity(Severity::Medium).with_subjects(lax);
+        return Outcome::warn(format!("profiles that enforce nothing: {}", lax.join(", ")), vec![package, unit])
+            .with_severity(Severity::Medium)
+            .with_subjects(lax);
     }
     Outcome::pass("AppArmor is installed and starts", vec![package, unit])
 }

@@ -10,7 +10,8 @@ use super::services::{any_installed, any_started, manager_setting, manager_setti
 use super::ssh::stat;
 
 fn has_systemd(guest: &Guest<'_>) -> bool {
-    guest.files.is_dir("/etc/systemd") || guest.services().is_some_and(|services| services.managers.iter().any(|manager| manager == "systemd"))
+    guest.files.is_dir("/etc/systemd")
+        || guest.services().is_some_and(|services| services.managers.iter().any(|manager| manager == "systemd"))
 }
 
 /// The journal outlives a restart.

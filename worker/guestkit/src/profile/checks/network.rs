@@ -27,7 +27,10 @@ const BEYOND: &str = "what a cloud's own network filters is not on the disk";
 /// Whether a firewall that starts filters anything: it has rules, or refuses by default. firewalld's zones refuse what they do
 /// not name.
 fn filters(firewall: &Firewall) -> bool {
-    let refuses = firewall.default_policies.iter().any(|policy| policy.ends_with("=drop") || policy.ends_with("=reject") || policy.ends_with("=deny"));
+    let refuses = firewall
+        .default_policies
+        .iter()
+        .any(|policy| policy.ends_with("=drop") || policy.ends_with("=reject") || policy.ends_with("=deny"));
     firewall.enabled && (firewall.rules.is_some_and(|rules| rules > 0) || refuses || firewall.r#type == "firewalld")
 }
 
@@ -47,7 +50,8 @@ pub(crate) fn firewall_active(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         None if all.is_empty() => format!("no firewall is installed; {BEYOND}"),
         None => format!("no firewall starts; {BEYOND}"),
     };
-    let evidence = if evidence.is_empty() { vec![Evidence::absent("/etc/nftables.conf", "firewall")] } else { evidence };
+    let evidence =
+        if evidence.is_empty() { vec![Evidence::absent("/etc/nftables.conf", "firewall")] } else { evidence };
     Outcome::fail(reason, evidence)
 }
 
@@ -57,12 +61,15 @@ pub(crate) fn default_deny(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let active: Vec<_> = all.iter().filter(|firewall| firewall.enabled).collect();
     let Some(firewall) = active.first() else {
         let evidence: Vec<_> = all.iter().map(firewall_evidence).collect();
-        let evidence = if evidence.is_empty() { vec![Evidence::absent("/etc/nftables.conf", "firewall")] } else { evidence };
+        let evidence =
+            if evidence.is_empty() { vec![Evidence::absent("/etc/nftables.conf", "firewall")] } else { evidence };
         return Outcome::fail(format!("no firewall starts, so that everything is accepted; {BEYOND}"), evidence);
     };
     let evidence: Vec<_> = active.iter().map(|firewall| firewall_evidence(firewall)).collect();
     let refuses = |policy: &str| matches!(policy, "drop" | "reject" | "deny");
-    let policy = |hook: &str| firewall.default_policies.iter().rev().find_map(|entry| entry.strip_prefix(hook)?.strip_prefix('='));
+    let policy = |hook: &str| {
+        firewall.default_policies.iter().rev().find_map(|entry| entry.strip_prefix(hook)?.strip_prefix('='))
+    };
     match firewall.r#type.as_str() {
         "firewalld" => {
             let zone = firewall.default_zone.as_deref().unwrap_or("public");
@@ -73,7 +80,9 @@ pub(crate) fn default_deny(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             }
             Outcome::pass(format!("zone {zone} refuses what it does not name"), evidence)
         }
-        "nftables" if firewall.default_policies.is_empty() => Outcome::fail("no chain is hooked into the input: everything is accepted", evidence),
+        "nftables" if firewall.default_policies.is_empty() => {
+            Outcome::fail("no chain is hooked into the input: everything is accepted", evidence)
+        }
         "iptables" if !firewall.sources.iter().any(|path| path.contains('6')) => {
             Outcome::fail("IPv6 is not filtered", evidence)
         }
@@ -92,9 +101,11 @@ pub(crate) fn multiple_managers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let evidence: Vec<_> = active.iter().map(|firewall| firewall_evidence(firewall)).collect();
     if active.len() > 1 {
         let names: Vec<_> = active.iter().map(|firewall| firewall.r#type.clone()).collect();
-        return Outcome::fail(format!("several managers write rules: {}", names.join(", ")), evidence).with_subjects(names);
+        return Outcome::fail(format!("several managers write rules: {}", names.join(", ")), evidence)
+            .with_subjects(names);
     }
-    let evidence = if evidence.is_empty() { vec![Evidence::absent("/etc/systemd/system", "a second firewall")] } else { evidence };
+    let evidence =
+        if evidence.is_empty() { vec![Evidence::absent("/etc/systemd/system", "a second firewall")] } else { evidence };
     Outcome::pass("at most one manager writes rules", evidence)
 }
 
@@ -113,7 +124,8 @@ fn open_ports(guest: &Guest<'_>) -> BTreeMap<u32, Evidence> {
     for unit in units.iter().filter(|unit| unit.kind == "socket" && guest.is_enabled(&unit.name)) {
         let file = crate::guest::linux::unit::UnitFile::parse(&guest.files.text(&unit.path).unwrap_or_default());
         for listen in file.values("Socket", "ListenStream").into_iter().chain(file.values("Socket", "ListenDatagram")) {
-            let port = listen.rsplit(':').next().and_then(|port| port.parse().ok()).filter(|_| !listen.starts_with('/'));
+            let port =
+                listen.rsplit(':').next().and_then(|port| port.parse().ok()).filter(|_| !listen.starts_with('/'));
             ports.extend(port.map(|port| (port, Evidence::explicit(&*unit.path, &*unit.name, listen))));
         }
     }
@@ -123,8 +135,16 @@ fn open_ports(guest: &Guest<'_>) -> BTreeMap<u32, Evidence> {
         ports.extend(database.port.map(|port| (port, Evidence::explicit(config, &*database.engine, port.to_string()))));
     }
     let listens: [(&str, &str, &[&str]); 2] = [
-        ("nginx.service", "listen", &["/etc/nginx/nginx.conf", "/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"]),
-        ("apache2.service", "Listen", &["/etc/apache2/ports.conf", "/etc/httpd/conf/httpd.conf", "/etc/httpd/conf.d/*.conf"]),
+        (
+            "nginx.service",
+            "listen",
+            &["/etc/nginx/nginx.conf", "/etc/nginx/conf.d/*.conf", "/etc/nginx/sites-enabled/*"],
+        ),
+        (
+            "apache2.service",
+            "Listen",
+            &["/etc/apache2/ports.conf", "/etc/httpd/conf/httpd.conf", "/etc/httpd/conf.d/*.conf"],
+        ),
     ];
     for (unit, key, patterns) in listens {
         let other = if unit == "apache2.service" { "httpd.service" } else { unit };
@@ -133,7 +153,10 @@ fn open_ports(guest: &Guest<'_>) -> BTreeMap<u32, Evidence> {
         }
         for path in patterns.iter().flat_map(|pattern| guest.files.glob(pattern)) {
             for line in guest.files.text(&path).unwrap_or_default().lines().map(str::trim) {
-                let value = line.strip_prefix(key).filter(|rest| rest.starts_with(char::is_whitespace)).map(|rest| rest.trim().trim_end_matches(';'));
+                let value = line
+                    .strip_prefix(key)
+                    .filter(|rest| rest.starts_with(char::is_whitespace))
+                    .map(|rest| rest.trim().trim_end_matches(';'));
                 let port = value.and_then(|value| value.split_whitespace().next()?.rsplit(':').next()?.parse().ok());
                 ports.extend(port.map(|port| (port, Evidence::explicit(&*path, key, line))));
             }
@@ -147,7 +170,10 @@ pub(crate) fn ports(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(_) = guest.services() else { return Outcome::unknown("no service manager was found") };
     let ports = open_ports(guest);
     if ports.is_empty() {
-        return Outcome::pass("no configuration that is known here opens a port", vec![Evidence::absent("/etc", "ports")]);
+        return Outcome::pass(
+            "no configuration that is known here opens a port",
+            vec![Evidence::absent("/etc", "ports")],
+        );
     }
     let told: Vec<_> = ports.keys().map(u32::to_string).collect();
     let evidence = ports.into_values().collect();
@@ -161,11 +187,15 @@ pub(crate) fn ports(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn ipv6_state(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let line = guest.system.operating_system.kernel_command_line.clone().unwrap_or_default();
     if line.split_whitespace().any(|word| word == "ipv6.disable=1") {
-        return Outcome::pass("IPv6 is switched off in the kernel", vec![Evidence::explicit("kernel command line", "ipv6.disable", "1")]);
+        return Outcome::pass(
+            "IPv6 is switched off in the kernel",
+            vec![Evidence::explicit("kernel command line", "ipv6.disable", "1")],
+        );
     }
     let keys = ["net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"];
     let facts: Vec<_> = keys.iter().filter_map(|key| crate::profile::facts::sysctl(guest, key).ok()).collect();
-    let off = facts.iter().filter(|fact| fact.value.as_ref().and_then(crate::profile::evaluate::number) == Some(1)).count();
+    let off =
+        facts.iter().filter(|fact| fact.value.as_ref().and_then(crate::profile::evaluate::number) == Some(1)).count();
     let evidence = facts.into_iter().flat_map(|fact| fact.evidence).collect();
     match off {
         0 => Outcome::pass("IPv6 is on", evidence),
@@ -179,10 +209,22 @@ pub(crate) fn wireless(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(_) = guest.services() else { return Outcome::unknown("no service manager was found") };
     let units = ["wpa_supplicant.service", "iwd.service", "hostapd.service", "ofono.service", "ModemManager.service"];
     let started = any_started(guest, &units);
-    let profiles = guest.files.glob("/etc/NetworkManager/system-connections/*").into_iter().find(|path| guest.files.text(path).is_some_and(|text| text.contains("type=wifi")));
-    let bad: Vec<_> = started.into_iter().map(|evidence| Bad::new(evidence.key.clone(), evidence))
-        .chain(profiles.map(|path| Bad::new(path.clone(), Evidence::explicit(path, "type", "wifi")))).collect();
-    Outcome::none_of(bad, "wireless networks are used", "nothing uses wireless networks", vec![Evidence::absent("/etc/systemd/system", "wpa_supplicant, iwd, hostapd")])
+    let profiles = guest
+        .files
+        .glob("/etc/NetworkManager/system-connections/*")
+        .into_iter()
+        .find(|path| guest.files.text(path).is_some_and(|text| text.contains("type=wifi")));
+    let bad: Vec<_> = started
+        .into_iter()
+        .map(|evidence| Bad::new(evidence.key.clone(), evidence))
+        .chain(profiles.map(|path| Bad::new(path.clone(), Evidence::explicit(path, "type", "wifi"))))
+        .collect();
+    Outcome::none_of(
+        bad,
+        "wireless networks are used",
+        "nothing uses wireless networks",
+        vec![Evidence::absent("/etc/systemd/system", "wpa_supplicant, iwd, hostapd")],
+    )
 }
 
 /// Names lead where people expect.
@@ -199,7 +241,9 @@ pub(crate) fn dns_hosts(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let public = [".com", ".org", ".net", ".io", ".gov", ".edu"];
     for entry in hosts {
         let own = guest.system.operating_system.fqdn.as_deref();
-        for name in entry.names.iter().filter(|name| public.iter().any(|end| name.ends_with(end)) && Some(name.as_str()) != own) {
+        for name in
+            entry.names.iter().filter(|name| public.iter().any(|end| name.ends_with(end)) && Some(name.as_str()) != own)
+        {
             let host = guest.system.operating_system.hostname.as_deref().unwrap_or_default();
             if !host.is_empty() && name.starts_with(host) {
                 continue;

@@ -255,8 +255,13 @@ pub(crate) fn banner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn access_list(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(server) = guest.ssh() else { return Outcome::not_applicable("no SSH server is installed") };
     let lists = ["allowusers", "allowgroups", "denyusers", "denygroups"];
-    if let Some(error) = server.errors.iter().find(|error| lists.iter().any(|list| error.contains(&format!(" {list}: ")))) {
-        return Outcome::fail(format!("a list of who may log in is refused: {error}"), vec![Evidence::explicit(CONFIG, "error", error)]);
+    if let Some(error) =
+        server.errors.iter().find(|error| lists.iter().any(|list| error.contains(&format!(" {list}: "))))
+    {
+        return Outcome::fail(
+            format!("a list of who may log in is refused: {error}"),
+            vec![Evidence::explicit(CONFIG, "error", error)],
+        );
     }
     if let Some(error) = server.errors.first() {
         return Outcome::unknown(format!("the server refuses its configuration: {error}"));

@@ -16,7 +16,8 @@ pub(crate) fn gdm_settings(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("GDM is not installed");
     }
     let mut lines = Vec::new();
-    for path in guest.files.glob("/etc/dconf/db/*/*").into_iter().chain(["/etc/gdm3/greeter.dconf-defaults".to_owned()]) {
+    for path in guest.files.glob("/etc/dconf/db/*/*").into_iter().chain(["/etc/gdm3/greeter.dconf-defaults".to_owned()])
+    {
         lines.extend(assignments(guest.files, &path));
     }
     let mut evidence = Vec::new();
@@ -58,12 +59,17 @@ pub(crate) fn gdm_settings(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if evidence.is_empty() {
         evidence.push(Evidence::absent("/etc/dconf/db", "settings of the login screen"));
     }
-    if problems.is_empty() { Outcome::pass("the login screen tells little", evidence) } else { Outcome::fail(problems.join(", "), evidence) }
+    if problems.is_empty() {
+        Outcome::pass("the login screen tells little", evidence)
+    } else {
+        Outcome::fail(problems.join(", "), evidence)
+    }
 }
 
 /// What cloud-init was told: nothing that opens the machine to whoever reads it.
 pub(crate) fn cloud_userdata(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if guest.files.first_existing(&["/etc/cloud/cloud.cfg", "/var/lib/cloud/instance", "/usr/bin/cloud-init"]).is_none() {
+    if guest.files.first_existing(&["/etc/cloud/cloud.cfg", "/var/lib/cloud/instance", "/usr/bin/cloud-init"]).is_none()
+    {
         return Outcome::not_applicable("cloud-init is not installed");
     }
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
@@ -75,12 +81,24 @@ pub(crate) fn cloud_userdata(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         looked_at.push(Evidence::explicit(&*path, "lines", text.lines().count().to_string()));
         for (at, line) in text.lines().enumerate() {
             let lower = line.trim().trim_start_matches("- ").to_ascii_lowercase();
-            let is_secret = ["password:", "passwd:", "plain_text_passwd:", "hashed_passwd:", "secret", "token:", "aws_secret_access_key", "private_key"]
-                .iter()
-                .any(|key| lower.starts_with(key) && lower.len() > key.len().saturating_add(1));
+            let is_secret = [
+                "password:",
+                "passwd:",
+                "plain_text_passwd:",
+                "hashed_passwd:",
+                "secret",
+                "token:",
+                "aws_secret_access_key",
+                "private_key",
+            ]
+            .iter()
+            .any(|key| lower.starts_with(key) && lower.len() > key.len().saturating_add(1));
             if is_secret || lower.contains("-----begin") && lower.contains("private key") {
                 let key = lower.split(':').next().unwrap_or("secret").to_owned();
-                bad.push(Bad::new(format!("{path}:{}", at.saturating_add(1)), Evidence::explicit(&*path, key, "(not shown)").at_line(at.saturating_add(1))));
+                bad.push(Bad::new(
+                    format!("{path}:{}", at.saturating_add(1)),
+                    Evidence::explicit(&*path, key, "(not shown)").at_line(at.saturating_add(1)),
+                ));
             }
         }
     }
@@ -89,8 +107,16 @@ pub(crate) fn cloud_userdata(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (mut root, mut password) = (None, None);
     for path in configs {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
-            let compact: String = line.split('#').next().unwrap_or_default().chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
-            let evidence = |key: &str, value: &str| Evidence::explicit(&*path, key, value).at_line(at.saturating_add(1));
+            let compact: String = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .filter(|c| !c.is_whitespace())
+                .collect::<String>()
+                .to_ascii_lowercase();
+            let evidence =
+                |key: &str, value: &str| Evidence::explicit(&*path, key, value).at_line(at.saturating_add(1));
             if let Some(value) = compact.strip_prefix("ssh_pwauth:") {
                 password = Some((matches!(value, "true" | "1" | "yes"), evidence("ssh_pwauth", value)));
             }
@@ -109,7 +135,12 @@ pub(crate) fn cloud_userdata(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if looked_at.is_empty() {
         looked_at.push(Evidence::absent("/var/lib/cloud/instance/user-data.txt", "secrets"));
     }
-    Outcome::none_of(bad, "cloud-init was told too much", "cloud-init was told nothing that opens the machine", looked_at)
+    Outcome::none_of(
+        bad,
+        "cloud-init was told too much",
+        "cloud-init was told nothing that opens the machine",
+        looked_at,
+    )
 }
 
 /// Directories from which nothing of a system is started.
@@ -119,7 +150,9 @@ const ODD_PLACES: [&str; 6] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/home/", "/ru
 pub(crate) fn suspicious(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     match guest.files.text("/etc/ld.so.preload").filter(|text| !text.trim().is_empty()) {
-        Some(text) => bad.push(Bad::new("/etc/ld.so.preload", Evidence::explicit("/etc/ld.so.preload", "library", text.trim()))),
+        Some(text) => {
+            bad.push(Bad::new("/etc/ld.so.preload", Evidence::explicit("/etc/ld.so.preload", "library", text.trim())))
+        }
         None => looked_at.push(Evidence::absent("/etc/ld.so.preload", "library")),
     }
     let units = guest.services().map(|services| services.units.as_slice()).unwrap_or_default();
@@ -130,24 +163,46 @@ pub(crate) fn suspicious(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     let mut tables = vec!["/etc/crontab".to_owned()];
-    for pattern in ["/etc/cron.d/*", "/var/spool/cron/crontabs/*", "/var/spool/cron/*", "/etc/cron.hourly/*", "/etc/cron.daily/*", "/etc/cron.weekly/*", "/etc/cron.monthly/*"] {
+    for pattern in [
+        "/etc/cron.d/*",
+        "/var/spool/cron/crontabs/*",
+        "/var/spool/cron/*",
+        "/etc/cron.hourly/*",
+        "/etc/cron.daily/*",
+        "/etc/cron.weekly/*",
+        "/etc/cron.monthly/*",
+    ] {
         tables.extend(guest.files.glob(pattern));
     }
     for path in tables.iter().collect::<BTreeSet<_>>() {
         for (at, line) in guest.files.text(path).unwrap_or_default().lines().enumerate() {
             if !line.trim().starts_with('#') && pipes_download(line) {
-                bad.push(Bad::new(format!("{path}:{}", at.saturating_add(1)), Evidence::explicit(&**path, "command", line.trim()).at_line(at.saturating_add(1))));
+                bad.push(Bad::new(
+                    format!("{path}:{}", at.saturating_add(1)),
+                    Evidence::explicit(&**path, "command", line.trim()).at_line(at.saturating_add(1)),
+                ));
             }
         }
     }
     for user in guest.users() {
-        for key in user.authorized_keys.iter().filter(|key| key.options.as_deref().is_some_and(|options| options.contains("command=") && (pipes_download(options) || options.contains("bash -i") || options.contains("/dev/tcp")))) {
-            bad.push(Bad::new(&*key.path, Evidence::explicit(&*key.path, "options", key.options.clone().unwrap_or_default())));
+        for key in user.authorized_keys.iter().filter(|key| {
+            key.options.as_deref().is_some_and(|options| {
+                options.contains("command=")
+                    && (pipes_download(options) || options.contains("bash -i") || options.contains("/dev/tcp"))
+            })
+        }) {
+            bad.push(Bad::new(
+                &*key.path,
+                Evidence::explicit(&*key.path, "options", key.options.clone().unwrap_or_default()),
+            ));
         }
     }
     for line in crate::profile::pam::everywhere(guest.files, "auth") {
         let is_odd = line.module == "pam_exec" || line.module.starts_with('/');
-        if is_odd && line.module == "pam_exec" && line.arguments.iter().any(|word| ODD_PLACES.iter().any(|place| word.starts_with(place))) {
+        if is_odd
+            && line.module == "pam_exec"
+            && line.arguments.iter().any(|word| ODD_PLACES.iter().any(|place| word.starts_with(place)))
+        {
             bad.push(Bad::new(format!("{}:{}", line.path, line.line), line.evidence()));
         }
     }
@@ -158,6 +213,20 @@ pub(crate) fn suspicious(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 fn pipes_download(command: &str) -> bool {
     let lower = command.to_ascii_lowercase();
     let downloads = lower.contains("curl ") || lower.contains("wget ");
-    let runs = ["| sh", "|sh", "| bash", "|bash", "| /bin/sh", "| /bin/bash", "|/bin/sh", "|/bin/bash", "| python", "|python", "| perl"];
-    (downloads && runs.iter().any(|run| lower.contains(run))) || lower.contains("/dev/tcp/") || (lower.contains("base64 -d") && runs.iter().any(|run| lower.contains(run)))
+    let runs = [
+        "| sh",
+        "|sh",
+        "| bash",
+        "|bash",
+        "| /bin/sh",
+        "| /bin/bash",
+        "|/bin/sh",
+        "|/bin/bash",
+        "| python",
+        "|python",
+        "| perl",
+    ];
+    (downloads && runs.iter().any(|run| lower.contains(run)))
+        || lower.contains("/dev/tcp/")
+        || (lower.contains("base64 -d") && runs.iter().any(|run| lower.contains(run)))
 }
