@@ -1,6 +1,7 @@
 //! A guest as the checks see it: what the inspection found, and what only profiles ask, read once and when it is first asked.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 use crate::disk::Disk;
 use crate::guest::linux::files::Files;
@@ -32,6 +33,7 @@ pub(crate) struct Guest<'a> {
     /// Seconds since 1970 against which ages are judged.
     pub(crate) reference_time: i64,
     walk: OnceCell<Walk>,
+    initramfs: OnceCell<Result<BTreeSet<String>, String>>,
 }
 
 /// What a guest is made of.
@@ -53,7 +55,7 @@ impl<'a> Guest<'a> {
     pub(crate) fn new(parts: Parts<'a>) -> Self {
         let Parts { disk, root, image, partition_table, filesystems, systems, files, .. } = parts;
         let Parts { system, hives, options, reference_time, .. } = parts;
-        let walk = OnceCell::new();
+        let (walk, initramfs) = (OnceCell::new(), OnceCell::new());
         Self {
             disk,
             root,
@@ -67,6 +69,7 @@ impl<'a> Guest<'a> {
             options,
             reference_time,
             walk,
+            initramfs,
         }
     }
 
@@ -145,6 +148,11 @@ impl<'a> Guest<'a> {
     /// One walk over the whole tree, shared by every check that needs one.
     pub(crate) fn walk(&self) -> &Walk {
         self.walk.get_or_init(|| Walk::over(self))
+    }
+
+    /// The modules in the initial RAM disk at `path`, which is the one that starts by default; or why they are not known.
+    pub(crate) fn initramfs_modules(&self, path: &str) -> &Result<BTreeSet<String>, String> {
+        self.initramfs.get_or_init(|| super::initramfs::modules(self.files, path))
     }
 
     /// Why the walk is not whole, where there was one and it is not.

@@ -10,12 +10,15 @@ mod facts;
 #[cfg(test)]
 mod fixture;
 mod guest;
+mod initramfs;
 mod outcome;
 mod overlay;
 mod pam;
+mod readiness;
 pub mod report;
 mod rule;
 mod standards;
+mod superblock;
 mod sysctl;
 mod text;
 pub mod waivers;
@@ -37,7 +40,7 @@ use crate::guest::{Event, InspectOptions, Progress, linux, windows};
 
 use guest::{Guest, Parts};
 use outcome::{Outcome, Status};
-use report::{CheckResult, ProfileReport, ProfiledSystem};
+use report::{CheckResult, ProfileReport, ProfiledSystem, Readiness};
 use rule::Rule;
 use waivers::{Cover, Place, Waiver, Waivers};
 
@@ -332,6 +335,7 @@ struct JudgedSystem<'r> {
     name: String,
     benchmark: standards::Benchmark,
     results: Vec<Judged<'r>>,
+    readiness: Vec<Readiness>,
 }
 
 fn judge_all<'r>(guest: &Guest<'_>, rules: &[&'r Rule], progress: &mut dyn Progress) -> JudgedSystem<'r> {
@@ -348,7 +352,12 @@ fn judge_all<'r>(guest: &Guest<'_>, rules: &[&'r Rule], progress: &mut dyn Progr
         }
         results.push(judge(guest, rule, &families));
     }
-    JudgedSystem { name: guest.root.name(), benchmark, results }
+    let readiness = if guest.options.profiles.contains(&Profile::Migration) {
+        readiness::of(guest, results.iter().map(|judged| (judged.rule, &judged.outcome)))
+    } else {
+        Vec::new()
+    };
+    JudgedSystem { name: guest.root.name(), benchmark, results, readiness }
 }
 
 fn judge<'r>(guest: &Guest<'_>, rule: &'r Rule, families: &[&str]) -> Judged<'r> {
@@ -384,6 +393,7 @@ impl JudgedSystem<'_> {
         place: &Place<'_>,
         waivers: &mut Waivers<'_>,
     ) {
+        report.migration.extend(self.readiness.iter().cloned());
         let (mut decided, mut applicable) = (0_u64, 0_u64);
         let mut waived = BTreeSet::new();
         for judged in &self.results {

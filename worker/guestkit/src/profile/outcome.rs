@@ -101,6 +101,11 @@ impl Outcome {
         Self { subjects, ..Self::fail(reason, evidence) }
     }
 
+    /// The same with what was found on the way.
+    pub(crate) fn with_evidence(self, evidence: Vec<Evidence>) -> Self {
+        Self { evidence, ..self }
+    }
+
     pub(crate) fn with_severity(self, severity: Severity) -> Self {
         Self { severity: Some(severity), ..self }
     }

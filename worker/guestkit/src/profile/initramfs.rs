@@ -1,0 +1,157 @@
+//! The modules in an initial RAM disk: cpio archives one behind the other, the first often uncompressed for processors' own
+//! updates, the last compressed. Only names are looked at. Sources: Linux, `Documentation/driver-api/early-userspace/
+//! buffer-format.rst`; cpio(5), "New ASCII Format".
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+
+use crate::guest::linux::files::Files;
+use crate::read_at::{Cursor, ReadAt as _, Source};
+
+/// The largest archive that is looked through, packed.
+const PACKED_MAX: u64 = 256 << 20;
+/// The largest archive, unpacked: distributions' are a few hundred megabytes at most.
+const UNPACKED_MAX: u64 = 1 << 30;
+/// Names in one archive.
+const NAMES_MAX: usize = 100_000;
+/// Bytes of one name (PATH_MAX of Linux).
+const NAME_MAX: u64 = 4_096;
+
+/// Names of modules, `-` written as `_`, without `.ko` and what compresses it.
+///
+/// # Errors
+/// Why the archive cannot be looked through.
+pub(crate) fn modules(files: &Files<'_>, path: &str) -> Result<BTreeSet<String>, String> {
+    let Some(file) = files.open(path) else { return Err(format!("{path} is not there or cannot be opened")) };
+    if file.len() > PACKED_MAX {
+        return Err(format!("{path} is larger than {} MiB", PACKED_MAX >> 20));
+    }
+    let mut found = BTreeSet::new();
+    read(Arc::new(file), &mut found).map_err(|why| format!("{path}: {why}"))?;
+    Ok(found)
+}
+
+fn read(file: Source, found: &mut BTreeSet<String>) -> Result<(), String> {
+    let mut input = BufReader::with_capacity(1 << 20, Cursor::new(file));
+    // Uncompressed archives first; zeros between them are padding.
+    loop {
+        let start = peek(&mut input)?;
+        match start.first() {
+            None => return Ok(()),
+            Some(0) => {
+                let zeros = start.iter().take_while(|byte| **byte == 0).count();
+                input.consume(zeros);
+            }
+            Some(b'0') => {
+                archive(&mut input, found)?;
+            }
+            Some(_) => return compressed(input, found),
+        }
+    }
+}
+
+fn peek<'i>(input: &'i mut impl BufRead) -> Result<&'i [u8], String> {
+    input.fill_buf().map_err(|error| error.to_string())
+}
+
+fn compressed(mut input: impl BufRead, found: &mut BTreeSet<String>) -> Result<(), String> {
+    let start: Vec<u8> = peek(&mut input)?.iter().take(6).copied().collect();
+    let mut unpacked = |reader: &mut dyn Read| -> Result<(), String> {
+        let mut reader = BufReader::with_capacity(1 << 16, reader.take(UNPACKED_MAX));
+        while peek(&mut reader)?.first() == Some(&b'0') {
+            archive(&mut reader, found)?;
+            while peek(&mut reader)?.first() == Some(&0) {
+                let zeros = peek(&mut reader)?.iter().take_while(|byte| **byte == 0).count();
+                reader.consume(zeros);
+            }
+        }
+        Ok(())
+    };
+    match start.as_slice() {
+        [0x1f, 0x8b, ..] => unpacked(&mut flate2::bufread::MultiGzDecoder::new(input)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => unpacked(&mut lzma_rust2::XzReader::new(input, true)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = ruzstd::decoding::StreamingDecoder::new(input).map_err(|error| error.to_string())?;
+            unpacked(&mut decoder)
+        }
+        [0x02, 0x21, 0x4c, 0x18, ..] => unpacked(&mut LegacyLz4 { input, block: Vec::new(), at: 0, is_started: false }),
+        _ => Err("it is compressed in a way that is not read".to_owned()),
+    }
+}
+
+/// The legacy frame of lz4, which kernels' archives use: blocks of at most 8 MiB, each with its packed length in front.
+struct LegacyLz4<R> {
+    input: R,
+    block: Vec<u8>,
+    at: usize,
+    is_started: bool,
+}
+
+impl<R: Read> Read for LegacyLz4<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.at >= self.block.len() {
+            let mut word = [0; 4];
+            if !self.is_started {
+                self.input.read_exact(&mut word)?;
+                self.is_started = true;
+            }
+            if self.input.read_exact(&mut word).is_err() {
+                return Ok(0);
+            }
+            let length = u32::from_le_bytes(word);
+            if length > 9 << 20 {
+                return Ok(0);
+            }
+            let mut packed = Vec::new();
+            self.input.by_ref().take(u64::from(length)).read_to_end(&mut packed)?;
+            self.block = lz4_flex::block::decompress(&packed, 8 << 20).map_err(std::io::Error::other)?;
+            self.at = 0;
+        }
+        let rest = self.block.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        if let (Some(into), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+            into.copy_from_slice(from);
+        }
+        self.at = self.at.saturating_add(count);
+        Ok(count)
+    }
+}
+
+/// One archive up to its trailer.
+fn archive(input: &mut impl BufRead, found: &mut BTreeSet<String>) -> Result<(), String> {
+    for _ in 0..NAMES_MAX {
+        let mut header = [0; 110];
+        input.read_exact(&mut header).map_err(|error| format!("the archive ends early: {error}"))?;
+        if !header.starts_with(b"070701") && !header.starts_with(b"070702") {
+            return Err("a file's header is none".to_owned());
+        }
+        let number = |field: usize| -> Result<u64, String> {
+            let start = field.saturating_mul(8).saturating_add(6);
+            let digits = header.get(start..start.saturating_add(8)).and_then(|digits| std::str::from_utf8(digits).ok());
+            digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| "a file's header holds no number".to_owned())
+        };
+        let (size, name_size) = (number(6)?, number(11)?);
+        if name_size > NAME_MAX {
+            return Err("a name is too long".to_owned());
+        }
+        let mut name = vec![0; usize::try_from(name_size).unwrap_or(0)];
+        input.read_exact(&mut name).map_err(|error| error.to_string())?;
+        // Header and name together, and contents, are padded to four bytes.
+        let padding = (4 - (110_u64.saturating_add(name_size)) % 4) % 4;
+        let skipped = padding.saturating_add(size).saturating_add((4 - size % 4) % 4);
+        let copied = std::io::copy(&mut input.take(skipped), &mut std::io::sink()).map_err(|error| error.to_string())?;
+        let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(&name)).into_owned();
+        if name == "TRAILER!!!" {
+            return Ok(());
+        }
+        if copied < skipped {
+            return Err("the archive ends early".to_owned());
+        }
+        let base = name.rsplit('/').next().unwrap_or(&name);
+        if let Some((module, _)) = base.split_once(".ko") {
+            found.insert(module.replace('-', "_"));
+        }
+    }
+    Err(format!("it holds more than {NAMES_MAX} files"))
+}
