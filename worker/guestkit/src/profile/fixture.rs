@@ -45,6 +45,9 @@ struct Written {
     partition_table: Option<PartitionTable>,
     /// How many systems the disk has.
     systems: Option<usize>,
+    /// Bytes of the disk by offset, in hexadecimal; the rest is zero. What is not written of an ext superblock is that of a
+    /// file system of 4096 blocks.
+    disk: BTreeMap<u64, String>,
     explicit: bool,
     standard: Option<String>,
     target: Option<String>,
@@ -281,7 +284,10 @@ impl Written {
         let memory: Arc<dyn FileSystem> = Arc::new(Memory::new(entries));
         let tree = Tree::new(memory, Budget::new(&Limits::default()));
         let blank = tempfile::NamedTempFile::new().unwrap();
-        blank.as_file().set_len(1 << 20).unwrap();
+        blank.as_file().set_len(16 << 20).unwrap();
+        for (offset, digits) in &self.disk {
+            std::os::unix::fs::FileExt::write_all_at(blank.as_file(), &unhex(digits), *offset).unwrap();
+        }
         let disk = Disk::open(&[ImageSpec::recognised(blank.path())], &Roots::anywhere(), &Limits::default()).unwrap();
         let names = DeviceNames::new(&disk);
         let mountpoints = if self.mountpoints.is_empty() {

@@ -83,7 +83,7 @@ pub(crate) struct Walk {
     pub(crate) capabilities: Vec<(Found, u64)>,
     /// Regular files below `/var/log`.
     pub(crate) logs: Kind,
-    /// Bytes of regular files below each directory of the first three levels.
+    /// Bytes of regular files below each directory of the first four levels.
     pub(crate) sizes: BTreeMap<String, u64>,
     /// Entries that were looked at.
     pub(crate) entries: u64,
@@ -146,7 +146,7 @@ impl Walk {
             self.logs.add(path, metadata);
         }
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in slashes.skip(1).take(3) {
+        for end in slashes.skip(1).take(4) {
             let directory = path.get(..end).unwrap_or_default();
             let size = match std::str::from_utf8(directory).ok().and_then(|name| self.sizes.get_mut(name)) {
                 Some(size) => size,
