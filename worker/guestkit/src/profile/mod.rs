@@ -1,16 +1,22 @@
 //! Profiles: is this system configured as it should be? Facts from files, rules as data, and functions for walks and joins,
 //! each verdict with its reason and evidence. What cannot be known is unknown, never passed.
 
+mod audit_rules;
 mod checks;
 mod evaluate;
+mod exposure;
 mod facts;
 #[cfg(test)]
 mod fixture;
 mod guest;
 mod outcome;
 pub mod report;
+mod repositories;
+mod rsyslog;
 mod rule;
+mod settings;
 mod standards;
+mod support;
 mod sysctl;
 mod walk;
 
