@@ -262,7 +262,7 @@ impl Written {
         let status = nodes.entry("/var/lib/dpkg/status".to_owned()).or_default();
         for package in &self.packages {
             let (name, version) = package.split_once('=').unwrap_or((package, "1.0"));
-            let stanza = format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
+            let stanza = format!("\nPackage: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n");
             status.text.get_or_insert_default().push_str(&stanza);
         }
         nodes

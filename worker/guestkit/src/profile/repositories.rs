@@ -318,6 +318,11 @@ pub(crate) fn rpm_repositories(guest: &Guest<'_>) -> Vec<Source> {
                     inherited.iter().filter(|(key, _)| get(key).is_none()).cloned().collect();
                 let own = kept.iter().filter_map(|key| Some(((*key).to_owned(), get(key)?.to_owned())));
                 options.extend(own);
+                // yum and dnf check nothing that they are not told to check; zypper checks everything.
+                let is_told = options.iter().any(|(key, _)| matches!(key.as_str(), "gpgcheck" | "pkg_gpgcheck"));
+                if !is_told && directory != "/etc/zypp/repos.d" {
+                    options.push(("gpgcheck".to_owned(), "0".to_owned()));
+                }
                 sources.push(Source { suite: id, uri, options, path: path.clone(), line });
             }
         }

@@ -4,7 +4,7 @@
 use crate::guest::report::{OperatingSystem, WindowsSystem};
 
 /// The day that the table is of.
-pub(crate) const DATA_DATE: &str = "2026-06-01";
+pub(crate) const DATA_DATE: &str = "2026-01-01";
 
 /// How long a system is supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +164,7 @@ const SERVERS: [(u32, &str, &str); 15] = [
 ];
 
 /// Clients by build: Home and Professional, Enterprise and Education, long-term channel, extended.
-const CLIENTS: [(u32, &str, &str, &str, &str); 27] = [
+const CLIENTS: [(u32, &str, &str, &str, &str); 26] = [
     (2600, "2014-04-08", "", "", ""),
     (3790, "2014-04-08", "", "", ""),
     (6002, "2017-04-11", "", "", ""),
@@ -191,7 +191,6 @@ const CLIENTS: [(u32, &str, &str, &str, &str); 27] = [
     (22631, "2025-11-11", "2026-11-10", "", ""),
     (26100, "2026-10-13", "2027-10-12", "2029-10-09", ""),
     (26200, "2027-10-12", "2028-10-10", "", ""),
-    (28000, "2028-03-14", "2029-03-13", "", ""),
 ];
 
 /// What is known of a system's support.
