@@ -146,7 +146,8 @@ impl AuditRules {
             let below = wanted.strip_prefix(&watched).is_some_and(|rest| rest.starts_with('/'));
             let is_watched = watched == wanted || (below && rule.is_directory);
             let has = permissions.chars().all(|one| rule.permissions.contains(one));
-            let is_plain = rule.fields.iter().all(|field| is_neutral(field) || field == "auid>=1000" && permissions == "x");
+            let is_plain =
+                rule.fields.iter().all(|field| is_neutral(field) || field == "auid>=1000" && permissions == "x");
             if rule.is_never || !is_watched || !has || !is_plain || !rule.calls.is_empty() {
                 return false;
             }
@@ -174,7 +175,8 @@ impl AuditRules {
                         // Names without an ABI are those of the kernel's own.
                         None => rule.calls.is_empty() || self.abis.first() == Some(abi),
                     };
-                    let holds = |field: &String| is_neutral(field) || conditions.contains(field) || is_real_time(field, call);
+                    let holds =
+                        |field: &String| is_neutral(field) || conditions.contains(field) || is_real_time(field, call);
                     is_exit && names && is_of_abi && rule.fields.iter().all(holds)
                 });
                 // The first rule that matches decides.
@@ -331,7 +333,9 @@ mod tests {
         assert!(watched("-w /etc -p wa"));
         assert!(watched("-a always,exit -F path=/etc/passwd -F perm=wa -F key=x"));
         assert!(watched("-a exit,always -F dir=/etc/ -F perm=wa"));
-        assert!(watched("-a always,exit -F arch=b64 -F path=/etc/passwd -F perm=wa\n-a always,exit -F arch=b32 -F path=/etc/passwd -F perm=wa"));
+        assert!(watched(
+            "-a always,exit -F arch=b64 -F path=/etc/passwd -F perm=wa\n-a always,exit -F arch=b32 -F path=/etc/passwd -F perm=wa"
+        ));
         assert!(!watched("-a always,exit -F arch=b64 -F path=/etc/passwd -F perm=wa"));
         assert!(!watched("-w /etc/passwd -p w"));
         assert!(!watched("-w /etc/passw -p wa"));
@@ -352,7 +356,10 @@ mod tests {
         assert_eq!(missing("-a always,exit -S chmod,chown"), ["chmod (b32)", "chown (b32)"]);
         assert!(missing("-a always,exit").is_empty());
         assert_eq!(missing(&both("-S chmod,chown -F uid=0")).len(), 4);
-        assert_eq!(missing(&format!("{}{}", both("-S chmod").replace("always", "never"), both("-S chmod,chown"))).len(), 2);
+        assert_eq!(
+            missing(&format!("{}{}", both("-S chmod").replace("always", "never"), both("-S chmod,chown"))).len(),
+            2
+        );
         let exits = rules(&both("-S open -F exit=-EACCES -F auid>=1000"));
         assert!(exits.unrecorded(&["open"], &["exit=-13", "auid>=1000"]).is_empty());
         assert_eq!(exits.unrecorded(&["open"], &["exit=-EPERM"]).len(), 2);

@@ -62,14 +62,30 @@ const NAMESPACES: [(&str, u64); 7] =
 /// Groups of system calls that weigh, and their members of x86-64.
 const CALLS: [(&str, u64, &[&str]); 11] = [
     ("@swap", 1_000, &["swapon", "swapoff"]),
-    ("@obsolete", 250, &["_sysctl", "create_module", "get_kernel_syms", "query_module", "sysfs", "uselib", "ustat", "vserver"]),
+    (
+        "@obsolete",
+        250,
+        &["_sysctl", "create_module", "get_kernel_syms", "query_module", "sysfs", "uselib", "ustat", "vserver"],
+    ),
     ("@clock", 1_000, &["adjtimex", "clock_adjtime", "clock_settime", "settimeofday"]),
     ("@cpu-emulation", 250, &["modify_ldt"]),
     ("@debug", 1_000, &["lookup_dcookie", "perf_event_open", "pidfd_getfd", "ptrace"]),
     (
         "@mount",
         1_000,
-        &["chroot", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree", "pivot_root", "umount2"],
+        &[
+            "chroot",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "pivot_root",
+            "umount2",
+        ],
     ),
     ("@module", 1_000, &["delete_module", "finit_module", "init_module"]),
     ("@raw-io", 1_000, &["ioperm", "iopl"]),
@@ -78,17 +94,47 @@ const CALLS: [(&str, u64, &[&str]); 11] = [
         "@privileged",
         700,
         &[
-            "@chown", "@clock", "@module", "@raw-io", "@reboot", "@swap", "_sysctl", "acct", "bpf", "capset", "chroot",
-            "fanotify_init", "nfsservctl", "open_by_handle_at", "pivot_root", "quotactl", "setdomainname", "setfsuid",
-            "setgroups", "sethostname", "setresuid", "setreuid", "setuid", "vhangup",
+            "@chown",
+            "@clock",
+            "@module",
+            "@raw-io",
+            "@reboot",
+            "@swap",
+            "_sysctl",
+            "acct",
+            "bpf",
+            "capset",
+            "chroot",
+            "fanotify_init",
+            "nfsservctl",
+            "open_by_handle_at",
+            "pivot_root",
+            "quotactl",
+            "setdomainname",
+            "setfsuid",
+            "setgroups",
+            "sethostname",
+            "setresuid",
+            "setreuid",
+            "setuid",
+            "vhangup",
         ],
     ),
     (
         "@resources",
         700,
         &[
-            "ioprio_set", "mbind", "migrate_pages", "move_pages", "sched_setaffinity", "sched_setattr", "sched_setparam",
-            "sched_setscheduler", "set_mempolicy", "setpriority", "setrlimit",
+            "ioprio_set",
+            "mbind",
+            "migrate_pages",
+            "move_pages",
+            "sched_setaffinity",
+            "sched_setattr",
+            "sched_setparam",
+            "sched_setscheduler",
+            "set_mempolicy",
+            "setpriority",
+            "setrlimit",
         ],
     ),
 ];
@@ -155,7 +201,8 @@ pub(crate) fn of(file: &UnitFile) -> u64 {
     sum.add(processes, 3, 1_000);
     sum.add(u64::from(file.last("Service", "ProcSubset") != Some("pid")), 1, 10);
     sum.add(u64::from(file.last("Service", "NotifyAccess") == Some("all")), 1, 1_000);
-    let is_delegated = file.last("Service", "Delegate").is_some_and(|value| !matches!(value, "no" | "false" | "0" | "off"));
+    let is_delegated =
+        file.last("Service", "Delegate").is_some_and(|value| !matches!(value, "no" | "false" | "0" | "off"));
     sum.add(u64::from(is_delegated), 1, 100);
     service.namespaces(&mut sum);
     service.families(&mut sum);
@@ -174,7 +221,17 @@ pub(crate) fn of(file: &UnitFile) -> u64 {
         Some(_) => false,
     };
     let has_devices = !file.values("Service", "DeviceAllow").is_empty() || service.is_on("ProtectClock");
-    sum.add(if !is_closed { 10 } else if has_devices { 5 } else { 0 }, 10, 1_000);
+    sum.add(
+        if !is_closed {
+            10
+        } else if has_devices {
+            5
+        } else {
+            0
+        },
+        10,
+        1_000,
+    );
     sum.add(u64::from(!file.words("Service", "AmbientCapabilities").is_empty()), 1, 500);
     sum.bad.saturating_mul(100).div_ceil(sum.weight.max(1))
 }
@@ -221,7 +278,8 @@ impl<'f> Service<'f> {
     }
 
     fn umask(&self) -> u64 {
-        let mask = self.file.last("Service", "UMask").and_then(|mask| u32::from_str_radix(mask, 8).ok()).unwrap_or(0o022);
+        let mask =
+            self.file.last("Service", "UMask").and_then(|mask| u32::from_str_radix(mask, 8).ok()).unwrap_or(0o022);
         let rated = [(0o002, 10), (0o004, 5), (0o020, 2), (0o040, 1)];
         rated.into_iter().find(|(bit, _)| mask & bit == 0).map_or(0, |(_, badness)| badness)
     }
@@ -318,8 +376,20 @@ impl<'f> Service<'f> {
             expand(name, &mut members);
             let badness = match (values.is_empty(), is_deny_list) {
                 (true, _) => 10,
-                (false, true) => if members.is_subset(&named) { 0 } else { 10 },
-                (false, false) => if members.is_disjoint(&named) { 0 } else { 9 },
+                (false, true) => {
+                    if members.is_subset(&named) {
+                        0
+                    } else {
+                        10
+                    }
+                }
+                (false, false) => {
+                    if members.is_disjoint(&named) {
+                        0
+                    } else {
+                        9
+                    }
+                }
             };
             sum.add(badness, 10, weight);
         }
@@ -331,7 +401,7 @@ impl<'f> Service<'f> {
             return 0;
         }
         let denied = self.file.words("Service", "IPAddressDeny");
-        if !denied.iter().any(|word| *word == "any") {
+        if !denied.contains(&"any") {
             return 10;
         }
         let allowed = self.file.words("Service", "IPAddressAllow");
@@ -409,7 +479,10 @@ mod tests {
         let cases = [
             ("[Service]\nExecStart=/usr/sbin/sshd -D\nType=notify\n", 96),
             ("[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\n", 95),
-            ("[Unit]\nDefaultDependencies=no\n[Service]\nNoNewPrivileges=yes\nNotifyAccess=all\nSystemCallArchitectures=native\n", 94),
+            (
+                "[Unit]\nDefaultDependencies=no\n[Service]\nNoNewPrivileges=yes\nNotifyAccess=all\nSystemCallArchitectures=native\n",
+                94,
+            ),
             (
                 "[Service]\nBusName=x\nCapabilityBoundingSet=CAP_SYS_ADMIN\nIPAddressDeny=any\nLockPersonality=yes\n\
                  MemoryDenyWriteExecute=yes\nNoNewPrivileges=yes\nPrivateDevices=yes\nPrivateNetwork=yes\nPrivateTmp=yes\n\

@@ -27,7 +27,8 @@ impl AptSetting {
     /// Whether apt takes the value as yes. Source: `StringToBool` as apt.conf(5) describes it.
     pub(crate) fn is_yes(&self) -> bool {
         let value = self.value.trim().to_ascii_lowercase();
-        matches!(value.as_str(), "yes" | "true" | "with" | "on" | "enable") || value.parse::<i64>().is_ok_and(|n| n != 0)
+        matches!(value.as_str(), "yes" | "true" | "with" | "on" | "enable")
+            || value.parse::<i64>().is_ok_and(|n| n != 0)
     }
 }
 
@@ -133,10 +134,10 @@ fn read_apt(text: &str, path: &str, settings: &mut Vec<AptSetting>) {
                     [_] if !scopes.is_empty() => Some(full(&scopes, "")),
                     _ => None,
                 };
-                if let (Some(name), Some(value)) = (name, words.last()) {
-                    if settings.len() < KEPT_MAX {
-                        settings.push(AptSetting { name, value: value.clone(), path: path.to_owned(), line });
-                    }
+                if let (Some(name), Some(value)) = (name, words.last())
+                    && settings.len() < KEPT_MAX
+                {
+                    settings.push(AptSetting { name, value: value.clone(), path: path.to_owned(), line });
                 }
                 words.clear();
                 if character == '}' {
@@ -292,7 +293,8 @@ fn add_stanza(fields: &[(String, String)], path: &str, line: usize, sources: &mu
 pub(crate) fn rpm_repositories(guest: &Guest<'_>) -> Vec<Source> {
     let mut sources = Vec::new();
     let kept = ["gpgcheck", "repo_gpgcheck", "pkg_gpgcheck", "sslverify"];
-    let main = ["/etc/dnf/dnf.conf", "/etc/yum.conf", "/etc/zypp/zypp.conf"].iter().find_map(|path| guest.files.text(path));
+    let main =
+        ["/etc/dnf/dnf.conf", "/etc/yum.conf", "/etc/zypp/zypp.conf"].iter().find_map(|path| guest.files.text(path));
     let main = UnitFile::parse(&main.unwrap_or_default());
     let inherited: Vec<(String, String)> = main
         .section("main")
@@ -314,8 +316,7 @@ pub(crate) fn rpm_repositories(guest: &Guest<'_>) -> Vec<Source> {
                 }
                 let uri = ["baseurl", "mirrorlist", "metalink"].iter().find_map(|key| get(key));
                 let uri = uri.unwrap_or_default().to_owned();
-                let mut options: Vec<_> =
-                    inherited.iter().filter(|(key, _)| get(key).is_none()).cloned().collect();
+                let mut options: Vec<_> = inherited.iter().filter(|(key, _)| get(key).is_none()).cloned().collect();
                 let own = kept.iter().filter_map(|key| Some(((*key).to_owned(), get(key)?.to_owned())));
                 options.extend(own);
                 // yum and dnf check nothing that they are not told to check; zypper checks everything.

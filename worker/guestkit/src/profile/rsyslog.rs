@@ -109,7 +109,14 @@ pub(crate) fn read(guest: &Guest<'_>) -> Option<Vec<Statement>> {
     Some(statements)
 }
 
-fn include(guest: &Guest<'_>, path: &str, text: &str, depth: usize, files: &mut usize, statements: &mut Vec<Statement>) {
+fn include(
+    guest: &Guest<'_>,
+    path: &str,
+    text: &str,
+    depth: usize,
+    files: &mut usize,
+    statements: &mut Vec<Statement>,
+) {
     for statement in split(text, path) {
         let pattern = match statement.object("include") {
             Some(include) => include.get("file").cloned(),
@@ -151,9 +158,7 @@ fn split(text: &str, path: &str) -> Vec<Statement> {
         }
         let (line, is_continued) = line.strip_suffix('\\').map_or((line, false), |line| (line, true));
         open.push_str(line);
-        let depth = |open: char, close: char, text: &str| {
-            text.matches(open).count() > text.matches(close).count()
-        };
+        let depth = |open: char, close: char, text: &str| text.matches(open).count() > text.matches(close).count();
         if is_continued || depth('(', ')', &open) {
             open.push(' ');
             // What never closes is no statement.

@@ -223,7 +223,9 @@ pub(crate) fn of(system: &OperatingSystem, is_stream: bool) -> Known {
     if ROLLING.contains(&name) || (name == "debian" && version.is_empty()) || matches!(codename, "sid" | "rolling") {
         return Known::Rolling;
     }
-    let begins = |known: &str| version.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-', ' ']));
+    let begins = |known: &str| {
+        version.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-', ' ']))
+    };
     let full = if name == "sles" && !version.contains('.') { format!("{version}.0") } else { version.to_owned() };
     let entry = LINUX.iter().find(|(id, known, ..)| *id == name && (begins(known) || full == *known));
     match entry {
@@ -249,8 +251,11 @@ fn of_windows(system: &OperatingSystem, windows: &WindowsSystem) -> Known {
     }
     let edition = windows.edition.as_deref().unwrap_or_default();
     let is_long = edition.starts_with("EnterpriseS") || edition.starts_with("IoTEnterpriseS");
-    let is_company = ["Enterprise", "Education", "ServerRdsh", "IoTEnterprise"].iter().any(|kind| edition.starts_with(kind));
-    let Some((_, end, company, long, extended)) = CLIENTS.iter().find(|(known, ..)| *known == number) else { return name() };
+    let is_company =
+        ["Enterprise", "Education", "ServerRdsh", "IoTEnterprise"].iter().any(|kind| edition.starts_with(kind));
+    let Some((_, end, company, long, extended)) = CLIENTS.iter().find(|(known, ..)| *known == number) else {
+        return name();
+    };
     let end = match (is_long, is_company) {
         (true, _) if !long.is_empty() => long,
         (_, true) if !company.is_empty() => company,

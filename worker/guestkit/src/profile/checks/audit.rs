@@ -47,10 +47,12 @@ pub(crate) fn boot(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
         return Outcome::unknown("the boot loader's configuration tells no command line of the kernel");
     };
     let last = |key: &str| {
-        let words = line.split_whitespace().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        words.last()
+        let mut words = line.split_whitespace().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        words.next_back()
     };
-    let told = |key: &str| last(key).map_or_else(|| Evidence::absent(WHERE, key), |value| Evidence::explicit(WHERE, key, value));
+    let told = |key: &str| {
+        last(key).map_or_else(|| Evidence::absent(WHERE, key), |value| Evidence::explicit(WHERE, key, value))
+    };
     let mut evidence = vec![told("audit"), told("audit_backlog_limit")];
     let limit = asked.limit_number(8_192);
     let is_on = last("audit").is_some_and(|value| matches!(value, "1" | "on"));
@@ -60,7 +62,9 @@ pub(crate) fn boot(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     }
     // What stands in GRUB's defaults alone comes into force when its configuration is written anew.
     let defaults = guest.files.text("/etc/default/grub").unwrap_or_default();
-    if let Some((value, number)) = settings::assignment(&defaults, "GRUB_CMDLINE_LINUX").filter(|(value, _)| value.contains("audit=")) {
+    if let Some((value, number)) =
+        settings::assignment(&defaults, "GRUB_CMDLINE_LINUX").filter(|(value, _)| value.contains("audit="))
+    {
         evidence.push(Evidence::explicit("/etc/default/grub", "GRUB_CMDLINE_LINUX, pending", value).at_line(number));
     }
     let reason = match (is_on, backlog) {
@@ -178,7 +182,9 @@ pub(crate) fn privileged(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn immutable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let rules = audit_rules::read(guest);
     match rules.enabled {
-        Some((value, evidence)) if value == "2" => Outcome::pass("the rules are locked until the next start", vec![evidence]),
+        Some((value, evidence)) if value == "2" => {
+            Outcome::pass("the rules are locked until the next start", vec![evidence])
+        }
         Some((value, evidence)) => Outcome::fail(format!("the rules are not locked: -e {value}"), vec![evidence]),
         None => Outcome::fail("the rules are not locked", vec![Evidence::absent(RULES, "-e 2")]),
     }
@@ -189,7 +195,9 @@ pub(crate) fn log_permissions(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let configured = guest.files.text(CONFIG).and_then(|text| settings::assignment(&text, "log_file"));
     let log = configured.map_or_else(|| "/var/log/audit/audit.log".to_owned(), |(path, _)| path);
     let directory = log.rsplit_once('/').map_or("/var/log/audit", |(directory, _)| directory).to_owned();
-    let below = |directory: &str| guest.files.names(directory).into_iter().map(|name| format!("{directory}/{name}")).collect::<Vec<_>>();
+    let below = |directory: &str| {
+        guest.files.names(directory).into_iter().map(|name| format!("{directory}/{name}")).collect::<Vec<_>>()
+    };
     let logs = below(&directory);
     let configuration = [below("/etc/audit"), below(RULES)].concat();
     let tools = ["auditctl", "aureport", "ausearch", "autrace", "auditd", "augenrules"].map(|name| {

@@ -27,7 +27,10 @@ pub(crate) fn journald_storage(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         "persistent" => Outcome::pass("the journal is kept on the disk", vec![evidence]),
         "auto" if guest.files.is_dir(JOURNAL) => {
             let directory = Evidence::metadata(JOURNAL, "directory", "present");
-            Outcome::pass(format!("the journal is kept on the disk, because {JOURNAL} is there"), vec![evidence, directory])
+            Outcome::pass(
+                format!("the journal is kept on the disk, because {JOURNAL} is there"),
+                vec![evidence, directory],
+            )
         }
         "auto" => {
             let reason = format!("Storage is auto and {JOURNAL} is not there, so the journal is lost at every restart");
@@ -60,7 +63,8 @@ pub(crate) fn journald_options(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let statements = rsyslog::read(guest).unwrap_or_default();
     let reads_journal = statements.iter().any(|statement| {
         let loads = statement.object("module").and_then(|module| module.get("load").cloned());
-        loads.as_deref() == Some("imjournal") || statement.directive("ModLoad").is_some_and(|name| name.starts_with("imjournal"))
+        loads.as_deref() == Some("imjournal")
+            || statement.directive("ModLoad").is_some_and(|name| name.starts_with("imjournal"))
     });
     if !is_yes(&forward) && !reads_journal {
         return Outcome::fail("rsyslog runs, but the journal passes nothing on to it", evidence);
@@ -89,9 +93,9 @@ pub(crate) fn rsyslog_mode(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut current = ("0644".to_owned(), Evidence::default("/etc/rsyslog.conf", "FileCreateMode", "0644"));
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for statement in &statements {
-        let of_module = statement.object("module").filter(|module| {
-            module.get("load").is_some_and(|name| name == "builtin:omfile" || name == "omfile")
-        });
+        let of_module = statement
+            .object("module")
+            .filter(|module| module.get("load").is_some_and(|name| name == "builtin:omfile" || name == "omfile"));
         let set = statement.directive("FileCreateMode").map(str::to_owned);
         if let Some(mode) = set.or_else(|| of_module?.get("filecreatemode").cloned()) {
             let evidence = statement.evidence("FileCreateMode", &mode);
@@ -129,11 +133,16 @@ pub(crate) fn rsyslog_listen(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         if let Some(input) = statement.object("input") {
             let kind = input.get("type").map(|kind| kind.to_ascii_lowercase()).unwrap_or_default();
             let is_network = matches!(kind.as_str(), "imtcp" | "imudp" | "imrelp" | "imptcp" | "imgssapi" | "imdtls");
-            let is_local = input.get("address").is_some_and(|address| address.starts_with("127.") || address == "::1" || address == "localhost");
-            let is_socket = input.get("path").is_some() && input.get("port").is_none();
+            let is_local = input
+                .get("address")
+                .is_some_and(|address| address.starts_with("127.") || address == "::1" || address == "localhost");
+            let is_socket = input.contains_key("path") && !input.contains_key("port");
             if is_network && !is_local && !is_socket {
                 let port = input.get("port").or(input.get("name")).cloned().unwrap_or_default();
-                bad.push(Bad::new(format!("{kind} {port}").trim().to_owned(), statement.evidence("input", &statement.text)));
+                bad.push(Bad::new(
+                    format!("{kind} {port}").trim().to_owned(),
+                    statement.evidence("input", &statement.text),
+                ));
             }
         }
         if let Some((name, port)) = legacy.iter().find_map(|name| Some((name, statement.directive(name)?))) {
@@ -148,9 +157,23 @@ pub(crate) fn rsyslog_listen(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 fn remote_target(guest: &Guest<'_>) -> Option<(String, Evidence)> {
     const UPLOAD: &str = "systemd-journal-upload.service";
     const AGENTS: [&str; 17] = [
-        "fluent-bit", "td-agent-bit", "td-agent", "fluentd", "filebeat", "elastic-agent", "promtail", "alloy", "vector",
-        "SplunkForwarder", "splunk", "Splunkd", "nxlog", "datadog-agent", "amazon-cloudwatch-agent",
-        "google-cloud-ops-agent", "azuremonitoragent",
+        "fluent-bit",
+        "td-agent-bit",
+        "td-agent",
+        "fluentd",
+        "filebeat",
+        "elastic-agent",
+        "promtail",
+        "alloy",
+        "vector",
+        "SplunkForwarder",
+        "splunk",
+        "Splunkd",
+        "nxlog",
+        "datadog-agent",
+        "amazon-cloudwatch-agent",
+        "google-cloud-ops-agent",
+        "azuremonitoragent",
     ];
     if starting(guest, &["rsyslog"]).is_some() {
         let actions = ["omfwd", "omrelp", "omkafka", "omelasticsearch", "omhttp", "omgssapi", "omudpspoof"];
@@ -301,7 +324,12 @@ pub(crate) fn issue(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             looked_at.push(stat(&path, &metadata));
         }
     }
-    Outcome::none_of(bad, "banners tell what runs here, are missing, or may be changed", "banners tell nothing about the system", looked_at)
+    Outcome::none_of(
+        bad,
+        "banners tell what runs here, are missing, or may be changed",
+        "banners tell nothing about the system",
+        looked_at,
+    )
 }
 
 /// Whether changes of files are noticed: a tool, its schedule and its database.
@@ -322,7 +350,10 @@ pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         if let Some(package) = guest.installed(packages) {
             let evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
-            return Outcome::fail(format!("{} is installed, but does not start with the system", package.name), evidence);
+            return Outcome::fail(
+                format!("{} is installed, but does not start with the system", package.name),
+                evidence,
+            );
         }
     }
     let Some(package) = guest.installed(&["aide", "aide-dynamic", "aide-xen", "tripwire"]) else {
@@ -341,7 +372,8 @@ pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let paths = if tool == "tripwire" {
         guest.files.glob("/var/lib/tripwire/*.twd")
     } else {
-        let configured = ["/etc/aide/aide.conf", "/etc/aide.conf"].iter().find_map(|path| aide_database(&guest.files.text(path)?));
+        let configured =
+            ["/etc/aide/aide.conf", "/etc/aide.conf"].iter().find_map(|path| aide_database(&guest.files.text(path)?));
         let known = ["/var/lib/aide/aide.db", "/var/lib/aide/aide.db.gz"].map(str::to_owned);
         configured.map_or_else(|| known.to_vec(), |path| vec![path])
     };
@@ -376,7 +408,14 @@ fn aide_database(text: &str) -> Option<String> {
 
 /// What starts a tool of this name regularly.
 fn schedule(guest: &Guest<'_>, tool: &str) -> Option<Evidence> {
-    let timers = ["dailyaidecheck.timer", "aidecheck.timer", "aide.timer", "aide-check.timer", "tripwire.timer", "tripwire-check.timer"];
+    let timers = [
+        "dailyaidecheck.timer",
+        "aidecheck.timer",
+        "aide.timer",
+        "aide-check.timer",
+        "tripwire.timer",
+        "tripwire-check.timer",
+    ];
     let timers: Vec<&str> = timers.into_iter().filter(|name| name.contains(tool)).collect();
     if let Some((name, unit)) = starting(guest, &timers) {
         return Some(unit_evidence(&name, unit));
@@ -391,7 +430,13 @@ fn schedule(guest: &Guest<'_>, tool: &str) -> Option<Evidence> {
             }
         }
     }
-    let tables = [vec!["/etc/crontab".to_owned()], guest.files.glob("/etc/cron.d/*"), guest.files.glob("/var/spool/cron/crontabs/root"), guest.files.glob("/var/spool/cron/root")].concat();
+    let tables = [
+        vec!["/etc/crontab".to_owned()],
+        guest.files.glob("/etc/cron.d/*"),
+        guest.files.glob("/var/spool/cron/crontabs/root"),
+        guest.files.glob("/var/spool/cron/root"),
+    ]
+    .concat();
     for path in tables {
         let text = guest.files.text(&path).unwrap_or_default();
         let line = text.lines().position(|line| !line.trim_start().starts_with('#') && line.contains(tool));

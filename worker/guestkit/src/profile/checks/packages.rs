@@ -108,7 +108,8 @@ pub(crate) fn unused(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut bad = Vec::new();
     for package in unused {
         freed = freed.saturating_add(package.installed_kib);
-        let evidence = Evidence::explicit(STATES, &*package.name, format!("Auto-Installed: 1, {} KiB", package.installed_kib));
+        let evidence =
+            Evidence::explicit(STATES, &*package.name, format!("Auto-Installed: 1, {} KiB", package.installed_kib));
         bad.push(Bad::new(&*package.name, evidence));
     }
     let found = format!("packages that nothing needs any more, {} MiB", freed / 1024);
@@ -185,7 +186,8 @@ pub(crate) fn repo_trust(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     if bad.is_empty() && looked_at.is_empty() {
         if guest.package_database().starts_with("/var/lib/dpkg") || is_family(guest, &["rhel", "fedora", "suse"]) {
-            let path = if is_family(guest, &["debian", "ubuntu"]) { "/etc/apt/sources.list" } else { "/etc/yum.repos.d" };
+            let path =
+                if is_family(guest, &["debian", "ubuntu"]) { "/etc/apt/sources.list" } else { "/etc/yum.repos.d" };
             return Outcome::pass("no source of packages is set up", vec![Evidence::absent(path, "sources")]);
         }
         return Outcome::unknown("no sources of packages that are understood were found");
@@ -215,7 +217,8 @@ pub(crate) fn security_repo(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let sources = repositories::rpm_repositories(guest);
     let wanted = ["baseos", "appstream", "updates", "amazonlinux", "amzn2-core", "rhel-7-server-rpms", "ol7_latest"];
-    let found: Vec<&Source> = sources.iter().filter(|source| wanted.iter().any(|name| source.suite.contains(name))).collect();
+    let found: Vec<&Source> =
+        sources.iter().filter(|source| wanted.iter().any(|name| source.suite.contains(name))).collect();
     if let Some(first) = found.first() {
         let evidence = found.iter().map(|source| source.evidence()).collect();
         return Outcome::pass(format!("{} is in use", first.suite), evidence);
@@ -278,7 +281,10 @@ pub(crate) fn auto_updates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 fn apt_updates(guest: &Guest<'_>) -> Outcome {
     let database = guest.package_database();
     let Some(package) = guest.installed(&["unattended-upgrades"]) else {
-        return Outcome::fail("unattended-upgrades is not installed", vec![Evidence::absent(database, "unattended-upgrades")]);
+        return Outcome::fail(
+            "unattended-upgrades is not installed",
+            vec![Evidence::absent(database, "unattended-upgrades")],
+        );
     };
     let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
     let apt = AptConfiguration::read(guest);
@@ -439,7 +445,8 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for directory in PROGRAMS {
         programs.extend(guest.files.names(directory).into_iter().map(|name| format!("{directory}/{name}")));
     }
-    let installed: HashSet<&str> = guest.packages().into_iter().flatten().map(|package| package.name.as_str()).collect();
+    let installed: HashSet<&str> =
+        guest.packages().into_iter().flatten().map(|package| package.name.as_str()).collect();
     let (mut present, mut equal) = (0_u64, 0_u64);
     let mut bad = Vec::new();
     for name in names {
@@ -452,10 +459,11 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         for (number, line) in text.lines().enumerate() {
             let Some((digest, path)) = line.split_once("  ") else { continue };
             let full = || format!("/{path}");
-            let evidence = |what: &str| Evidence::metadata(full(), format!("{list}:{}", number.saturating_add(1)), what);
-            let in_programs = path.rsplit_once('/').is_some_and(|(above, _)| {
-                PROGRAMS.iter().any(|known| known.trim_start_matches('/') == above)
-            });
+            let evidence =
+                |what: &str| Evidence::metadata(full(), format!("{list}:{}", number.saturating_add(1)), what);
+            let in_programs = path
+                .rsplit_once('/')
+                .is_some_and(|(above, _)| PROGRAMS.iter().any(|known| known.trim_start_matches('/') == above));
             if in_programs {
                 if programs.contains(&full()) || diverted.contains(&full()) {
                     present = present.saturating_add(1);
@@ -490,7 +498,11 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// A scanner for malware that runs.
 pub(crate) fn malware_scanner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     const SCANNERS: [(&str, &[&str], &[&str]); 13] = [
-        ("ClamAV", &["clamav-daemon", "clamd", "clamav"], &["clamav-daemon", "clamd@scan.service", "clamd", "clamonacc", "clamav-clamonacc"]),
+        (
+            "ClamAV",
+            &["clamav-daemon", "clamd", "clamav"],
+            &["clamav-daemon", "clamd@scan.service", "clamd", "clamonacc", "clamav-clamonacc"],
+        ),
         ("CrowdStrike Falcon", &["falcon-sensor"], &["falcon-sensor"]),
         ("Microsoft Defender", &["mdatp"], &["mdatp"]),
         ("Trend Micro", &["ds_agent", "ds-agent", "tmxbc"], &["ds_agent"]),
@@ -502,7 +514,11 @@ pub(crate) fn malware_scanner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         ("Bitdefender", &["bitdefender-security-tools"], &["bdsec", "bd"]),
         ("Kaspersky", &["kesl"], &["kesl", "kesl-supervisor"]),
         ("Trellix", &["mcafeetp", "McAfeeTP", "xagt", "mfetp"], &["mfetpd", "xagt"]),
-        ("WithSecure", &["f-secure-linuxsecurity", "withsecure-linuxsecurity"], &["f-secure-linuxsecurity-activate", "fsma"]),
+        (
+            "WithSecure",
+            &["f-secure-linuxsecurity", "withsecure-linuxsecurity"],
+            &["f-secure-linuxsecurity-activate", "fsma"],
+        ),
     ];
     if guest.packages().is_none() {
         return Outcome::unknown(NO_DATABASE);
@@ -522,7 +538,8 @@ pub(crate) fn malware_scanner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             Outcome::fail(format!("{title} is installed, but does not start with the system"), evidence)
         }
         None => {
-            let names: BTreeSet<&str> = SCANNERS.iter().filter_map(|(_, packages, _)| packages.first().copied()).collect();
+            let names: BTreeSet<&str> =
+                SCANNERS.iter().filter_map(|(_, packages, _)| packages.first().copied()).collect();
             let names: Vec<&str> = names.into_iter().collect();
             Outcome::fail("no scanner for malware is installed", vec![Evidence::absent(database, names.join(", "))])
         }

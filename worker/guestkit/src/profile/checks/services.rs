@@ -82,10 +82,8 @@ pub(crate) fn absent(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     };
     let installed: Vec<_> = packages.filter(|package| is_of(&package.format, &package.name)).collect();
     let database = guest.package_database();
-    let mut evidence: Vec<_> = installed
-        .iter()
-        .map(|package| Evidence::explicit(database, &*package.name, &*package.full_version))
-        .collect();
+    let mut evidence: Vec<_> =
+        installed.iter().map(|package| Evidence::explicit(database, &*package.name, &*package.full_version)).collect();
     let names: Vec<&str> = installed.iter().map(|package| package.name.as_str()).collect();
     let condition = asked.text("condition");
     if let Some((name, unit)) = starting(guest, &units) {
@@ -184,8 +182,11 @@ pub(crate) fn mta_local_only(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if is_local {
         return Outcome::pass(format!("{agent} listens on {value} alone"), vec![evidence]);
     }
-    Outcome::fail(format!("{agent} listens on {}", if value.is_empty() { "all addresses" } else { &value }), vec![evidence])
-        .with_subjects([*agent])
+    Outcome::fail(
+        format!("{agent} listens on {}", if value.is_empty() { "all addresses" } else { &value }),
+        vec![evidence],
+    )
+    .with_subjects([*agent])
 }
 
 fn postfix_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
@@ -232,7 +233,9 @@ fn sendmail_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
     let mut first = None;
     for (number, line) in text.lines().enumerate() {
         let Some(options) = line.strip_prefix("O DaemonPortOptions=") else { continue };
-        first.get_or_insert_with(|| Evidence::explicit(CONFIG, "DaemonPortOptions", options).at_line(number.saturating_add(1)));
+        first.get_or_insert_with(|| {
+            Evidence::explicit(CONFIG, "DaemonPortOptions", options).at_line(number.saturating_add(1))
+        });
         let address = options.split(',').find_map(|part| {
             let (key, value) = part.split_once('=')?;
             matches!(key.trim(), "Addr" | "A" | "Address").then(|| value.trim().to_owned())
@@ -247,7 +250,10 @@ fn opensmtpd_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
     let Some(path) = path else { return (None, Evidence::absent("/etc/smtpd.conf", "listen on")) };
     let text = guest.files.text(path).unwrap_or_default();
     let listens = text.lines().filter_map(|line| line.trim().strip_prefix("listen on ")?.split_whitespace().next());
-    let listens: Vec<&str> = listens.filter(|address| *address != "socket").map(|address| if address == "lo" { "localhost" } else { address }).collect();
+    let listens: Vec<&str> = listens
+        .filter(|address| *address != "socket")
+        .map(|address| if address == "lo" { "localhost" } else { address })
+        .collect();
     // Without a line it listens on the loopback device.
     let value = if listens.is_empty() { "localhost".to_owned() } else { listens.join(" ") };
     (Some(value.clone()), Evidence::explicit(path, "listen on", value))
@@ -267,10 +273,13 @@ pub(crate) fn ctrl_alt_del(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
                 let evidence = Evidence::explicit("/etc/inittab", "ctrlaltdel", "set").at_line(line.saturating_add(1));
                 Outcome::fail("init acts on Ctrl-Alt-Del", vec![evidence])
             }
-            None => Outcome::pass("init does not act on Ctrl-Alt-Del", vec![Evidence::absent("/etc/inittab", "ctrlaltdel")]),
+            None => {
+                Outcome::pass("init does not act on Ctrl-Alt-Del", vec![Evidence::absent("/etc/inittab", "ctrlaltdel")])
+            }
         };
     }
-    let (burst, burst_evidence) = Systemd::read(guest, "system.conf").get_or("Manager", "CtrlAltDelBurstAction", "reboot-force");
+    let (burst, burst_evidence) =
+        Systemd::read(guest, "system.conf").get_or("Manager", "CtrlAltDelBurstAction", "reboot-force");
     let (is_masked, evidence) = match guest.unit(TARGET) {
         Some(unit) => (unit.state.starts_with("masked"), unit_evidence(TARGET, Some(unit))),
         None => (true, Evidence::absent("/usr/lib/systemd/system", TARGET)),
@@ -296,8 +305,11 @@ pub(crate) fn debug_shell(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::fail("the kernel's command line starts a root shell without a password", vec![evidence]);
     }
     if let Some((name, unit)) = starting(guest, &[UNIT]) {
-        return Outcome::fail("a root shell without a password starts with the system", vec![unit_evidence(&name, unit)])
-            .with_subjects([name]);
+        return Outcome::fail(
+            "a root shell without a password starts with the system",
+            vec![unit_evidence(&name, unit)],
+        )
+        .with_subjects([name]);
     }
     let evidence = match guest.unit(UNIT) {
         Some(unit) => unit_evidence(UNIT, Some(unit)),
@@ -318,7 +330,8 @@ fn merged(guest: &Guest<'_>, unit: &Unit) -> Option<UnitFile> {
 /// A container engine that anybody on the network commands, or whoever is in its group.
 pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     const DAEMON: &str = "/etc/docker/daemon.json";
-    let names = ["docker.io", "docker-ce", "moby-engine", "docker-engine", "docker", "podman", "docker-ce-rootless-extras"];
+    let names =
+        ["docker.io", "docker-ce", "moby-engine", "docker-engine", "docker", "podman", "docker-ce-rootless-extras"];
     let has_unit = ["docker.service", "podman.service"].iter().any(|name| guest.unit(name).is_some());
     if guest.installed(&names).is_none() && !has_unit && !guest.files.exists(DAEMON) {
         return Outcome::not_applicable("no container engine is installed");
@@ -346,9 +359,13 @@ pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             let words: Vec<&str> = command.split_whitespace().collect();
             let hosts = words.iter().enumerate().filter_map(|(at, word)| match *word {
                 "-H" | "--host" => words.get(at.saturating_add(1)).copied(),
-                word => word.strip_prefix("--host=").or_else(|| word.strip_prefix("-H=")).or_else(|| word.strip_prefix("-H")),
+                word => word
+                    .strip_prefix("--host=")
+                    .or_else(|| word.strip_prefix("-H="))
+                    .or_else(|| word.strip_prefix("-H")),
             });
-            let is_verified = is_verified || words.iter().any(|word| matches!(*word, "--tlsverify" | "--tlsverify=true"));
+            let is_verified =
+                is_verified || words.iter().any(|word| matches!(*word, "--tlsverify" | "--tlsverify=true"));
             let mut open = hosts.filter(|host| is_open_tcp(host) && !is_verified).peekable();
             if open.peek().is_none() {
                 looked_at.push(evidence.clone());
@@ -373,7 +390,8 @@ pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::none_of(bad, "the engine takes commands over the network without TLS clients", "", Vec::new());
     }
     let groups = guest.system.users.as_ref().map(|users| users.groups.as_slice()).unwrap_or_default();
-    let members = groups.iter().find(|group| group.name == "docker").map(|group| group.members.as_slice()).unwrap_or_default();
+    let members =
+        groups.iter().find(|group| group.name == "docker").map(|group| group.members.as_slice()).unwrap_or_default();
     if !members.is_empty() {
         looked_at.push(Evidence::explicit("/etc/group", "docker", members.join(",")));
         let reason = format!("members of group docker are as powerful as root: {}", members.join(", "));
@@ -394,7 +412,9 @@ fn is_open_tcp(host: &str) -> bool {
 pub(crate) fn database_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let databases = guest.system.databases.as_ref().map(|found| found.databases.as_slice()).unwrap_or_default();
     let mut servers: Vec<&Database> = Vec::new();
-    for database in databases.iter().filter(|database| !matches!(database.engine.as_str(), "sqlite" | "oracle" | "mssql")) {
+    for database in
+        databases.iter().filter(|database| !matches!(database.engine.as_str(), "sqlite" | "oracle" | "mssql"))
+    {
         if !servers.iter().any(|known| known.engine == database.engine && known.config == database.config) {
             servers.push(database);
         }
@@ -484,7 +504,9 @@ fn postgresql(guest: &Guest<'_>, database: &Database) -> Option<Judged> {
         let is_host = words.first().is_some_and(|kind| kind.starts_with("host"));
         // With a mask of its own the method is one word later.
         let method = match words.get(4).copied() {
-            Some(word) if word.contains(['.', ':']) && word.starts_with(|c: char| c.is_ascii_digit()) => words.get(5).copied(),
+            Some(word) if word.contains(['.', ':']) && word.starts_with(|c: char| c.is_ascii_digit()) => {
+                words.get(5).copied()
+            }
             other => other,
         };
         if is_host && method == Some("trust") {
@@ -503,7 +525,9 @@ fn redis(guest: &Guest<'_>, database: &Database) -> Option<Judged> {
     let get = |key: &str| {
         let lines = text.lines().enumerate().filter_map(|(number, line)| {
             let (known, value) = line.trim().split_once(char::is_whitespace)?;
-            known.eq_ignore_ascii_case(key).then(|| (value.trim().trim_matches('"').to_owned(), number.saturating_add(1)))
+            known
+                .eq_ignore_ascii_case(key)
+                .then(|| (value.trim().trim_matches('"').to_owned(), number.saturating_add(1)))
         });
         lines.last()
     };
@@ -580,7 +604,7 @@ pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for unit in services.units.iter().filter(|unit| unit.kind == "service" && unit.manager == "systemd") {
-        if !starting(guest, &[&unit.name]).is_some_and(|(name, _)| name == unit.name) {
+        if starting(guest, &[&unit.name]).is_none_or(|(name, _)| name != unit.name) {
             continue;
         }
         let Some(file) = merged(guest, unit).filter(is_of_network) else { continue };
@@ -596,8 +620,13 @@ pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if looked_at.is_empty() && bad.is_empty() {
         looked_at.push(Evidence::absent("/etc/systemd/system", "services of the network"));
     }
-    Outcome::none_of(bad, "services of the network without confinement", "services of the network are confined", looked_at)
-        .softened()
+    Outcome::none_of(
+        bad,
+        "services of the network without confinement",
+        "services of the network are confined",
+        looked_at,
+    )
+    .softened()
 }
 
 /// Whether a service belongs to the network: it is ordered after it, and may use it.
@@ -658,17 +687,24 @@ pub(crate) fn legacy_rc(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut bad = Vec::new();
     for path in ["/etc/rc.local", "/etc/rc.d/rc.local"] {
         let is_program = guest.files.stat(path).is_some_and(|metadata| metadata.mode & 0o111 != 0);
-        let link = guest.files.stat_link(path).is_some_and(|found| found.file_type == crate::filesystem::FileType::Symlink);
+        let link =
+            guest.files.stat_link(path).is_some_and(|found| found.file_type == crate::filesystem::FileType::Symlink);
         if !is_program || link {
             continue;
         }
         let text = guest.files.text(path).unwrap_or_default();
         let does = |line: &&str| {
             let line = line.trim();
-            !line.is_empty() && !line.starts_with('#') && !line.starts_with("exit") && line != "touch /var/lock/subsys/local"
+            !line.is_empty()
+                && !line.starts_with('#')
+                && !line.starts_with("exit")
+                && line != "touch /var/lock/subsys/local"
         };
         if let Some(line) = text.lines().position(|line| does(&line)) {
-            bad.push(Bad::new(path, Evidence::explicit(path, "commands", "it runs some").at_line(line.saturating_add(1))));
+            bad.push(Bad::new(
+                path,
+                Evidence::explicit(path, "commands", "it runs some").at_line(line.saturating_add(1)),
+            ));
         }
     }
     for unit in services.units.iter().filter(|unit| unit.manager == "sysv" && unit.state == "enabled") {
@@ -676,10 +712,15 @@ pub(crate) fn legacy_rc(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     for path in ["/etc/inittab", "/etc/inetd.conf"] {
         let text = guest.files.text(path).unwrap_or_default();
-        if let Some(line) = text.lines().position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
-            bad.push(Bad::new(path, Evidence::explicit(path, "entries", "it has some").at_line(line.saturating_add(1))));
+        if let Some(line) = text.lines().position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        {
+            bad.push(Bad::new(
+                path,
+                Evidence::explicit(path, "entries", "it has some").at_line(line.saturating_add(1)),
+            ));
         }
     }
-    let clean = vec![Evidence::absent("/etc/rc.local", "commands"), Evidence::absent("/etc/init.d", "scripts without a unit")];
+    let clean =
+        vec![Evidence::absent("/etc/rc.local", "commands"), Evidence::absent("/etc/init.d", "scripts without a unit")];
     Outcome::none_of(bad, "started by what was before systemd", "everything starts by units", clean).softened()
 }

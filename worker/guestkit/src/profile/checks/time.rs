@@ -48,10 +48,12 @@ pub(crate) fn sync(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         "chrony" => chrony_source(guest),
         "systemd-timesyncd" => timesyncd_source(guest),
         "ntpdate" => Some(Evidence::metadata("/usr/sbin/ntpdate", "source", "of its command line")),
-        _ => ["/etc/ntpsec/ntp.conf", "/etc/ntp.conf", "/etc/openntpd/ntpd.conf", "/etc/ntpd.conf"].iter().find_map(|path| {
-            let text = guest.files.text(path)?;
-            source_line(&text, path, &["server", "servers", "pool", "peer", "constraint"])
-        }),
+        _ => ["/etc/ntpsec/ntp.conf", "/etc/ntp.conf", "/etc/openntpd/ntpd.conf", "/etc/ntpd.conf"].iter().find_map(
+            |path| {
+                let text = guest.files.text(path)?;
+                source_line(&text, path, &["server", "servers", "pool", "peer", "constraint"])
+            },
+        ),
     };
     match source {
         Some(source) => {
