@@ -603,7 +603,8 @@ pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("the system has no systemd");
     }
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for unit in services.units.iter().filter(|unit| unit.kind == "service" && unit.manager == "systemd") {
+    let is_own = |unit: &&Unit| unit.kind == "service" && unit.manager == "systemd" && unit.state != "alias";
+    for unit in services.units.iter().filter(is_own) {
         if starting(guest, &[&unit.name]).is_none_or(|(name, _)| name != unit.name) {
             continue;
         }
