@@ -1,11 +1,12 @@
 //! Profiles: is this system configured as it should be? Facts from files, rules as data, and functions for walks and joins,
 //! each verdict with its reason and evidence. What cannot be known is unknown, never passed.
 
+mod audit_rules;
 mod certificate;
 mod checks;
 pub mod diff;
-mod end_of_life;
 mod evaluate;
+mod exposure;
 mod facts;
 #[cfg(test)]
 mod fixture;
@@ -16,9 +17,13 @@ mod overlay;
 mod pam;
 mod readiness;
 pub mod report;
+mod repositories;
+mod rsyslog;
 mod rule;
+mod settings;
 mod standards;
 mod superblock;
+mod support;
 mod sysctl;
 mod text;
 pub mod waivers;

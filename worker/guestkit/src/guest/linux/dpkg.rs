@@ -10,6 +10,41 @@ pub(crate) fn packages<'a>(status: &'a [u8], system: &'a OperatingSystem) -> imp
     stanzas(status).filter_map(move |stanza| package(&stanza, system))
 }
 
+/// What an installed package needs of others, and what it stands for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) name: String,
+    /// Names that it depends on, recommends or suggests, alternatives all of them.
+    pub(crate) needs: Vec<String>,
+    pub(crate) provides: Vec<String>,
+    /// dpkg refuses to remove it.
+    pub(crate) is_essential: bool,
+    pub(crate) installed_kib: u64,
+}
+
+/// The relations of the packages that are installed.
+pub(crate) fn needs(status: &[u8]) -> impl Iterator<Item = Needs> + '_ {
+    stanzas(status).filter_map(|stanza| {
+        if stanza.text("Status").is_some_and(|status| !status.ends_with(" installed")) {
+            return None;
+        }
+        let names = |field: &str| {
+            let value = stanza.text(field).unwrap_or_default();
+            let names = value.split([',', '|']).filter_map(|one| one.split(['(', '[', ':']).next().map(str::trim));
+            names.filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let is_yes = |field: &str| stanza.text(field).is_some_and(|value| value == "yes");
+        let fields = ["Pre-Depends", "Depends", "Recommends", "Suggests"];
+        Some(Needs {
+            name: stanza.text("Package")?,
+            needs: fields.iter().flat_map(|field| names(field)).collect(),
+            provides: names("Provides"),
+            is_essential: is_yes("Essential") || is_yes("Protected"),
+            installed_kib: stanza.text("Installed-Size").and_then(|size| size.parse().ok()).unwrap_or_default(),
+        })
+    })
+}
+
 /// What dpkg itself would stop at: a file that ends within a line or a stanza, and lines and stanzas that say nothing.
 pub(crate) fn flaw(status: &[u8]) -> Option<String> {
     if status.last().is_some_and(|byte| *byte != b'\n') {

@@ -5,7 +5,7 @@ mod authorized_keys;
 pub(crate) mod boot;
 mod databases;
 mod deep_scan;
-mod dpkg;
+pub(crate) mod dpkg;
 pub(crate) mod files;
 mod firewall;
 #[cfg(test)]
@@ -26,7 +26,7 @@ mod portage;
 mod purl;
 mod release;
 mod rpm;
-mod security;
+pub(crate) mod security;
 mod services;
 mod snap;
 mod sshd;

@@ -5,9 +5,10 @@ use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
+use crate::profile::settings::Systemd;
 use crate::profile::text::{Assignment, assignments, last};
 
-use super::services::{any_installed, manager_settings};
+use super::services::any_installed;
 
 /// `-` and `_` are one in names of modules.
 fn same_name(a: &str, b: &str) -> bool {
@@ -123,11 +124,11 @@ pub(crate) fn core_dumps(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::fail("every program may leave a core", evidence);
     }
     if any_installed(guest, &["systemd-coredump"]).is_some() || guest.unit("systemd-coredump.socket").is_some() {
-        let settings = manager_settings(guest, "coredump.conf");
-        let value = |key: &str| settings.iter().rfind(|one| one.key == key);
-        let stores = value("Storage").is_none_or(|one| one.value != "none");
-        let takes = value("ProcessSizeMax").is_none_or(|one| !matches!(one.value.as_str(), "0" | "0B" | "0K"));
-        evidence.extend(["Storage", "ProcessSizeMax"].into_iter().filter_map(value).map(Assignment::evidence));
+        let settings = Systemd::read(guest, "coredump.conf");
+        let (storage, size) = (settings.get("Coredump", "Storage"), settings.get("Coredump", "ProcessSizeMax"));
+        let stores = storage.as_ref().is_none_or(|(value, _)| value != "none");
+        let takes = size.as_ref().is_none_or(|(value, _)| !matches!(value.as_str(), "0" | "0B" | "0K"));
+        evidence.extend([storage, size].into_iter().flatten().map(|(_, evidence)| evidence));
         if stores || takes {
             return Outcome::fail("systemd-coredump keeps cores", evidence);
         }

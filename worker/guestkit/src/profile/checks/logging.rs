@@ -1,415 +1,448 @@
-//! Logs, banners, time, and who watches over files.
+//! What is logged, where it stays, who watches over files, and what people read before they log in.
 
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
-use crate::profile::text::{Assignment, assignments};
+use crate::profile::rsyslog::{self, Statement};
+use crate::profile::settings::{self, Systemd, is_yes};
 
-use super::services::{any_installed, any_started, manager_setting, manager_settings};
+use super::services::{starting, unit_evidence};
 use super::ssh::stat;
 
+const NO_DATABASE: &str = "no package database could be read";
+const JOURNAL: &str = "/var/log/journal";
+
 fn has_systemd(guest: &Guest<'_>) -> bool {
-    guest.files.is_dir("/etc/systemd")
-        || guest.services().is_some_and(|services| services.managers.iter().any(|manager| manager == "systemd"))
+    guest.services().is_some_and(|services| services.managers.iter().any(|manager| manager == "systemd"))
 }
 
-/// The journal outlives a restart.
-pub(crate) fn journald_storage(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
+/// Whether the journal outlives a restart. Source: journald.conf(5).
+pub(crate) fn journald_storage(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if !has_systemd(guest) {
-        return Outcome::not_applicable("the service manager is not systemd");
+        return Outcome::not_applicable("the system has no systemd");
     }
-    let set = manager_setting(guest, "journald.conf", "Storage");
-    let value = set.as_ref().map_or("auto", |one| one.value.as_str());
-    let evidence = set
-        .as_ref()
-        .map_or_else(|| Evidence::default("/etc/systemd/journald.conf", "Storage", "auto"), Assignment::evidence);
-    if asked.semantics == crate::profile::Semantics::Explicit && set.is_none() {
-        return Outcome::fail("Storage is not set explicitly", vec![evidence]);
-    }
-    match value {
-        "persistent" => Outcome::pass("the journal is kept", vec![evidence]),
-        "auto" if guest.files.is_dir("/var/log/journal") => {
-            let directory = Evidence::metadata("/var/log/journal", "directory", "present");
-            Outcome::pass("the journal is kept, because its directory is there", vec![evidence, directory])
+    let (storage, evidence) = Systemd::read(guest, "journald.conf").get_or("Journal", "Storage", "auto");
+    match storage.to_ascii_lowercase().as_str() {
+        "persistent" => Outcome::pass("the journal is kept on the disk", vec![evidence]),
+        "auto" if guest.files.is_dir(JOURNAL) => {
+            let directory = Evidence::metadata(JOURNAL, "directory", "present");
+            Outcome::pass(
+                format!("the journal is kept on the disk, because {JOURNAL} is there"),
+                vec![evidence, directory],
+            )
         }
         "auto" => {
-            let directory = Evidence::absent("/var/log/journal", "directory");
-            Outcome::fail("the journal is lost at a restart: its directory is not there", vec![evidence, directory])
+            let reason = format!("Storage is auto and {JOURNAL} is not there, so the journal is lost at every restart");
+            Outcome::fail(reason, vec![evidence, Evidence::absent(JOURNAL, "directory")])
         }
-        other => Outcome::fail(format!("the journal is not kept (Storage={other})"), vec![evidence]),
+        other => Outcome::fail(format!("Storage is {other}, so the journal is lost at every restart"), vec![evidence]),
     }
 }
 
-/// The journal is compressed, and handed to syslog where syslog is what keeps logs.
-pub(crate) fn journald_options(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
+/// Compression, and whether what rsyslog waits for reaches it. Sources: journald.conf(5); Debian's patch of
+/// `ForwardToSyslog`.
+pub(crate) fn journald_options(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if !has_systemd(guest) {
-        return Outcome::not_applicable("the service manager is not systemd");
+        return Outcome::not_applicable("the system has no systemd");
     }
-    let set = manager_setting(guest, "journald.conf", "Compress");
-    let evidence = set
-        .as_ref()
-        .map_or_else(|| Evidence::default("/etc/systemd/journald.conf", "Compress", "yes"), Assignment::evidence);
-    let value = set.as_ref().map_or("yes", |one| one.value.as_str());
-    if matches!(value, "no" | "false" | "off" | "0") {
-        return Outcome::fail("the journal is not compressed", vec![evidence]);
+    let conf = Systemd::read(guest, "journald.conf");
+    let is_debian = guest.families().iter().any(|family| matches!(*family, "debian" | "ubuntu"));
+    let (compress, compress_evidence) = conf.get_or("Journal", "Compress", "yes");
+    let (forward, forward_evidence) = conf.get_or("Journal", "ForwardToSyslog", if is_debian { "yes" } else { "no" });
+    let mut evidence = vec![compress_evidence, forward_evidence];
+    evidence.extend(conf.get("Journal", "SystemMaxUse").map(|(_, evidence)| evidence));
+    // A size from which on is compressed is as good as yes.
+    if matches!(compress.to_ascii_lowercase().as_str(), "no" | "false" | "off" | "n" | "f" | "0") {
+        return Outcome::fail("the journal is not compressed", evidence);
     }
-    if asked.semantics == crate::profile::Semantics::Explicit && set.is_none() {
-        return Outcome::fail("Compress is not set explicitly", vec![evidence]);
+    let Some((name, unit)) = starting(guest, &["rsyslog"]) else {
+        return Outcome::pass("the journal is compressed", evidence);
+    };
+    evidence.push(unit_evidence(&name, unit));
+    let statements = rsyslog::read(guest).unwrap_or_default();
+    let reads_journal = statements.iter().any(|statement| {
+        let loads = statement.object("module").and_then(|module| module.get("load").cloned());
+        loads.as_deref() == Some("imjournal")
+            || statement.directive("ModLoad").is_some_and(|name| name.starts_with("imjournal"))
+    });
+    if !is_yes(&forward) && !reads_journal {
+        return Outcome::fail("rsyslog runs, but the journal passes nothing on to it", evidence);
     }
-    let forward = manager_setting(guest, "journald.conf", "ForwardToSyslog");
-    // Debian's build forwards by default, others do not.
-    let by_default = guest.families().contains(&"debian");
-    let forwards = forward.as_ref().map_or(by_default, |one| matches!(one.value.as_str(), "yes" | "true" | "on" | "1"));
-    let has_syslog = any_installed(guest, &["rsyslog", "syslog-ng", "syslog-ng-core"]).is_some();
-    let mut all = vec![evidence];
-    all.extend(forward.as_ref().map(Assignment::evidence));
-    let reads_journal = guest.files.text("/etc/rsyslog.conf").is_some_and(|text| text.contains("imjournal"));
-    if has_syslog && !forwards && !reads_journal {
-        return Outcome::fail("rsyslog is installed, but the journal is not handed to it", all);
-    }
-    Outcome::pass("the journal is compressed and goes where it should", all)
+    Outcome::pass("the journal is compressed, and reaches rsyslog", evidence)
 }
 
-/// Every line of rsyslog's configuration, with its includes.
-fn rsyslog(guest: &Guest<'_>) -> Vec<(String, usize, String)> {
-    let mut paths = vec!["/etc/rsyslog.conf".to_owned()];
-    paths.extend(guest.files.glob("/etc/rsyslog.d/*.conf"));
-    let mut lines = Vec::new();
-    for path in paths {
-        let text = guest.files.text(&path).unwrap_or_default();
-        for (at, line) in
-            text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#'))
-        {
-            lines.push((path.clone(), at.saturating_add(1), line.trim().to_owned()));
-        }
+/// rsyslog's statements; the outcome to give where there are none.
+fn rsyslog_statements(guest: &Guest<'_>) -> Result<Vec<Statement>, Outcome> {
+    if guest.packages().is_none() {
+        return Err(Outcome::unknown(NO_DATABASE));
     }
-    lines
+    if guest.installed(&["rsyslog"]).is_none() {
+        return Err(Outcome::not_applicable("rsyslog is not installed"));
+    }
+    rsyslog::read(guest).ok_or_else(|| Outcome::unknown("/etc/rsyslog.conf could not be read"))
 }
 
-fn no_rsyslog(guest: &Guest<'_>) -> bool {
-    !guest.files.exists("/etc/rsyslog.conf")
-}
-
-/// A parameter of one of rsyslog's statements: `name="value"`, whichever way it is written.
-fn parameter(line: &str, name: &str) -> Option<String> {
-    let lower = line.to_ascii_lowercase();
-    let at = lower.find(&format!("{name}="))?.checked_add(name.len())?.checked_add(1)?;
-    let rest = line.get(at..)?;
-    Some(rest.trim_start_matches('"').split(['"', ' ', ')']).next()?.to_owned())
-}
-
-/// Modes of the log files that rsyslog makes.
+/// Log files that only root and one group may read. Source: rsyslog's omfile.
 pub(crate) fn rsyslog_mode(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if no_rsyslog(guest) {
-        return Outcome::not_applicable("rsyslog is not installed");
-    }
+    let statements = match rsyslog_statements(guest) {
+        Ok(statements) => statements,
+        Err(outcome) => return outcome,
+    };
+    let is_lax = |mode: &str| u32::from_str_radix(mode, 8).is_ok_and(|mode| mode & !0o640 != 0);
+    let mut current = ("0644".to_owned(), Evidence::default("/etc/rsyslog.conf", "FileCreateMode", "0644"));
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for (path, at, line) in rsyslog(guest) {
-        let lower = line.to_ascii_lowercase();
-        let mode = lower
-            .strip_prefix("$filecreatemode")
-            .map(|rest| rest.trim().to_owned())
-            .or_else(|| parameter(&line, "filecreatemode"));
-        let Some(mode) = mode else { continue };
-        let evidence = Evidence::explicit(&*path, "FileCreateMode", &*mode).at_line(at);
-        if u32::from_str_radix(&mode, 8).is_ok_and(|mode| mode & !0o640 & 0o777 == 0) {
-            looked_at.push(evidence);
-        } else {
-            bad.push(Bad::new(format!("{path}:{at}"), evidence));
+    for statement in &statements {
+        let of_module = statement
+            .object("module")
+            .filter(|module| module.get("load").is_some_and(|name| name == "builtin:omfile" || name == "omfile"));
+        let set = statement.directive("FileCreateMode").map(str::to_owned);
+        if let Some(mode) = set.or_else(|| of_module?.get("filecreatemode").cloned()) {
+            let evidence = statement.evidence("FileCreateMode", &mode);
+            if is_lax(&mode) {
+                bad.push(Bad::new(format!("FileCreateMode {mode}"), evidence.clone()));
+            } else {
+                looked_at.push(evidence.clone());
+            }
+            current = (mode, evidence);
+            continue;
+        }
+        let Some(file) = statement.file() else { continue };
+        let own = statement.object("action").and_then(|action| action.get("filecreatemode").cloned());
+        let mode = own.as_deref().unwrap_or(&current.0);
+        // What a lax directive does to its files is told once, with the directive.
+        if is_lax(mode) && (own.is_some() || current.1.source == "compiled-default") {
+            bad.push(Bad::new(&*file, statement.evidence("FileCreateMode", mode)));
         }
     }
     if looked_at.is_empty() && bad.is_empty() {
-        return Outcome::fail(
-            "log files are made with mode 0644",
-            vec![Evidence::default("rsyslogd", "FileCreateMode", "0644")],
-        );
+        looked_at.push(Evidence::absent("/etc/rsyslog.conf", "actions that write to files"));
     }
-    Outcome::none_of(bad, "log files are made laxer than 0640", "log files are made 0640 or stricter", looked_at)
+    Outcome::none_of(bad, "log files that everybody may read", "log files are made with 0640 or stricter", looked_at)
 }
 
-/// rsyslog takes nothing from the network.
+/// Logs of others that are taken in from the network.
 pub(crate) fn rsyslog_listen(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if no_rsyslog(guest) {
-        return Outcome::not_applicable("rsyslog is not installed");
+    let statements = match rsyslog_statements(guest) {
+        Ok(statements) => statements,
+        Err(outcome) => return outcome,
+    };
+    let legacy = ["InputTCPServerRun", "InputPTCPServerRun", "UDPServerRun", "InputRELPServerRun", "InputGSSServerRun"];
+    let mut bad = Vec::new();
+    for statement in &statements {
+        if let Some(input) = statement.object("input") {
+            let kind = input.get("type").map(|kind| kind.to_ascii_lowercase()).unwrap_or_default();
+            let is_network = matches!(kind.as_str(), "imtcp" | "imudp" | "imrelp" | "imptcp" | "imgssapi" | "imdtls");
+            let is_local = input
+                .get("address")
+                .is_some_and(|address| address.starts_with("127.") || address == "::1" || address == "localhost");
+            let is_socket = input.contains_key("path") && !input.contains_key("port");
+            if is_network && !is_local && !is_socket {
+                let port = input.get("port").or(input.get("name")).cloned().unwrap_or_default();
+                bad.push(Bad::new(
+                    format!("{kind} {port}").trim().to_owned(),
+                    statement.evidence("input", &statement.text),
+                ));
+            }
+        }
+        if let Some((name, port)) = legacy.iter().find_map(|name| Some((name, statement.directive(name)?))) {
+            bad.push(Bad::new(format!("{name} {port}"), statement.evidence(name, port)));
+        }
     }
-    let inputs = [
-        "$inputtcpserverrun",
-        "$udpserverrun",
-        "$inputrelpserverrun",
-        "$modload imtcp",
-        "$modload imudp",
-        "$modload imrelp",
+    let looked_at = vec![Evidence::absent("/etc/rsyslog.conf", "inputs of imtcp, imudp, imrelp, imptcp")];
+    Outcome::none_of(bad, "rsyslog listens to the network", "rsyslog takes nothing in from the network", looked_at)
+}
+
+/// Where logs go beside this machine.
+fn remote_target(guest: &Guest<'_>) -> Option<(String, Evidence)> {
+    const UPLOAD: &str = "systemd-journal-upload.service";
+    const AGENTS: [&str; 17] = [
+        "fluent-bit",
+        "td-agent-bit",
+        "td-agent",
+        "fluentd",
+        "filebeat",
+        "elastic-agent",
+        "promtail",
+        "alloy",
+        "vector",
+        "SplunkForwarder",
+        "splunk",
+        "Splunkd",
+        "nxlog",
+        "datadog-agent",
+        "amazon-cloudwatch-agent",
+        "google-cloud-ops-agent",
+        "azuremonitoragent",
     ];
-    let lines = rsyslog(guest);
-    let bad = lines.iter().filter(|(_, _, line)| {
-        let lower = line.to_ascii_lowercase();
-        let listens = inputs.iter().any(|start| lower.starts_with(start));
-        let modern = (lower.starts_with("module(") || lower.starts_with("input("))
-            && ["imtcp", "imudp", "imrelp", "imptcp"].iter().any(|module| lower.contains(&format!("\"{module}\"")));
-        listens || modern
-    });
-    let bad = bad.map(|(path, at, line)| {
-        Bad::new(format!("{path}:{at}"), Evidence::explicit(&**path, "input", &**line).at_line(*at))
-    });
-    let looked_at = vec![Evidence::absent("/etc/rsyslog.conf", "inputs from the network")];
+    if starting(guest, &["rsyslog"]).is_some() {
+        let actions = ["omfwd", "omrelp", "omkafka", "omelasticsearch", "omhttp", "omgssapi", "omudpspoof"];
+        for statement in rsyslog::read(guest).unwrap_or_default() {
+            if let Some(action) = statement.object("action") {
+                let kind = action.get("type").map(|kind| kind.to_ascii_lowercase()).unwrap_or_default();
+                if actions.contains(&kind.as_str()) {
+                    let target = action.get("target").or(action.get("server")).cloned().unwrap_or_else(|| kind.clone());
+                    return Some((target.clone(), statement.evidence(&kind, &target)));
+                }
+                continue;
+            }
+            let target = statement.target().filter(|target| target.starts_with('@') || target.starts_with(":omrelp:"));
+            if let Some(target) = target {
+                return Some((target.to_owned(), statement.evidence("selector", target)));
+            }
+        }
+    }
+    if starting(guest, &[UPLOAD]).is_some()
+        && let Some(found) = Systemd::read(guest, "journal-upload.conf").get("Upload", "URL")
+    {
+        return Some(found);
+    }
+    let (name, unit) = starting(guest, &AGENTS)?;
+    Some((name.clone(), unit_evidence(&name, unit)))
+}
+
+/// Logs that an intruder on this machine cannot remove.
+pub(crate) fn remote(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    if guest.services().is_none() {
+        return Outcome::unknown("no service manager was found");
+    }
+    match remote_target(guest) {
+        Some((target, evidence)) => Outcome::pass(format!("logs are sent to {target}"), vec![evidence]),
+        None => {
+            let evidence = vec![
+                Evidence::absent("/etc/rsyslog.conf", "@host, omfwd, omrelp"),
+                Evidence::absent("/etc/systemd/journal-upload.conf", "URL"),
+            ];
+            Outcome::fail("logs stay on this machine", evidence)
+        }
+    }
+}
+
+/// Log files that do not grow for ever, and are kept long enough. The limit is in days. Source: logrotate(8).
+pub(crate) fn rotation(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
+    const CONFIG: &str = "/etc/logrotate.conf";
+    if guest.packages().is_none() {
+        return Outcome::unknown(NO_DATABASE);
+    }
+    let database = guest.package_database();
+    let Some(package) = guest.installed(&["logrotate"]) else {
+        return Outcome::fail("logrotate is not installed", vec![Evidence::absent(database, "logrotate")]);
+    };
+    let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
+    if let Some((name, unit)) = starting(guest, &["logrotate.timer"]) {
+        evidence.push(unit_evidence(&name, unit));
+    } else {
+        let scripts = ["/etc/cron.daily/logrotate", "/etc/cron.hourly/logrotate", "/etc/periodic/daily/logrotate"];
+        let script = scripts.into_iter().find_map(|path| Some((path, guest.files.stat(path)?)));
+        let runs = script.as_ref().is_some_and(|(_, metadata)| metadata.mode & 0o111 != 0);
+        // Debian's script leaves the work to the timer where systemd runs.
+        let defers = has_systemd(guest) && guest.unit("logrotate.timer").is_some();
+        let cron = starting(guest, &["cron", "crond", "anacron", "anacron.timer"]);
+        match (script, cron) {
+            (Some((path, metadata)), Some((name, unit))) if runs && !defers => {
+                evidence.push(stat(path, &metadata));
+                evidence.push(unit_evidence(&name, unit));
+            }
+            _ => {
+                evidence.push(Evidence::absent("/etc/systemd/system", "logrotate.timer"));
+                return Outcome::fail("logrotate is installed, but nothing starts it", evidence);
+            }
+        }
+    }
+    let limit = asked.limit_number(0);
+    if limit == 0 {
+        return Outcome::pass("logs are rotated", evidence);
+    }
+    let (days, kept) = retention(&guest.files.text(CONFIG).unwrap_or_default());
+    evidence.push(Evidence::explicit(CONFIG, "kept", kept));
+    if days >= limit {
+        return Outcome::pass(format!("logs are kept for {days} days"), evidence);
+    }
+    if let Some((target, place)) = remote_target(guest) {
+        evidence.push(place);
+        return Outcome::pass(format!("logs are rotated, and sent to {target}"), evidence);
+    }
+    Outcome::fail(format!("logs are kept for {days} days, should be {limit}, and are not sent elsewhere"), evidence)
+}
+
+/// Days that logrotate.conf keeps logs by default, and how it says so.
+fn retention(text: &str) -> (i64, String) {
+    let (mut period, mut count) = (("weekly", 7), 0_i64);
+    let mut depth = 0_i64;
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        depth = depth.saturating_add(i64::from(line.ends_with('{'))).saturating_sub(i64::from(line == "}"));
+        if depth > 0 {
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("hourly") => period = ("hourly", 0),
+            Some("daily") => period = ("daily", 1),
+            Some("weekly") => period = ("weekly", 7),
+            Some("monthly") => period = ("monthly", 30),
+            Some("yearly") => period = ("yearly", 365),
+            Some("rotate") => count = words.next().and_then(|count| count.parse().ok()).unwrap_or(0),
+            _ => {}
+        }
+    }
+    // Twelve months are a year, fifty-two weeks are one too.
+    let days = match period.0 {
+        "monthly" => count.saturating_mul(365) / 12,
+        "weekly" => count.saturating_mul(365) / 52,
+        _ => count.saturating_mul(period.1),
+    };
+    (days, format!("{} rotate {count}", period.0))
+}
+
+/// What people read before and after they log in: not what runs here. Sources: agetty(8), issue(5), motd(5).
+pub(crate) fn issue(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    let fixed = ["/etc/issue", "/etc/issue.net", "/etc/motd"].map(str::to_owned);
+    let more = [guest.files.glob("/etc/issue.d/*.issue"), guest.files.glob("/etc/motd.d/*")].concat();
+    for path in fixed.into_iter().chain(more) {
+        let Some(metadata) = guest.files.stat(&path) else {
+            if path == "/etc/issue" {
+                bad.push(Bad::new(&*path, Evidence::absent(&*path, "text")));
+            }
+            continue;
+        };
+        if metadata.file_type != crate::filesystem::FileType::Regular {
+            continue;
+        }
+        let text = guest.files.text(&path).unwrap_or_default();
+        let escape = text.lines().enumerate().find_map(|(number, line)| {
+            let found = ["\\m", "\\r", "\\s", "\\v", "\\S"].into_iter().find(|escape| line.contains(escape))?;
+            Some((found, number.saturating_add(1)))
+        });
+        if let Some((escape, line)) = escape {
+            bad.push(Bad::new(&*path, Evidence::explicit(&*path, "escape", escape).at_line(line)));
+        } else if path == "/etc/issue" && text.trim().is_empty() {
+            bad.push(Bad::new(&*path, Evidence::explicit(&*path, "text", "empty")));
+        } else if metadata.uid != 0 || metadata.gid != 0 || metadata.mode & 0o7777 & !0o644 != 0 {
+            bad.push(Bad::new(&*path, stat(&path, &metadata)));
+        } else {
+            looked_at.push(stat(&path, &metadata));
+        }
+    }
     Outcome::none_of(
-        bad.collect(),
-        "logs are taken from the network",
-        "logs are taken from this machine alone",
+        bad,
+        "banners tell what runs here, are missing, or may be changed",
+        "banners tell nothing about the system",
         looked_at,
     )
 }
 
-/// Logs go to another machine.
-pub(crate) fn remote(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let mut found = Vec::new();
-    for (path, at, line) in rsyslog(guest) {
-        let lower = line.to_ascii_lowercase();
-        let legacy = line
-            .split_whitespace()
-            .nth(1)
-            .is_some_and(|target| target.starts_with('@') || target.starts_with(":omrelp:"));
-        let modern = lower.contains("action(") && (lower.contains("\"omfwd\"") || lower.contains("\"omrelp\""))
-            || lower.contains("target=") && lower.contains("omfwd");
-        if legacy || modern {
-            found.push(Evidence::explicit(&*path, "target", &*line).at_line(at));
-        }
+/// Whether changes of files are noticed: a tool, its schedule and its database.
+pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    if guest.packages().is_none() {
+        return Outcome::unknown(NO_DATABASE);
     }
-    let upload = manager_setting(guest, "journal-upload.conf", "URL");
-    if let (Some(url), Some(unit)) = (&upload, any_started(guest, &["systemd-journal-upload.service"])) {
-        found.extend([url.evidence(), unit]);
-    }
-    let agents = [
-        "fluent-bit",
-        "td-agent-bit",
-        "filebeat",
-        "promtail",
-        "alloy",
-        "splunkd",
-        "SplunkForwarder",
-        "nxlog",
-        "vector",
-        "rsyslog-relp-forwarder",
-        "amazon-cloudwatch-agent",
-        "google-cloud-ops-agent",
+    let database = guest.package_database();
+    let agents: [(&[&str], &[&str]); 4] = [
+        (&["wazuh-agent"], &["wazuh-agent"]),
+        (&["ossec-hids-agent", "ossec-hids-server", "ossec-hids"], &["ossec", "ossec-hids"]),
+        (&["samhain"], &["samhain"]),
+        (&["osquery"], &["osqueryd"]),
     ];
-    found.extend(any_started(guest, &agents));
-    if let Some(text) = guest.files.text("/etc/syslog-ng/syslog-ng.conf") {
-        let sends = text.lines().enumerate().find(|(_, line)| {
-            ["tcp(", "udp(", "network(", "syslog("].iter().any(|driver| line.trim().starts_with(driver))
-        });
-        found.extend(sends.map(|(at, line)| {
-            Evidence::explicit("/etc/syslog-ng/syslog-ng.conf", "destination", line.trim())
-                .at_line(at.saturating_add(1))
-        }));
-    }
-    if found.is_empty() {
-        let looked = ["/etc/rsyslog.conf", "/etc/systemd/journal-upload.conf"]
-            .map(|path| Evidence::absent(path, "a target"))
-            .to_vec();
-        return Outcome::fail("logs stay on this machine", looked);
-    }
-    Outcome::pass("logs go to another machine", found)
-}
-
-/// Logs are turned over by a schedule.
-pub(crate) fn rotation(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
-    let Some(package) = any_installed(guest, &["logrotate"]) else {
-        return match guest.packages() {
-            None => Outcome::unknown("no package database could be read"),
-            Some(_) => Outcome::fail(
-                "logrotate is not installed",
-                vec![Evidence::absent(guest.package_database(), "logrotate")],
-            ),
-        };
-    };
-    let timer = any_started(guest, &["logrotate.timer"]);
-    let by_cron = guest.files.stat("/etc/cron.daily/logrotate").is_some_and(|metadata| metadata.mode & 0o111 != 0);
-    let scheduled =
-        timer.or_else(|| by_cron.then(|| Evidence::metadata("/etc/cron.daily/logrotate", "script", "daily")));
-    let Some(scheduled) = scheduled else {
-        return Outcome::fail("logrotate is installed, but nothing runs it", vec![package]);
-    };
-    // A year of logs, where the standard asks for it: what is kept times how long one is.
-    let days = asked.limit_number(0);
-    if days > 0 {
-        let (kept, evidence) = retention(guest);
-        if kept < days {
+    for (packages, units) in agents {
+        if let Some((name, unit)) = starting(guest, units) {
+            return Outcome::pass(format!("{name} watches over files"), vec![unit_evidence(&name, unit)]);
+        }
+        if let Some(package) = guest.installed(packages) {
+            let evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
             return Outcome::fail(
-                format!("logs are kept for {kept} days, should be {days}"),
-                vec![scheduled, evidence],
+                format!("{} is installed, but does not start with the system", package.name),
+                evidence,
             );
         }
     }
-    Outcome::pass("logs are turned over", vec![package, scheduled])
-}
-
-/// Days that logs are kept by default.
-fn retention(guest: &Guest<'_>) -> (i64, Evidence) {
-    let lines = assignments(guest.files, "/etc/logrotate.conf");
-    let period = lines.iter().rev().find_map(|one| match one.key.as_str() {
-        "daily" => Some(1),
-        "weekly" => Some(7),
-        "monthly" => Some(30),
-        "yearly" => Some(365),
-        _ => None,
-    });
-    let rotate = lines.iter().rfind(|one| one.key == "rotate");
-    let count: i64 = rotate.and_then(|one| one.value.parse().ok()).unwrap_or(0);
-    let evidence = rotate.map_or_else(|| Evidence::absent("/etc/logrotate.conf", "rotate"), Assignment::evidence);
-    (count.saturating_mul(period.unwrap_or(7)), evidence)
-}
-
-/// What is shown before and after logging in: something, and nothing of the system.
-pub(crate) fn issue(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for path in ["/etc/issue", "/etc/issue.net"] {
-        let Some(metadata) = guest.files.stat(path) else {
-            looked_at.push(Evidence::absent(path, "file"));
-            continue;
-        };
-        let text = guest.files.text(path).unwrap_or_default();
-        let first = text.lines().next().unwrap_or_default().to_owned();
-        let evidence = Evidence::explicit(path, "text", first);
-        let tells = ["\\m", "\\r", "\\s", "\\v"].into_iter().find(|escape| text.contains(escape));
-        if let Some(escape) = tells {
-            bad.push(Bad::new(format!("{path} tells {escape}"), evidence.clone()));
+    let Some(package) = guest.installed(&["aide", "aide-dynamic", "aide-xen", "tripwire"]) else {
+        let evidence = vec![Evidence::absent(database, "aide, tripwire, samhain, ossec, wazuh-agent")];
+        return Outcome::fail("nothing watches over files", evidence);
+    };
+    let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
+    let tool = if package.name == "tripwire" { "tripwire" } else { "aide" };
+    match schedule(guest, tool) {
+        Some(place) => evidence.push(place),
+        None => {
+            evidence.push(Evidence::absent("/etc/systemd/system", "dailyaidecheck.timer"));
+            return Outcome::fail(format!("{tool} is installed, but nothing starts it"), evidence);
         }
-        if metadata.uid != 0 || metadata.gid != 0 || metadata.mode & 0o133 != 0 {
-            bad.push(Bad::new(format!("{path} is laxer than 0644 root:root"), stat(path, &metadata)));
+    }
+    let paths = if tool == "tripwire" {
+        guest.files.glob("/var/lib/tripwire/*.twd")
+    } else {
+        let configured =
+            ["/etc/aide/aide.conf", "/etc/aide.conf"].iter().find_map(|path| aide_database(&guest.files.text(path)?));
+        let known = ["/var/lib/aide/aide.db", "/var/lib/aide/aide.db.gz"].map(str::to_owned);
+        configured.map_or_else(|| known.to_vec(), |path| vec![path])
+    };
+    let filled = paths.iter().find(|path| guest.files.stat(path).is_some_and(|metadata| metadata.size > 0));
+    match filled {
+        Some(path) => {
+            evidence.push(Evidence::metadata(&**path, "database", "present"));
+            Outcome::pass(format!("{tool} is scheduled and has its database"), evidence)
         }
-        looked_at.push(evidence);
+        None => {
+            let path = paths.first().map_or("/var/lib/tripwire", String::as_str);
+            evidence.push(Evidence::absent(path, "database"));
+            Outcome::fail(format!("{tool} has no database to compare with"), evidence)
+        }
     }
-    if let Some(metadata) =
-        guest.files.stat("/etc/motd").filter(|metadata| metadata.mode & 0o133 != 0 || metadata.uid != 0)
-    {
-        bad.push(Bad::new("/etc/motd is laxer than 0644 root:root", stat("/etc/motd", &metadata)));
-    }
-    let texts = ["/etc/issue", "/etc/issue.net"].map(|path| guest.files.text(path).unwrap_or_default());
-    if bad.is_empty() && texts.iter().all(|text| text.trim().is_empty()) {
-        return Outcome::fail("nothing is shown before logging in", looked_at);
-    }
-    Outcome::none_of(bad, "what is shown before logging in", "what is shown tells nothing of the kernel", looked_at)
 }
 
-/// One client of one time service, with a source.
-pub(crate) fn time_sync(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
-    let Some(_) = guest.services() else { return Outcome::unknown("no service manager was found") };
-    let clients: [(&[&str], &[&str]); 4] = [
-        (&["chrony", "chronyd"], &["chrony"]),
-        (&["systemd-timesyncd"], &["systemd-timesyncd", "systemd", "systemd-timesyncd-libs"]),
-        (&["ntpsec", "ntp", "ntpd"], &["ntpsec", "ntp"]),
-        (&["openntpd"], &["openntpd"]),
+/// `database_in=file:/var/lib/aide/aide.db`, older `database=`, with `@@define`d names in the path. Source: aide.conf(5).
+fn aide_database(text: &str) -> Option<String> {
+    let value = settings::assignment(text, "database_in").or_else(|| settings::assignment(text, "database"))?.0;
+    let mut path = value.strip_prefix("file:")?.to_owned();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("@@define")
+            && let (Some(name), Some(value)) = (words.next(), words.next())
+        {
+            path = path.replace(&format!("@@{{{name}}}"), value);
+        }
+    }
+    (!path.contains("@@")).then_some(path)
+}
+
+/// What starts a tool of this name regularly.
+fn schedule(guest: &Guest<'_>, tool: &str) -> Option<Evidence> {
+    let timers = [
+        "dailyaidecheck.timer",
+        "aidecheck.timer",
+        "aide.timer",
+        "aide-check.timer",
+        "tripwire.timer",
+        "tripwire-check.timer",
     ];
-    let mut running = Vec::new();
-    for (units, packages) in clients {
-        // A link to a unit that is gone, as removing a package leaves it, starts nothing.
-        let Some(unit) = any_started(guest, units) else { continue };
-        if guest.packages().is_some() && any_installed(guest, packages).is_none() {
-            continue;
-        }
-        let source = match units.first().copied() {
-            Some("chrony") => chrony_sources(guest),
-            Some("systemd-timesyncd") => {
-                let source = timesyncd_sources(guest);
-                let is_default = source.source == "compiled-default";
-                (!is_default || asked.semantics == crate::profile::Semantics::Effective).then_some(source)
+    let timers: Vec<&str> = timers.into_iter().filter(|name| name.contains(tool)).collect();
+    if let Some((name, unit)) = starting(guest, &timers) {
+        return Some(unit_evidence(&name, unit));
+    }
+    for directory in ["/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.hourly"] {
+        for path in guest.files.glob(&format!("{directory}/*{tool}*")) {
+            let metadata = guest.files.stat(&path)?;
+            // Debian's dailyaidecheck leaves the work to the timer where systemd runs.
+            let defers = path.contains("dailyaidecheck") && has_systemd(guest);
+            if metadata.mode & 0o111 != 0 && !defers {
+                return Some(stat(&path, &metadata));
             }
-            _ => ntp_sources(guest),
-        };
-        running.push((unit, source));
-    }
-    let evidence: Vec<_> =
-        running.iter().flat_map(|(unit, source)| std::iter::once(unit.clone()).chain(source.clone())).collect();
-    match running.as_slice() {
-        [] => {
-            let tools = guest.files.text("/etc/vmware-tools/tools.conf").is_some_and(|text| text.contains("timeSync"));
-            let reason = if tools { "only VMware Tools may set the clock" } else { "nothing sets the clock" };
-            Outcome::fail(reason, vec![Evidence::absent("/etc/systemd/system", "chrony, systemd-timesyncd, ntpsec")])
         }
-        [(_, Some(_))] => Outcome::pass("one client sets the clock", evidence),
-        [(_, None)] => Outcome::fail("the client that sets the clock has no source", evidence),
-        _ => Outcome::fail("several clients set the clock", evidence),
     }
-}
-
-fn chrony_sources(guest: &Guest<'_>) -> Option<Evidence> {
-    let mut paths = vec!["/etc/chrony.conf".to_owned(), "/etc/chrony/chrony.conf".to_owned()];
-    for pattern in ["/etc/chrony/conf.d/*.conf", "/etc/chrony.d/*.conf", "/etc/chrony/sources.d/*.sources"] {
-        paths.extend(guest.files.glob(pattern));
-    }
-    let all = paths.iter().flat_map(|path| assignments(guest.files, path));
-    all.filter(|one| matches!(one.key.as_str(), "server" | "pool" | "peer" | "refclock" | "sourcedir"))
-        .map(|one| one.evidence())
-        .next()
-}
-
-fn timesyncd_sources(guest: &Guest<'_>) -> Evidence {
-    let settings = manager_settings(guest, "timesyncd.conf");
-    let set = settings.iter().rfind(|one| matches!(one.key.as_str(), "NTP" | "FallbackNTP") && !one.value.is_empty());
-    set.map_or_else(
-        || Evidence::default("systemd-timesyncd", "FallbackNTP", "the distribution's"),
-        Assignment::evidence,
-    )
-}
-
-fn ntp_sources(guest: &Guest<'_>) -> Option<Evidence> {
-    let paths = ["/etc/ntpsec/ntp.conf", "/etc/ntp.conf", "/etc/openntpd/ntpd.conf", "/etc/ntpd.conf"];
-    let all = paths.iter().flat_map(|path| assignments(guest.files, path));
-    all.filter(|one| matches!(one.key.as_str(), "server" | "pool" | "servers" | "peer"))
-        .map(|one| one.evidence())
-        .next()
-}
-
-/// Something remembers what files looked like: installed, scheduled, and with a memory.
-pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(_) = guest.packages() else { return Outcome::unknown("no package database could be read") };
-    if let (Some(package), Some(unit)) = (
-        any_installed(guest, &["samhain", "ossec-hids", "ossec-hids-agent", "wazuh-agent", "tripwire"]),
-        any_started(guest, &["samhain", "ossec", "wazuh-agent", "ossec-hids"]),
-    ) {
-        return Outcome::pass("files are watched", vec![package, unit]);
-    }
-    let Some(package) = any_installed(guest, &["aide"]) else {
-        return Outcome::fail(
-            "nothing watches over files",
-            vec![Evidence::absent(guest.package_database(), "aide, tripwire, samhain, wazuh-agent")],
-        );
-    };
-    let databases = ["/var/lib/aide/aide.db", "/var/lib/aide/aide.db.gz"];
-    let database =
-        databases.into_iter().find_map(|path| Some((path, guest.files.stat(path).filter(|found| found.size > 0)?)));
-    let timer = any_started(guest, &["dailyaidecheck.timer", "aidecheck.timer", "aide-check.timer"]);
-    let crons = ["/etc/cron.daily/aide", "/etc/cron.daily/dailyaidecheck", "/etc/cron.weekly/aide"];
-    let by_cron = crons
-        .into_iter()
-        .find(|path| guest.files.exists(path))
-        .map(|path| Evidence::metadata(path, "script", "present"))
-        .or_else(|| crontab_line(guest, "aide"));
-    let mut evidence = vec![package];
-    let Some((path, found)) = database else {
-        return Outcome::fail("AIDE has no database to compare with", evidence);
-    };
-    evidence.push(Evidence::metadata(path, "bytes", found.size.to_string()));
-    match timer.or(by_cron) {
-        Some(scheduled) => {
-            evidence.push(scheduled);
-            Outcome::pass("AIDE compares files by a schedule", evidence)
+    let tables = [
+        vec!["/etc/crontab".to_owned()],
+        guest.files.glob("/etc/cron.d/*"),
+        guest.files.glob("/var/spool/cron/crontabs/root"),
+        guest.files.glob("/var/spool/cron/root"),
+    ]
+    .concat();
+    for path in tables {
+        let text = guest.files.text(&path).unwrap_or_default();
+        let line = text.lines().position(|line| !line.trim_start().starts_with('#') && line.contains(tool));
+        if let Some(line) = line {
+            return Some(Evidence::explicit(path, "entry", tool).at_line(line.saturating_add(1)));
         }
-        None => Outcome::fail("AIDE has a database, but nothing runs it", evidence),
     }
-}
-
-/// A line of a crontab that names a program.
-fn crontab_line(guest: &Guest<'_>, program: &str) -> Option<Evidence> {
-    let mut paths =
-        vec!["/etc/crontab".to_owned(), "/var/spool/cron/root".to_owned(), "/var/spool/cron/crontabs/root".to_owned()];
-    paths.extend(guest.files.glob("/etc/cron.d/*"));
-    paths.into_iter().find_map(|path| {
-        let text = guest.files.text(&path)?;
-        let (at, line) =
-            text.lines().enumerate().find(|(_, line)| !line.trim().starts_with('#') && line.contains(program))?;
-        Some(Evidence::explicit(&*path, program, line.trim()).at_line(at.saturating_add(1)))
-    })
+    None
 }

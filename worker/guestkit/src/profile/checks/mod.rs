@@ -15,4 +15,5 @@ pub(super) mod performance;
 pub(super) mod services;
 pub(super) mod ssh;
 pub(super) mod sudo;
+pub(super) mod time;
 pub(super) mod traces;

@@ -1,652 +1,547 @@
-//! Packages: where they come from, how old they are, whether they are what their maker shipped.
+//! Packages: where they come from, whether they are kept up to date, and what should not be there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use md5::{Digest as _, Md5};
+
+use crate::bytes::hex;
+use crate::filesystem::FileType;
+use crate::guest::linux::{dpkg, time};
 use crate::guest::report::Package;
-use crate::profile::end_of_life;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
+use crate::profile::repositories::{self, AptConfiguration, Source};
 use crate::profile::rule::Severity;
-use crate::profile::text::{Assignment, assignments};
+use crate::profile::settings;
+use crate::profile::support::{self, Known};
 
-use super::services::{any_installed, any_started};
+use super::services::{starting, unit_evidence};
 
+const NO_DATABASE: &str = "no package database could be read";
 const DAY: i64 = 86_400;
+/// Days before the end of support from which on it is told.
+const END_IS_NEAR: i64 = 180;
+/// Sizes of files that are compared with their digests: units and settings are small.
+const COMPARED_MAX: u64 = 64 << 10;
 
-/// Compilers, for everybody to use.
-pub(crate) fn compilers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(packages) = guest.packages() else { return Outcome::unknown("no package database could be read") };
-    let is_compiler = |name: &str| {
-        let base = name.split(['-', '.']).next().unwrap_or(name).trim_end_matches(|c: char| c.is_ascii_digit());
-        ["gcc", "g++", "clang", "make", "golang", "rustc", "tcc"].contains(&base)
-            && !["-base", "-doc", "-libs", "-common", "-lib"].iter().any(|end| name.ends_with(end))
-            && !name.starts_with("gcc-c++-")
-    };
-    let found: Vec<_> = packages.filter(|package| is_compiler(&package.name)).collect();
-    let programs = [
-        "/usr/bin/gcc",
-        "/usr/bin/cc",
-        "/usr/bin/clang",
-        "/usr/bin/make",
-        "/usr/bin/g++",
-        "/usr/bin/go",
-        "/usr/bin/rustc",
-    ];
-    let for_all =
-        programs.iter().find(|path| guest.files.stat(path).is_some_and(|metadata| metadata.mode & 0o001 != 0));
-    let bad = found.iter().filter(|_| for_all.is_some()).map(|package| {
-        Bad::new(&*package.name, Evidence::explicit(guest.package_database(), &*package.name, &*package.full_version))
-    });
-    let looked_at = vec![Evidence::absent(guest.package_database(), "gcc, clang, make, golang, rustc")];
-    Outcome::none_of(bad.collect(), "everybody can compile programs", "no compiler for everybody", looked_at)
+fn is_family(guest: &Guest<'_>, wanted: &[&str]) -> bool {
+    guest.families().iter().any(|family| wanted.contains(family))
 }
 
-/// Packages that were installed for others that are gone.
+/// `gcc`, and the same with a version: `gcc-12`, `clang15`.
+fn is_compiler(name: &str) -> bool {
+    const NAMES: [&str; 11] =
+        ["gcc", "g++", "gcc-c++", "clang", "make", "golang", "golang-go", "golang-bin", "rustc", "rust", "tcc"];
+    NAMES.iter().any(|known| {
+        let rest = name.strip_prefix(known).map(|rest| rest.trim_start_matches('-'));
+        rest.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
+    })
+}
+
+/// Compilers that everybody may run.
+pub(crate) fn compilers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    let Some(packages) = guest.packages() else { return Outcome::unknown(NO_DATABASE) };
+    let database = guest.package_database();
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    for package in packages.filter(|package| is_compiler(&package.name)) {
+        let program = format!("/usr/bin/{}", package.name);
+        let evidence = Evidence::explicit(database, &*package.name, &*package.full_version);
+        // A package whose program has another name, or several, is taken as one that everybody may run.
+        match guest.files.stat(&program) {
+            Some(metadata) if metadata.mode & 0o001 == 0 => looked_at.push(super::ssh::stat(&program, &metadata)),
+            _ => bad.push(Bad::new(&*package.name, evidence)),
+        }
+    }
+    if looked_at.is_empty() {
+        looked_at.push(Evidence::absent(database, "gcc, g++, clang, make, golang, rustc"));
+    }
+    Outcome::none_of(bad, "compilers are installed", "there are no compilers that everybody may run", looked_at)
+}
+
+/// Packages that were installed for others that are gone: what `apt autoremove` would take. Source: apt-get(8),
+/// apt-mark(8); recommended and suggested packages count as needed, as apt's defaults have it.
 pub(crate) fn unused(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let path = "/var/lib/apt/extended_states";
-    let Some(text) = guest.files.text(path) else {
-        return Outcome::unknown(format!("{path} is not there: which packages were asked for is not known"));
+    const STATES: &str = "/var/lib/apt/extended_states";
+    const STATUS: &str = "/var/lib/dpkg/status";
+    if !guest.package_database().starts_with("/var/lib/dpkg") {
+        return Outcome::unknown("which packages of an rpm system somebody asked for is not read");
+    }
+    let Some(states) = guest.files.text(STATES) else {
+        let evidence = vec![Evidence::absent(STATES, "Auto-Installed")];
+        return Outcome::pass("no package is marked as installed for others", evidence);
     };
-    let automatic: BTreeSet<&str> = text
-        .split("\n\n")
-        .filter(|stanza| stanza.contains("Auto-Installed: 1"))
-        .filter_map(|stanza| stanza.lines().find_map(|line| line.strip_prefix("Package: ")))
-        .collect();
-    let Some(status) = guest.files.text("/var/lib/dpkg/status") else {
-        return Outcome::unknown("/var/lib/dpkg/status cannot be read");
+    let Ok(Some(status)) = guest.files.tree().read_file(STATUS) else { return Outcome::unknown(NO_DATABASE) };
+    let mut automatic: HashSet<&str> = HashSet::new();
+    let mut name = "";
+    for line in states.lines() {
+        if let Some(value) = line.strip_prefix("Package:") {
+            name = value.trim();
+        } else if line.strip_prefix("Auto-Installed:").is_some_and(|value| value.trim() == "1") {
+            automatic.insert(name);
+        }
+    }
+    let packages: Vec<dpkg::Needs> = dpkg::needs(&status).take(250_000).collect();
+    let mut providers: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (number, package) in packages.iter().enumerate() {
+        for name in package.provides.iter().chain([&package.name]) {
+            providers.entry(name).or_default().push(number);
+        }
+    }
+    let is_kept = |package: &dpkg::Needs| {
+        let is_kernel = package.name.starts_with("linux-") || package.name.starts_with("firmware-");
+        !automatic.contains(package.name.as_str()) || package.is_essential || is_kernel
     };
-    let (needs, installed) = dependencies(&status);
-    let mut wanted: BTreeSet<&str> = installed
-        .iter()
-        .filter(|(name, essential)| *essential || !automatic.contains(*name))
-        .map(|(name, _)| *name)
-        .collect();
-    let mut pending: Vec<&str> = wanted.iter().copied().collect();
-    while let Some(name) = pending.pop() {
-        for need in needs.get(name).into_iter().flatten() {
-            if wanted.insert(need) {
-                pending.push(need);
+    let mut queue: Vec<usize> =
+        packages.iter().enumerate().filter(|(_, package)| is_kept(package)).map(|(number, _)| number).collect();
+    let mut needed: HashSet<usize> = queue.iter().copied().collect();
+    while let Some(package) = queue.pop().and_then(|number| packages.get(number)) {
+        for number in package.needs.iter().filter_map(|name| providers.get(name.as_str())).flatten() {
+            if needed.insert(*number) {
+                queue.push(*number);
             }
         }
     }
-    let bad = installed
-        .iter()
-        .filter(|(name, _)| !wanted.contains(name))
-        .map(|(name, _)| Bad::new(*name, Evidence::explicit(path, *name, "automatic, needed by nothing")));
-    let looked_at = vec![Evidence::explicit(path, "automatic packages", automatic.len().to_string())];
-    Outcome::none_of(bad.collect(), "packages that nothing needs", "every automatic package is needed", looked_at)
-        .softened()
+    let unused = packages.iter().enumerate().filter(|(number, _)| !needed.contains(number)).map(|(_, package)| package);
+    let mut freed: u64 = 0;
+    let mut bad = Vec::new();
+    for package in unused {
+        freed = freed.saturating_add(package.installed_kib);
+        let evidence =
+            Evidence::explicit(STATES, &*package.name, format!("Auto-Installed: 1, {} KiB", package.installed_kib));
+        bad.push(Bad::new(&*package.name, evidence));
+    }
+    let found = format!("packages that nothing needs any more, {} MiB", freed / 1024);
+    let looked_at = vec![Evidence::metadata(STATES, "Auto-Installed", automatic.len().to_string())];
+    Outcome::none_of(bad, &found, "every package is asked for or needed", looked_at)
 }
 
-type Needs<'t> = BTreeMap<&'t str, Vec<&'t str>>;
-
-/// What each installed package needs, or recommends; what provides a name counts as it. Source: deb-control(5).
-fn dependencies(status: &str) -> (Needs<'_>, Vec<(&str, bool)>) {
-    let (mut needs, mut provides): (Needs<'_>, Needs<'_>) = Default::default();
-    let mut installed = Vec::new();
-    for stanza in status.split("\n\n") {
-        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        let (Some(name), Some(state)) = (field("Package"), field("Status")) else { continue };
-        if !state.ends_with(" installed") {
-            continue;
-        }
-        installed.push((name, field("Essential") == Some("yes") || field("Priority") == Some("required")));
-        for key in ["Depends", "Pre-Depends", "Recommends"] {
-            let list = field(key).unwrap_or_default();
-            let one = |text| -> Option<&str> {
-                str::split_whitespace(text).next().map(|one| one.split(':').next().unwrap_or(one))
-            };
-            needs.entry(name).or_default().extend(list.split([',', '|']).filter_map(one));
-        }
-        for provided in field("Provides").unwrap_or_default().split(',').filter_map(|one| one.split_whitespace().next())
-        {
-            provides.entry(provided).or_default().push(name);
-        }
-    }
-    // A need of something virtual is a need of whatever provides it.
-    for list in needs.values_mut() {
-        let more: Vec<&str> = list.iter().filter_map(|name| provides.get(name)).flatten().copied().collect();
-        list.extend(more);
-    }
-    (needs, installed)
-}
-
-/// Kernels that lie about beside the default one.
+/// Kernels beside the one that starts, and the room that they take.
 pub(crate) fn old_kernels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let system = &guest.system.operating_system;
+    // Directories of modules without an image are what removed kernels leave behind.
     let kernels: Vec<_> = system.kernels.iter().filter(|kernel| kernel.path.is_some()).collect();
+    let default = system.default_kernel.as_deref().or_else(|| kernels.first().map(|kernel| kernel.version.as_str()));
     let evidence: Vec<_> = kernels
         .iter()
-        .map(|kernel| Evidence::metadata(kernel.path.as_deref().unwrap_or("/boot"), "kernel", &*kernel.version))
-        .collect();
-    if kernels.is_empty() {
-        return Outcome::not_applicable("no kernel is installed");
-    }
-    let boot =
-        guest.system.storage.as_ref().and_then(|storage| storage.mounts.iter().find(|mount| mount.path == "/boot"));
-    if let Some(full) = boot.filter(|mount| mount.used_percent >= 80.0) {
-        let reason = format!("/boot is {:.0} % full", full.used_percent);
-        return Outcome::fail(reason, evidence);
-    }
-    if kernels.len() > 3 {
-        return Outcome::fail(format!("{} kernels are installed", kernels.len()), evidence);
-    }
-    Outcome::pass(format!("{} kernels are installed", kernels.len()), evidence)
-}
-
-/// One place that apt takes packages from.
-#[derive(Debug, Clone)]
-struct AptSource {
-    path: String,
-    line: usize,
-    uris: Vec<String>,
-    suites: Vec<String>,
-    options: Vec<String>,
-}
-
-impl AptSource {
-    fn evidence(&self) -> Evidence {
-        let value = format!("{} {} {}", self.options.join(" "), self.uris.join(" "), self.suites.join(" "));
-        Evidence::explicit(&*self.path, "source", value.trim()).at_line(self.line)
-    }
-}
-
-/// The sources in use, in both forms. Source: sources.list(5).
-fn apt_sources(guest: &Guest<'_>) -> Vec<AptSource> {
-    let mut all = Vec::new();
-    let mut lists = vec!["/etc/apt/sources.list".to_owned()];
-    lists.extend(guest.files.with_suffix("/etc/apt/sources.list.d", ".list"));
-    for path in lists {
-        for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            let Some(rest) =
-                line.strip_prefix("deb ").or_else(|| line.strip_prefix("deb\t")).or_else(|| line.strip_prefix("deb["))
-            else {
-                continue;
-            };
-            let (options, rest) = match rest.trim_start().trim_start_matches('[').split_once(']') {
-                Some((options, rest)) if line.contains('[') => (options, rest),
-                _ => ("", rest),
-            };
-            let mut words = rest.split_whitespace().map(str::to_owned);
-            all.push(AptSource {
-                path: path.clone(),
-                line: at.saturating_add(1),
-                uris: words.next().into_iter().collect(),
-                suites: words.next().into_iter().collect(),
-                options: options.split_whitespace().map(str::to_ascii_lowercase).collect(),
-            });
-        }
-    }
-    for path in guest.files.with_suffix("/etc/apt/sources.list.d", ".sources") {
-        let text = guest.files.text(&path).unwrap_or_default();
-        let mut line = 1_usize;
-        for stanza in text.split("\n\n") {
-            let field = |name: &str| -> Vec<String> {
-                let lines = stanza.lines().filter(|line| !line.starts_with('#'));
-                let found = lines
-                    .filter_map(|line| line.split_once(':'))
-                    .find(|(key, _)| key.trim().eq_ignore_ascii_case(name));
-                found.map(|(_, value)| value.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
-            };
-            let is_off = field("Enabled").iter().any(|value| value.eq_ignore_ascii_case("no"));
-            let options = ["Trusted", "Allow-Insecure", "Allow-Weak"].iter().flat_map(|key| {
-                field(key)
-                    .into_iter()
-                    .map(|value| format!("{}={}", key.to_ascii_lowercase(), value.to_ascii_lowercase()))
-                    .collect::<Vec<_>>()
-            });
-            let options = options.collect();
-            if field("Types").iter().any(|kind| kind == "deb") && !is_off {
-                all.push(AptSource { path: path.clone(), line, uris: field("URIs"), suites: field("Suites"), options });
-            }
-            line = line.saturating_add(stanza.lines().count()).saturating_add(1);
-        }
-    }
-    all
-}
-
-/// apt's own settings as they stand in the end: names lower-case and whole, later files win. Source: apt.conf(5).
-fn apt_settings(guest: &Guest<'_>) -> Vec<Assignment> {
-    let mut paths = guest
-        .files
-        .names("/etc/apt/apt.conf.d")
-        .into_iter()
-        .filter(|name| {
-            let end = name.rsplit_once('.').map_or("", |(_, end)| end);
-            end.is_empty() || end == "conf"
+        .map(|kernel| {
+            let is_default = default == Some(kernel.version.as_str());
+            let told = if is_default { "starts by default" } else { "kept" };
+            Evidence::metadata(kernel.path.as_deref().unwrap_or("/boot"), &*kernel.version, told)
         })
-        .map(|name| format!("/etc/apt/apt.conf.d/{name}"))
-        .collect::<Vec<_>>();
-    paths.push("/etc/apt/apt.conf".to_owned());
-    paths.iter().flat_map(|path| apt_file(path, &guest.files.text(path).unwrap_or_default())).collect()
-}
-
-/// One file: `Name::Of::It "value";` and scopes in braces; `//`, `#` and `/* */` comments.
-fn apt_file(path: &str, text: &str) -> Vec<Assignment> {
-    let mut found = Vec::new();
-    let mut scopes: Vec<String> = Vec::new();
-    let (mut word, mut value) = (String::new(), None::<String>);
-    let (mut line, mut in_comment) = (1_usize, false);
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c == '\n' {
-            line = line.saturating_add(1);
-        }
-        if in_comment {
-            if c == '*' && characters.peek() == Some(&'/') {
-                characters.next();
-                in_comment = false;
-            }
-            continue;
-        }
-        match c {
-            '/' if characters.peek() == Some(&'*') => in_comment = true,
-            '/' if characters.peek() == Some(&'/') => while characters.next_if(|c| *c != '\n').is_some() {},
-            '#' if word.is_empty() => while characters.next_if(|c| *c != '\n').is_some() {},
-            '"' => {
-                let mut text = String::new();
-                while let Some(c) = characters.next_if(|c| *c != '"' && *c != '\n') {
-                    text.push(c);
-                }
-                characters.next_if_eq(&'"');
-                value = Some(text);
-            }
-            '{' => scopes.push(std::mem::take(&mut word).trim().to_owned()),
-            '}' => {
-                scopes.pop();
-                word.clear();
-            }
-            ';' => {
-                let mut written = std::mem::take(&mut word).trim().to_owned();
-                let taken = value.take().or_else(|| {
-                    let (name, rest) = written
-                        .clone()
-                        .split_once(char::is_whitespace)
-                        .map(|(name, rest)| (name.to_owned(), rest.trim().to_owned()))?;
-                    written = name;
-                    Some(rest)
-                });
-                if let Some(taken) = taken.filter(|_| scopes.len() < 32) {
-                    let key = scopes
-                        .iter()
-                        .cloned()
-                        .chain([written])
-                        .filter(|part| !part.is_empty())
-                        .collect::<Vec<_>>()
-                        .join("::");
-                    found.push(Assignment { path: path.to_owned(), line, key: key.to_ascii_lowercase(), value: taken });
-                }
-            }
-            c => word.push(c),
-        }
-        if found.len() > 20_000 {
-            break;
-        }
+        .collect();
+    let others: Vec<_> = kernels.iter().filter(|kernel| default != Some(kernel.version.as_str())).collect();
+    if others.len() > 2 {
+        let reason = format!("{} kernels are kept beside the one that starts", others.len());
+        return Outcome::fail(reason, evidence).with_subjects(others.iter().map(|kernel| kernel.version.clone()));
     }
-    found
-}
-
-fn apt_last<'s>(settings: &'s [Assignment], key: &str) -> Option<&'s Assignment> {
-    settings.iter().rfind(|one| one.key == key)
-}
-
-fn is_true(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "1" | "yes" | "true" | "always" | "on" | "with" | "enable")
-}
-
-/// Repositories of yum, dnf and zypper: section, file, settings.
-fn rpm_repositories(guest: &Guest<'_>) -> Vec<(String, String, BTreeMap<String, String>)> {
-    let mut all = Vec::new();
-    for directory in ["/etc/yum.repos.d", "/etc/zypp/repos.d", "/etc/dnf/repos.d"] {
-        for path in guest.files.with_suffix(directory, ".repo") {
-            let mut current: Option<(String, BTreeMap<String, String>)> = None;
-            for line in guest.files.text(&path).unwrap_or_default().lines() {
-                let line = line.trim();
-                if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                    all.extend(current.take().map(|(name, settings)| (name, path.clone(), settings)));
-                    current = Some((name.to_owned(), BTreeMap::new()));
-                } else if let (Some((_, settings)), Some((key, value)), false) =
-                    (&mut current, line.split_once('='), line.starts_with('#'))
-                {
-                    settings.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
-                }
-            }
-            all.extend(current.map(|(name, settings)| (name, path.clone(), settings)));
-        }
+    let device = guest.root.mountpoints.iter().find(|mount| mount.path == "/boot").map(|mount| mount.device.as_str());
+    let boot = guest.filesystems.iter().find(|filesystem| Some(filesystem.device.as_str()) == device);
+    let usage = boot.and_then(|boot| boot.used_bytes?.checked_mul(100)?.checked_div(boot.size_bytes?));
+    if let Some(percent) = usage.filter(|percent| *percent >= 80) {
+        let evidence = vec![Evidence::metadata("/boot", "used", format!("{percent} %"))];
+        return Outcome::fail(format!("/boot is full to {percent} %"), evidence);
     }
-    all
+    if evidence.is_empty() {
+        return Outcome::unknown("no kernel image was found");
+    }
+    Outcome::pass(format!("{} kernels are kept beside the one that starts", others.len()), evidence)
 }
 
-/// Nothing is installed whose origin is not proved.
+/// Sources whose packages nobody has to have signed.
 pub(crate) fn repo_trust(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for source in apt_sources(guest) {
-        let lax = source
-            .options
-            .iter()
-            .any(|option| matches!(option.as_str(), "trusted=yes" | "allow-insecure=yes" | "allow-weak=yes"));
-        if lax {
-            bad.push(Bad::new(source.uris.join(" "), source.evidence()));
-        }
-        looked_at.push(source.evidence());
-    }
-    let settings = apt_settings(guest);
-    for key in [
-        "apt::get::allowunauthenticated",
-        "acquire::allowinsecurerepositories",
-        "acquire::allowweakrepositories",
-        "acquire::alloweddowngradetoinsecurerepositories",
-    ] {
-        if let Some(one) = apt_last(&settings, key).filter(|one| is_true(&one.value)) {
-            bad.push(Bad::new(key, one.evidence()));
-        }
-    }
-    let main: Vec<_> = ["/etc/yum.conf", "/etc/dnf/dnf.conf", "/etc/zypp/zypp.conf"]
-        .into_iter()
-        .flat_map(|path| assignments(guest.files, path))
-        .collect();
-    let checks_by_default = main.iter().rfind(|one| one.key == "gpgcheck").is_none_or(|one| is_true(&one.value));
-    for one in main.iter().filter(|one| matches!(one.key.as_str(), "gpgcheck" | "sslverify") && !is_true(&one.value)) {
-        bad.push(Bad::new(&*one.path, one.evidence()));
-    }
-    for (name, path, settings) in rpm_repositories(guest) {
-        if settings.get("enabled").is_some_and(|value| !is_true(value)) {
-            continue;
-        }
-        let checks = settings.get("gpgcheck").map_or(checks_by_default, |value| is_true(value));
-        let verifies = settings.get("sslverify").is_none_or(|value| is_true(value));
-        let evidence = Evidence::explicit(
-            &*path,
-            &*name,
-            format!("gpgcheck={}, sslverify={}", u8::from(checks), u8::from(verifies)),
-        );
-        if !checks || !verifies {
-            bad.push(Bad::new(&*name, evidence.clone()));
-        }
-        looked_at.push(evidence);
-    }
-    if looked_at.is_empty() && bad.is_empty() {
-        return Outcome::unknown("no package source is configured in files that are known here");
-    }
-    Outcome::none_of(
-        bad,
-        "packages are taken without proof of their origin",
-        "every source proves its packages",
-        looked_at,
-    )
-}
-
-/// Fixes of security problems come from somewhere.
-pub(crate) fn security_repo(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let families = guest.families();
-    if families.contains(&"debian") || families.contains(&"ubuntu") {
-        let sources = apt_sources(guest);
-        let fitting = sources.iter().find(|source| {
-            source.suites.iter().any(|suite| suite.contains("-security") || suite.ends_with("/updates"))
-                || source.uris.iter().any(|uri| uri.contains("security."))
-        });
-        return match fitting {
-            Some(source) => Outcome::pass("security updates have a source", vec![source.evidence()]),
-            None => {
-                let mut evidence: Vec<_> = sources.iter().map(AptSource::evidence).collect();
-                evidence.push(Evidence::absent("/etc/apt/sources.list", "a -security suite"));
-                Outcome::fail("no source of security updates is configured", evidence)
-            }
-        };
-    }
-    let repositories = rpm_repositories(guest);
-    let needed = ["baseos", "appstream", "updates", "base"];
-    let fitting = repositories.iter().find(|(name, _, settings)| {
-        let name = name.to_ascii_lowercase();
-        needed.iter().any(|part| name.contains(part)) && settings.get("enabled").is_none_or(|value| is_true(value))
-    });
-    match fitting {
-        Some((name, path, _)) => {
-            Outcome::pass("updates have a source", vec![Evidence::explicit(&**path, &**name, "enabled")])
-        }
-        None if guest.files.exists("/etc/pki/consumer/cert.pem") => Outcome::pass(
-            "the system is registered for updates",
-            vec![Evidence::metadata("/etc/pki/consumer/cert.pem", "identity", "present")],
-        ),
-        None => Outcome::fail(
-            "no source of updates is enabled",
-            vec![Evidence::absent("/etc/yum.repos.d", "baseos, appstream")],
-        ),
-    }
-}
-
-/// Updates install themselves.
-pub(crate) fn auto_updates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let settings = apt_settings(guest);
-    if guest.files.is_dir("/etc/apt") {
-        let list = apt_last(&settings, "apt::periodic::update-package-lists");
-        let upgrade = apt_last(&settings, "apt::periodic::unattended-upgrade");
-        let runs = |one: Option<&Assignment>| one.is_some_and(|one| !matches!(one.value.as_str(), "0" | "" | "never"));
-        let timer = any_started(guest, &["apt-daily-upgrade.timer"]);
-        let package = any_installed(guest, &["unattended-upgrades"]);
-        let evidence: Vec<_> = list
-            .into_iter()
-            .chain(upgrade)
-            .map(Assignment::evidence)
-            .chain(timer.clone())
-            .chain(package.clone())
-            .collect();
-        return if runs(list) && runs(upgrade) && timer.is_some() && package.is_some() {
-            Outcome::pass("updates install themselves", evidence)
+    for source in repositories::apt_sources(guest) {
+        let options = ["trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure"];
+        if options.iter().any(|option| source.is_on(option)) {
+            bad.push(Bad::new(source.place(), source.evidence()));
         } else {
-            let what = match (package.is_some(), runs(upgrade), timer.is_some()) {
-                (false, ..) => "unattended-upgrades is not installed",
-                (_, false, _) => "APT::Periodic::Unattended-Upgrade is not on",
-                (.., false) => "apt-daily-upgrade.timer is not enabled",
-                _ => "APT::Periodic::Update-Package-Lists is not on",
-            };
-            let mut evidence = evidence;
-            evidence.push(Evidence::absent("/etc/apt/apt.conf.d", "APT::Periodic"));
-            Outcome::fail(what, evidence)
+            looked_at.push(source.evidence());
+        }
+    }
+    let apt = AptConfiguration::read(guest);
+    let loose = [
+        "APT::Get::AllowUnauthenticated",
+        "Acquire::AllowInsecureRepositories",
+        "Acquire::AllowWeakRepositories",
+        "Acquire::AllowDowngradeToInsecureRepositories",
+    ];
+    for setting in loose.iter().filter_map(|name| apt.get(name)) {
+        if setting.is_yes() {
+            let evidence = setting.evidence();
+            bad.push(Bad::new(evidence.key.clone(), evidence));
+        } else {
+            looked_at.push(setting.evidence());
+        }
+    }
+    for source in repositories::rpm_repositories(guest) {
+        // What is on this machine is not verified on its way; its packages are still signed.
+        let is_unsigned = source.is_off("gpgcheck") || source.is_off("pkg_gpgcheck");
+        if is_unsigned || source.is_off("sslverify") {
+            bad.push(Bad::new(source.place(), source.evidence()));
+        } else {
+            looked_at.push(source.evidence());
+        }
+    }
+    if bad.is_empty() && looked_at.is_empty() {
+        if guest.package_database().starts_with("/var/lib/dpkg") || is_family(guest, &["rhel", "fedora", "suse"]) {
+            let path =
+                if is_family(guest, &["debian", "ubuntu"]) { "/etc/apt/sources.list" } else { "/etc/yum.repos.d" };
+            return Outcome::pass("no source of packages is set up", vec![Evidence::absent(path, "sources")]);
+        }
+        return Outcome::unknown("no sources of packages that are understood were found");
+    }
+    Outcome::none_of(bad, "packages are taken without a valid signature", "packages must be signed", looked_at)
+}
+
+/// A source of security updates that is in use.
+pub(crate) fn security_repo(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    let shown = |sources: &[Source]| sources.iter().map(Source::evidence).collect::<Vec<_>>();
+    if is_family(guest, &["debian", "ubuntu"]) {
+        let sources = repositories::apt_sources(guest);
+        let is_rolling = matches!(support::of(&guest.system.operating_system, false), Known::Rolling);
+        let is_security = |source: &&Source| {
+            let suite = source.suite.trim_end_matches('/');
+            suite.ends_with("-security") || suite.ends_with("/updates") || source.uri.contains("security.debian.org")
         };
-    }
-    for path in [
-        "/etc/dnf/automatic.conf",
-        "/etc/dnf/dnf5-plugins/automatic.conf",
-        "/usr/share/dnf5/dnf5-plugins/automatic.conf",
-    ] {
-        let lines = assignments(guest.files, path);
-        let timers = ["dnf-automatic-install.timer", "dnf-automatic.timer", "dnf5-automatic.timer"];
-        if let Some(apply) = lines.iter().rfind(|one| one.key == "apply_updates") {
-            let timer = any_started(guest, &timers);
-            let installs = is_true(&apply.value) || guest.is_enabled("dnf-automatic-install.timer");
-            let evidence = std::iter::once(apply.evidence()).chain(timer.clone()).collect();
-            return if installs && timer.is_some() {
-                Outcome::pass("updates install themselves", evidence)
-            } else {
-                Outcome::fail("dnf-automatic does not install updates", evidence)
-            };
+        if let Some(source) = sources.iter().find(is_security) {
+            return Outcome::pass(format!("{} is in use", source.suite), vec![source.evidence()]);
         }
+        if is_rolling && !sources.is_empty() {
+            return Outcome::pass("updates come by the same source as everything", shown(&sources));
+        }
+        let mut evidence = shown(&sources);
+        evidence.push(Evidence::absent("/etc/apt/sources.list", "a suite of security updates"));
+        return Outcome::fail("no source of security updates is in use", evidence);
     }
-    match any_started(
-        guest,
-        &["transactional-update.timer", "yum-cron.service", "os-update.timer", "packagekit-background.timer"],
-    ) {
-        Some(evidence) => Outcome::pass("updates install themselves", vec![evidence]),
-        None => Outcome::fail(
-            "updates do not install themselves",
-            vec![Evidence::absent("/etc/systemd/system", "a timer that installs updates")],
-        ),
+    let sources = repositories::rpm_repositories(guest);
+    let wanted = ["baseos", "appstream", "updates", "amazonlinux", "amzn2-core", "rhel-7-server-rpms", "ol7_latest"];
+    let found: Vec<&Source> =
+        sources.iter().filter(|source| wanted.iter().any(|name| source.suite.contains(name))).collect();
+    if let Some(first) = found.first() {
+        let evidence = found.iter().map(|source| source.evidence()).collect();
+        return Outcome::pass(format!("{} is in use", first.suite), evidence);
     }
+    let identity = "/etc/pki/consumer/cert.pem";
+    if guest.files.exists(identity) {
+        let evidence = vec![Evidence::metadata(identity, "subscription identity", "present")];
+        let unknown = Outcome::unknown("the system is subscribed, but its repositories are not on the disk");
+        return Outcome { evidence, ..unknown };
+    }
+    let mut evidence = shown(&sources);
+    evidence.push(Evidence::absent("/etc/yum.repos.d", "baseos, appstream"));
+    Outcome::fail("no source of security updates is in use", evidence)
 }
 
-/// When a package was last changed: by its own database, or by the logs of its manager.
-fn last_change(guest: &Guest<'_>) -> Option<(i64, Evidence)> {
-    let seconds = |text: &str| text.parse::<jiff::Timestamp>().ok().map(|at| at.as_second());
-    let packages = guest.packages()?;
-    let by_database = packages
-        .filter_map(|package: &Package| Some((seconds(package.installed_at.as_deref()?)?, package)))
-        .max_by_key(|(at, _)| *at);
-    let by_database = by_database.map(|(at, package)| {
-        (
-            at,
-            Evidence::explicit(
-                guest.package_database(),
-                &*package.name,
-                package.installed_at.clone().unwrap_or_default(),
-            ),
-        )
-    });
-    let mut by_log = None;
-    for path in ["/var/log/dpkg.log", "/var/log/dpkg.log.1"] {
-        let text = guest.files.text(path).unwrap_or_default();
-        let last = text.lines().rev().find(|line| {
-            line.contains(" status installed ") || line.contains(" upgrade ") || line.contains(" install ")
+/// Security updates that install themselves. Sources: `/usr/lib/apt/apt.systemd.daily`, dnf-automatic(8), yum-cron(8),
+/// transactional-update(8).
+pub(crate) fn auto_updates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    if guest.packages().is_none() {
+        return Outcome::unknown(NO_DATABASE);
+    }
+    if is_family(guest, &["debian", "ubuntu"]) {
+        return apt_updates(guest);
+    }
+    let timers = ["dnf-automatic-install.timer", "transactional-update.timer", "os-update.timer"];
+    if let Some((name, unit)) = starting(guest, &timers) {
+        return Outcome::pass(format!("{name} installs updates"), vec![unit_evidence(&name, unit)]);
+    }
+    let appliers = [
+        ("/etc/dnf/automatic.conf", "apply_updates", &["dnf-automatic.timer", "dnf5-automatic.timer"][..]),
+        ("/etc/dnf/dnf5-plugins/automatic.conf", "apply_updates", &["dnf5-automatic.timer"][..]),
+        ("/etc/yum/yum-cron.conf", "apply_updates", &["yum-cron.service", "yum-cron"][..]),
+        ("/etc/sysconfig/automatic_online_update", "AOU_ENABLE_CRONJOB", &[][..]),
+    ];
+    let mut evidence = Vec::new();
+    for (path, key, units) in appliers {
+        let Some(text) = guest.files.text(path) else { continue };
+        let found = settings::assignment(&text, key);
+        let applies = found.as_ref().is_some_and(|(value, _)| settings::is_yes(value));
+        evidence.push(match found {
+            Some((value, line)) => Evidence::explicit(path, key, value).at_line(line),
+            None => Evidence::absent(path, key),
         });
-        let day = last.and_then(|line| line.get(..10)?.parse::<jiff::civil::Date>().ok());
-        let at = day.and_then(end_of_life::midnight);
-        if let (Some(at), Some(line)) = (at, last) {
-            by_log = Some((at, Evidence::explicit(path, "last change", line.get(..19).unwrap_or(line))));
-            break;
+        let unit = starting(guest, units);
+        evidence.push(match &unit {
+            Some((name, unit)) => unit_evidence(name, *unit),
+            None => Evidence::absent("/etc/systemd/system", units.join(", ")),
+        });
+        if applies && (unit.is_some() || units.is_empty()) {
+            return Outcome::pass("updates install themselves", evidence);
         }
     }
-    // dpkg keeps no dates; what it wrote last has one.
-    let by_file =
-        ["/var/lib/dpkg/status", "/var/lib/apk/db/installed", "/lib/apk/db/installed"].into_iter().find_map(|path| {
-            let at = guest.files.stat(path)?.modified.seconds;
-            Some((at, Evidence::metadata(path, "modified", crate::guest::linux::time::rfc3339(at).unwrap_or_default())))
-        });
-    [by_database, by_log, by_file].into_iter().flatten().max_by_key(|(at, _)| *at)
+    if !is_family(guest, &["rhel", "fedora", "suse"]) {
+        return Outcome::unknown("how this distribution updates itself is not known");
+    }
+    evidence.push(Evidence::absent("/etc/systemd/system", timers.join(", ")));
+    Outcome::fail("updates do not install themselves", evidence)
 }
 
-/// The newest change of a package is not long ago.
-pub(crate) fn pending_updates_age(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
-    let limit = asked.limit_number(90);
-    let Some((at, evidence)) = last_change(guest) else {
-        return Outcome::unknown("nothing tells when a package was last changed");
+fn apt_updates(guest: &Guest<'_>) -> Outcome {
+    let database = guest.package_database();
+    let Some(package) = guest.installed(&["unattended-upgrades"]) else {
+        return Outcome::fail(
+            "unattended-upgrades is not installed",
+            vec![Evidence::absent(database, "unattended-upgrades")],
+        );
     };
-    let days = guest.reference_time.saturating_sub(at).div_euclid(DAY);
-    let told = format!("the newest change of a package is {days} days old");
-    if days < limit {
-        Outcome::pass(told, vec![evidence])
-    } else {
-        Outcome::fail(format!("{told}, should be less than {limit}"), vec![evidence])
+    let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
+    let apt = AptConfiguration::read(guest);
+    // `always` and intervals with a unit are as good as a number.
+    let is_on = |value: &str| !matches!(value.trim(), "0" | "" | "no" | "false");
+    if let Some(setting) = apt.get("APT::Periodic::Enable").filter(|setting| !is_on(&setting.value)) {
+        evidence.push(setting.evidence());
+        return Outcome::fail("apt does nothing by itself", evidence);
     }
+    for name in ["APT::Periodic::Update-Package-Lists", "APT::Periodic::Unattended-Upgrade"] {
+        match apt.get(name) {
+            Some(setting) => {
+                evidence.push(setting.evidence());
+                if !is_on(&setting.value) {
+                    return Outcome::fail(format!("{name} is {}", setting.value), evidence);
+                }
+            }
+            None => {
+                evidence.push(Evidence::absent("/etc/apt/apt.conf.d", name));
+                return Outcome::fail(format!("{name} is not set"), evidence);
+            }
+        }
+    }
+    // Without systemd the same script runs from cron.
+    match starting(guest, &["apt-daily-upgrade.timer"]) {
+        Some((name, unit)) => evidence.push(unit_evidence(&name, unit)),
+        None if guest.unit("apt-daily-upgrade.timer").is_none() && guest.files.exists("/etc/cron.daily/apt-compat") => {
+            evidence.push(Evidence::metadata("/etc/cron.daily/apt-compat", "script", "present"));
+        }
+        None => {
+            evidence.push(Evidence::absent("/etc/systemd/system", "apt-daily-upgrade.timer"));
+            return Outcome::fail("apt-daily-upgrade.timer does not start", evidence);
+        }
+    }
+    Outcome::pass("security updates install themselves", evidence)
 }
 
-/// The system still gets fixes.
+/// How long ago a package was installed, upgraded or removed.
+pub(crate) fn pending_updates_age(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
+    let newest = if guest.is_windows() { newest_windows_change(guest) } else { newest_change(guest) };
+    let Some((seconds, evidence)) = newest else {
+        return Outcome::unknown("nothing tells when packages were last changed");
+    };
+    let days = guest.reference_time.saturating_sub(seconds).max(0) / DAY;
+    let limit = asked.limit_number(90);
+    let reason = format!("the newest change of packages is {days} days before the reference time");
+    if days < limit {
+        return Outcome::pass(reason, vec![evidence]);
+    }
+    Outcome::fail(format!("{reason}, should be less than {limit}"), vec![evidence])
+}
+
+fn seconds_of(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+}
+
+fn newest_change(guest: &Guest<'_>) -> Option<(i64, Evidence)> {
+    let database = guest.package_database();
+    let packages = guest.packages()?;
+    let dated = packages.filter_map(|package| Some((package, seconds_of(package.installed_at.as_deref()?)?)));
+    let newest = dated.max_by_key(|(_, seconds)| *seconds).map(|(package, seconds)| {
+        let told = time::rfc3339(seconds).unwrap_or_default();
+        (seconds, Evidence::metadata(database, format!("{} installed", package.name), told))
+    });
+    // The log also tells of packages that are gone.
+    let log = guest.files.text("/var/log/dpkg.log").and_then(|text| {
+        let changes = [" install ", " upgrade ", " status installed ", " remove "];
+        let line = text.lines().rev().find(|line| changes.iter().any(|change| line.contains(change)))?;
+        let (day, clock) = (line.get(..10)?, line.get(11..19)?);
+        let seconds = seconds_of(&format!("{day}T{clock}Z"))?;
+        Some((seconds, Evidence::explicit("/var/log/dpkg.log", "last change", format!("{day} {clock}"))))
+    });
+    [newest, log].into_iter().flatten().max_by_key(|(seconds, _)| *seconds)
+}
+
+/// Times of the servicing stack's packages. Source: the registry of Windows, `Component Based Servicing`.
+fn newest_windows_change(guest: &Guest<'_>) -> Option<(i64, Evidence)> {
+    const KEY: &str = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages";
+    let packages = guest.hives?.software_key(KEY)?;
+    let dated = packages.keys().into_iter().take(50_000).filter_map(|package| {
+        let (high, low) = (package.number("InstallTimeHigh")?, package.number("InstallTimeLow")?);
+        let ticks = (high & 0xFFFF_FFFF) << 32 | (low & 0xFFFF_FFFF);
+        // Ticks of 100 ns since 1601.
+        let seconds = i64::try_from(ticks / 10_000_000).ok()?.checked_sub(11_644_473_600)?;
+        (seconds > 0).then(|| (seconds, package.name().to_owned()))
+    });
+    let (seconds, name) = dated.max_by_key(|(seconds, _)| *seconds)?;
+    let path = format!("HKLM\\SOFTWARE\\{KEY}");
+    Some((seconds, Evidence::metadata(path, name, time::rfc3339(seconds).unwrap_or_default())))
+}
+
+/// Whether the system still gets security updates.
 pub(crate) fn os_eol(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let system = &guest.system.operating_system;
-    let name =
-        system.product_name.clone().or_else(|| system.distribution.clone()).unwrap_or_else(|| system.r#type.clone());
-    let Some(support) = end_of_life::of(system) else {
-        return Outcome::unknown(format!(
-            "the end of support of {name} is not in the table of {}",
-            end_of_life::DATA_DATE
-        ));
+    let is_stream = system.product_name.as_deref().is_some_and(|name| name.contains("Stream"));
+    let name = system.product_name.clone().unwrap_or_else(|| "this system".to_owned());
+    let path = system.sources.first().map_or("/etc/os-release", String::as_str);
+    let version = system.version.clone().unwrap_or_default();
+    let identity = Evidence::explicit(path, "system", format!("{name} {version}").trim().to_owned());
+    let table = |end: &str| Evidence::metadata(format!("table of {}", support::DATA_DATE), "end of support", end);
+    let dated = support::DATA_DATE;
+    let (end, extended) = match support::of(system, is_stream) {
+        Known::Until(known) => (known.end.to_owned(), known.extended),
+        Known::Rolling => {
+            return Outcome::pass(format!("{name} is always the newest (data of {dated})"), vec![identity]);
+        }
+        Known::Nothing(what) => match &system.support_end {
+            Some(end) => (end.clone(), None),
+            None => return Outcome::unknown(format!("the end of support of {what} is not known (data of {dated})")),
+        },
     };
-    let evidence = vec![Evidence::default(
-        "table of ends of support",
-        name.clone(),
-        format!("standard {}, as of {}", support.standard, end_of_life::DATA_DATE),
-    )];
-    let Some(end) = support.end() else {
-        return Outcome::unknown("the table of ends of support has a day that is none");
+    let evidence = vec![identity, table(&end)];
+    let day = |text: &str| seconds_of(&format!("{text}T23:59:59Z"));
+    let Some(last) = day(&end) else {
+        return Outcome::unknown(format!("the end of support is no day: {end} (data of {dated})"));
     };
-    let left = end.saturating_sub(guest.reference_time).div_euclid(DAY);
-    if left >= 180 {
-        return Outcome::pass(format!("{name} is supported until {}", support.standard), evidence);
+    let left = last.saturating_sub(guest.reference_time) / DAY;
+    if guest.reference_time <= last {
+        let reason = format!("{name} is supported until {end} (data of {dated})");
+        return if left < END_IS_NEAR { Outcome::warn(reason, evidence) } else { Outcome::pass(reason, evidence) };
     }
-    if left >= 0 {
-        return Outcome::warn(
-            format!("{name} is supported for {left} more days, until {}", support.standard),
-            evidence,
-        );
-    }
-    match support.extended.filter(|_| support.extended_end().is_some_and(|end| end >= guest.reference_time)) {
+    let reason = format!("support of {name} ended on {end} (data of {dated})");
+    match extended.filter(|extended| day(extended).is_some_and(|last| guest.reference_time <= last)) {
         Some(extended) => {
-            Outcome::fail(format!("{name} gets fixes only for those who pay or opt in, until {extended}"), evidence)
-                .with_severity(Severity::Medium)
+            let reason = format!("{reason}; extended support, where it is bought, ends on {extended}");
+            Outcome::fail(reason, evidence).with_severity(Severity::Medium)
         }
-        None => Outcome::fail(format!("{name} is out of support since {}", support.standard), evidence),
+        None => Outcome::fail(reason, evidence),
     }
 }
 
-/// Files of programs that are gone, or that are not what their package shipped; where dpkg keeps checksums.
+/// Where programs lie that `integrity` looks for.
+const PROGRAMS: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+/// Where the files lie whose contents it compares: small ones that decide what runs and with which rights.
+const COMPARED: [&str; 6] = [
+    "usr/lib/systemd/system/",
+    "lib/systemd/system/",
+    "usr/lib/sysctl.d/",
+    "usr/share/pam-configs/",
+    "usr/share/polkit-1/rules.d/",
+    "usr/share/polkit-1/actions/",
+];
+
+/// Programs that are gone and units that were changed, by the checksums of dpkg. What large files contain is not read.
 pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let directory = "/var/lib/dpkg/info";
-    let lists: Vec<_> = guest.files.names(directory).into_iter().filter(|name| name.ends_with(".md5sums")).collect();
-    if lists.is_empty() {
-        return Outcome::unknown("the package database keeps no checksums that are read here");
+    const INFO: &str = "/var/lib/dpkg/info";
+    if guest.packages().is_none() {
+        return Outcome::unknown(NO_DATABASE);
     }
-    let (mut missing, mut looked_at) = (Vec::new(), 0_usize);
-    for name in lists {
-        let path = format!("{directory}/{name}");
-        for line in guest.files.text(&path).unwrap_or_default().lines() {
-            let Some((_, file)) = line.split_once("  ") else { continue };
-            let is_program = ["bin/", "sbin/", "usr/bin/", "usr/sbin/"].iter().any(|start| file.starts_with(start));
-            if !is_program {
-                continue;
-            }
-            looked_at = looked_at.saturating_add(1);
-            let file = format!("/{file}");
-            // A diversion moves a file away by intent.
-            if guest.files.stat_link(&file).is_none()
-                && !guest.files.exists(&format!("{file}.distrib"))
-                && !is_diverted(guest, &file)
-            {
-                missing.push(Bad::new(&*file, Evidence::explicit(&*path, "missing", &*file)));
+    let names: Vec<String> =
+        guest.files.names(INFO).into_iter().filter(|name| name.ends_with(".md5sums")).take(250_000).collect();
+    if names.is_empty() {
+        return Outcome::unknown("this package database's digests of files are not compared");
+    }
+    let diverted: HashSet<String> =
+        guest.files.text("/var/lib/dpkg/diversions").unwrap_or_default().lines().map(str::to_owned).collect();
+    let mut programs: HashSet<String> = HashSet::new();
+    for directory in PROGRAMS {
+        programs.extend(guest.files.names(directory).into_iter().map(|name| format!("{directory}/{name}")));
+    }
+    let installed: HashSet<&str> =
+        guest.packages().into_iter().flatten().map(|package| package.name.as_str()).collect();
+    let (mut present, mut equal) = (0_u64, 0_u64);
+    let mut bad = Vec::new();
+    for name in names {
+        let package = name.trim_end_matches(".md5sums").split(':').next().unwrap_or_default();
+        if !installed.contains(package) {
+            continue;
+        }
+        let list = format!("{INFO}/{name}");
+        let Some(text) = guest.files.text(&list) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let Some((digest, path)) = line.split_once("  ") else { continue };
+            let full = || format!("/{path}");
+            let evidence =
+                |what: &str| Evidence::metadata(full(), format!("{list}:{}", number.saturating_add(1)), what);
+            let in_programs = path
+                .rsplit_once('/')
+                .is_some_and(|(above, _)| PROGRAMS.iter().any(|known| known.trim_start_matches('/') == above));
+            if in_programs {
+                if programs.contains(&full()) || diverted.contains(&full()) {
+                    present = present.saturating_add(1);
+                } else {
+                    bad.push(Bad::new(full(), evidence("it is gone")));
+                }
+            } else if COMPARED.iter().any(|known| path.starts_with(known)) && !diverted.contains(&full()) {
+                let Some(metadata) = guest.files.stat(&full()) else {
+                    bad.push(Bad::new(full(), evidence("it is gone")));
+                    continue;
+                };
+                if metadata.file_type != FileType::Regular || metadata.size > COMPARED_MAX {
+                    continue;
+                }
+                let Some(bytes) = guest.files.bytes(&full()) else { continue };
+                if hex(&Md5::digest(&bytes)).eq_ignore_ascii_case(digest) {
+                    equal = equal.saturating_add(1);
+                } else {
+                    bad.push(Bad::new(full(), evidence("it differs from its package's")));
+                }
             }
         }
     }
-    let clean = "every program that packages shipped is there; contents were not compared";
-    Outcome::none_of(
-        missing,
-        "programs of packages are gone",
-        clean,
-        vec![Evidence::explicit(directory, "programs", looked_at.to_string())],
-    )
+    let looked_at = vec![
+        Evidence::metadata(INFO, "programs that are there", present.to_string()),
+        Evidence::metadata(INFO, "units and settings that are as packaged", equal.to_string()),
+    ];
+    let clean = "programs are there, and units and settings are as packaged; what programs contain was not compared";
+    Outcome::none_of(bad, "files differ from the package database", clean, looked_at)
 }
 
-fn is_diverted(guest: &Guest<'_>, path: &str) -> bool {
-    guest.files.text("/var/lib/dpkg/diversions").is_some_and(|text| text.lines().any(|line| line == path))
-}
-
-/// Something looks for malware.
+/// A scanner for malware that runs.
 pub(crate) fn malware_scanner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(_) = guest.packages() else { return Outcome::unknown("no package database could be read") };
-    let known = [
-        "clamav-daemon",
-        "clamd",
-        "clamav-server",
-        "falcon-sensor",
-        "mdatp",
-        "ds_agent",
-        "ds-agent",
-        "sophos-spl",
-        "savinstpkg",
-        "cbagentd",
-        "SentinelAgent",
-        "sentinelagent",
-        "esets",
-        "xagt",
-    ];
-    let units = [
-        "clamav-daemon",
-        "clamd@scan",
-        "falcon-sensor",
-        "mdatp",
-        "ds_agent",
-        "sophos-spl",
-        "sav-protect",
-        "cbagentd",
-        "sentinelone",
-        "xagt",
-    ];
-    match (any_installed(guest, &known), any_started(guest, &units)) {
-        (Some(package), Some(unit)) => Outcome::pass("a scanner is installed and starts", vec![package, unit]),
-        (Some(package), None) => Outcome::fail("a scanner is installed, but does not start", vec![package]),
-        (None, _) => Outcome::fail(
-            "no scanner for malware is installed",
-            vec![Evidence::absent(guest.package_database(), "clamav-daemon, falcon-sensor, mdatp, ds_agent, sophos")],
+    const SCANNERS: [(&str, &[&str], &[&str]); 13] = [
+        (
+            "ClamAV",
+            &["clamav-daemon", "clamd", "clamav"],
+            &["clamav-daemon", "clamd@scan.service", "clamd", "clamonacc", "clamav-clamonacc"],
         ),
+        ("CrowdStrike Falcon", &["falcon-sensor"], &["falcon-sensor"]),
+        ("Microsoft Defender", &["mdatp"], &["mdatp"]),
+        ("Trend Micro", &["ds_agent", "ds-agent", "tmxbc"], &["ds_agent"]),
+        ("Sophos", &["sophos-spl", "savinstpkg"], &["sophos-spl", "sav-protect"]),
+        ("SentinelOne", &["SentinelAgent", "sentinelagent"], &["sentinelone", "sentinelagent"]),
+        ("ESET", &["efs", "esets", "eea"], &["efs", "esets", "eea"]),
+        ("Cortex XDR", &["cortex-agent", "traps"], &["traps_pmd", "cortex-agent"]),
+        ("Carbon Black", &["cb-psc-sensor", "cb-sensor"], &["cbagentd", "cbdaemon"]),
+        ("Bitdefender", &["bitdefender-security-tools"], &["bdsec", "bd"]),
+        ("Kaspersky", &["kesl"], &["kesl", "kesl-supervisor"]),
+        ("Trellix", &["mcafeetp", "McAfeeTP", "xagt", "mfetp"], &["mfetpd", "xagt"]),
+        (
+            "WithSecure",
+            &["f-secure-linuxsecurity", "withsecure-linuxsecurity"],
+            &["f-secure-linuxsecurity-activate", "fsma"],
+        ),
+    ];
+    if guest.packages().is_none() {
+        return Outcome::unknown(NO_DATABASE);
+    }
+    let database = guest.package_database();
+    let mut idle: Option<(&str, &Package)> = None;
+    for (title, packages, units) in SCANNERS {
+        // Most bring their own installer, so the unit alone is enough.
+        if let Some((name, unit)) = starting(guest, units) {
+            return Outcome::pass(format!("{title} runs"), vec![unit_evidence(&name, unit)]);
+        }
+        idle = idle.or_else(|| Some((title, guest.installed(packages)?)));
+    }
+    match idle {
+        Some((title, package)) => {
+            let evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
+            Outcome::fail(format!("{title} is installed, but does not start with the system"), evidence)
+        }
+        None => {
+            let names: BTreeSet<&str> =
+                SCANNERS.iter().filter_map(|(_, packages, _)| packages.first().copied()).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            Outcome::fail("no scanner for malware is installed", vec![Evidence::absent(database, names.join(", "))])
+        }
     }
 }

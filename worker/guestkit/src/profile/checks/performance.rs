@@ -11,11 +11,12 @@ use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
+use crate::profile::settings::Systemd;
 use crate::profile::superblock;
 use crate::profile::text::assignments;
 
 use super::mounts::{fstab, is_local};
-use super::services::{any_installed, any_started, manager_setting};
+use super::services::{any_installed, any_started};
 
 const MIB: u64 = 1 << 20;
 
@@ -303,8 +304,8 @@ pub(crate) fn log_growth(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// The journal has a bound that fits its file system.
 pub(crate) fn journal_limit(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if let Some(set) = manager_setting(guest, "journald.conf", "SystemMaxUse") {
-        return Outcome::pass("the journal is bounded", vec![set.evidence()]);
+    if let Some((_, evidence)) = Systemd::read(guest, "journald.conf").get("Journal", "SystemMaxUse") {
+        return Outcome::pass("the journal is bounded", vec![evidence]);
     }
     let root = usage(guest).iter().filter(|mount| matches!(mount.path.as_str(), "/" | "/var" | "/var/log")).max_by_key(|mount| mount.path.len());
     let evidence = vec![Evidence::default("/etc/systemd/journald.conf", "SystemMaxUse", "10 %, at most 4 GiB")];
@@ -413,14 +414,14 @@ pub(crate) fn net_buffers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn limits(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let known = ["nginx.service", "apache2.service", "httpd.service", "mysql.service", "mariadb.service", "postgresql.service", "haproxy.service", "redis.service", "redis-server.service", "mongod.service", "elasticsearch.service"];
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    let default = manager_setting(guest, "system.conf", "DefaultLimitNOFILE");
+    let default = Systemd::read(guest, "system.conf").get("Manager", "DefaultLimitNOFILE");
     for name in known.into_iter().filter(|name| guest.is_enabled(name)) {
         let Some(unit) = guest.unit(name) else { continue };
         let mut file = UnitFile::parse(&guest.files.text(&unit.path).unwrap_or_default());
         for path in &unit.drop_ins {
             file.merge(&guest.files.text(path).unwrap_or_default());
         }
-        let value = file.last("Service", "LimitNOFILE").map(str::to_owned).or_else(|| default.as_ref().map(|one| one.value.clone()));
+        let value = file.last("Service", "LimitNOFILE").map(str::to_owned).or_else(|| default.as_ref().map(|(value, _)| value.clone()));
         // systemd's own default is 1024, up to 524288 for programs that ask.
         let told = value.clone().unwrap_or_else(|| "1024:524288".to_owned());
         let most = told.rsplit(':').next().and_then(|value| if value == "infinity" { Some(u64::MAX) } else { value.parse::<u64>().ok() }).unwrap_or(0);

@@ -1,644 +1,738 @@
-//! Services: what is installed and started, and how what is started is exposed.
+//! What is installed to serve, what starts, and what starts it.
 
 use std::collections::BTreeSet;
 
+use crate::guest::linux::security;
 use crate::guest::linux::unit::UnitFile;
-use crate::guest::report::Unit;
+use crate::guest::report::{Database, Unit};
 use crate::profile::evaluate::Asked;
+use crate::profile::exposure;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
-use crate::profile::text::{Assignment, assignments};
+use crate::profile::settings::{self, Systemd, is_yes};
 
 use super::ssh::stat;
 
-/// The unit of this name that starts with the system, whichever way it is written.
-fn started<'g>(guest: &'g Guest<'_>, name: &str) -> Option<Evidence> {
-    let names =
-        if name.contains('.') { vec![name.to_owned()] } else { vec![format!("{name}.service"), name.to_owned()] };
-    names.iter().find(|name| guest.is_enabled(name)).map(|name| {
-        let unit = guest.unit(name);
-        Evidence::metadata(unit.map_or("", |unit| &unit.path), &**name, unit.map_or("enabled", |unit| &unit.state))
-    })
+/// The unit of one of these names that starts with the system; a name without a suffix is a service's, a socket's or a
+/// script's.
+pub(super) fn starting<'g>(guest: &Guest<'g>, names: &[&str]) -> Option<(String, Option<&'g Unit>)> {
+    let services = guest.services()?;
+    let suffixes = ["", ".service", ".socket"];
+    let candidates = names.iter().flat_map(|name| {
+        let suffixes = if name.contains('.') { suffixes.get(..1) } else { suffixes.get(..) };
+        suffixes.unwrap_or_default().iter().map(move |suffix| format!("{name}{suffix}"))
+    });
+    let mut candidates = candidates.filter(|name| guest.is_enabled(name) || security::is_enabled(services, name));
+    candidates.next().map(|name| (name.clone(), guest.unit(&name)))
 }
 
-/// An entry of inetd or xinetd that answers for a service.
-fn super_server(guest: &Guest<'_>, service: &str) -> Option<Evidence> {
-    let inetd = guest.files.text("/etc/inetd.conf").unwrap_or_default();
-    for (at, line) in inetd.lines().enumerate() {
-        if line.split_whitespace().next() == Some(service) {
-            return Some(Evidence::explicit("/etc/inetd.conf", service, line.trim()).at_line(at.saturating_add(1)));
+pub(super) fn unit_evidence(name: &str, unit: Option<&Unit>) -> Evidence {
+    match unit {
+        Some(unit) => Evidence::metadata(&*unit.path, name, &*unit.state),
+        None => Evidence::metadata("/etc/systemd/system", name, "enabled"),
+    }
+}
+
+/// One of several units that starts, as evidence.
+pub(super) fn any_started(guest: &Guest<'_>, names: &[&str]) -> Option<Evidence> {
+    starting(guest, names).map(|(name, unit)| unit_evidence(&name, unit))
+}
+
+/// One of several packages that is installed, as evidence.
+pub(super) fn any_installed(guest: &Guest<'_>, names: &[&str]) -> Option<Evidence> {
+    let found = guest.installed(names)?;
+    Some(Evidence::explicit(guest.package_database(), &*found.name, &*found.full_version))
+}
+
+/// Programs that a super server starts on demand: lines of inetd.conf(5) and services of xinetd.conf(5) that are on.
+fn on_demand(guest: &Guest<'_>, wanted: &[&str]) -> Option<(String, Evidence)> {
+    if wanted.is_empty() {
+        return None;
+    }
+    for (number, line) in guest.files.text("/etc/inetd.conf").unwrap_or_default().lines().enumerate() {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        if wanted.contains(&name) {
+            let evidence = Evidence::explicit("/etc/inetd.conf", "service", name).at_line(number.saturating_add(1));
+            return Some((name.to_owned(), evidence));
         }
     }
-    let path = format!("/etc/xinetd.d/{service}");
-    let text = guest.files.text(&path)?;
-    let is_off = text.lines().any(|line| {
-        let line: String = line.split('#').next().unwrap_or_default().split_whitespace().collect();
-        line == "disable=yes"
-    });
-    (!is_off).then(|| Evidence::explicit(path, service, "disable is not yes"))
+    for path in guest.files.glob("/etc/xinetd.d/*") {
+        let text = guest.files.text(&path).unwrap_or_default();
+        let mut name = String::new();
+        let mut is_disabled = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(service) = line.strip_prefix("service ") {
+                (name, is_disabled) = (service.trim().to_owned(), false);
+            } else if let Some((key, value)) = line.split_once('=') {
+                is_disabled |= key.trim() == "disable" && value.trim() == "yes";
+            } else if line == "}" && !is_disabled && wanted.contains(&name.as_str()) {
+                let evidence = Evidence::explicit(&*path, "service", &*name).at_line(number.saturating_add(1));
+                return Some((name, evidence));
+            }
+        }
+    }
+    None
 }
 
-/// A kind of service by the names that distributions give its packages and units; `with: {packages, units, clients, inetd,
-/// condition}`. What is installed fails; it matters less where nothing starts it.
+/// A service that a server does without: neither installed nor started. `deb`, `rpm`: its packages; `clients`: those of them
+/// that are enough by themselves; `units`: what starts it; `inetd`: its names for a super server; `condition`: a file without
+/// which its unit starts nothing; `tools`: installed for other reasons too, so it is only a warning.
 pub(crate) fn absent(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
-    let Some(_) = guest.packages() else { return Outcome::unknown("no package database could be read") };
-    let database = guest.package_database();
-    let installed = |names: &[&str]| -> Vec<Evidence> {
-        let packages = guest.packages().into_iter().flatten();
-        let named = packages.filter(|package| names.contains(&package.name.as_str()));
-        named.map(|package| Evidence::explicit(database, &*package.name, &*package.full_version)).collect()
+    let Some(packages) = guest.packages() else {
+        return Outcome::unknown("no package database could be read");
     };
-    let clients = installed(&asked.texts("clients"));
-    if !clients.is_empty() {
-        let names: Vec<_> = clients.iter().map(|one| one.key.clone()).collect();
-        return Outcome::fail(format!("{} is installed", names.join(", ")), clients).with_subjects(names);
-    }
-    let servers = installed(&asked.texts("packages"));
-    let mut starting: Vec<_> = asked.texts("units").into_iter().filter_map(|name| started(guest, name)).collect();
-    starting.extend(asked.texts("inetd").into_iter().filter_map(|service| super_server(guest, service)));
+    let (deb, rpm) = (asked.texts("deb"), asked.texts("rpm"));
+    let (clients, units) = (asked.texts("clients"), asked.texts("units"));
+    let is_of = |format: &str, name: &str| match format {
+        "deb" => deb.contains(&name),
+        "rpm" => rpm.contains(&name),
+        _ => deb.contains(&name) || rpm.contains(&name),
+    };
+    let installed: Vec<_> = packages.filter(|package| is_of(&package.format, &package.name)).collect();
+    let database = guest.package_database();
+    let mut evidence: Vec<_> =
+        installed.iter().map(|package| Evidence::explicit(database, &*package.name, &*package.full_version)).collect();
+    let names: Vec<&str> = installed.iter().map(|package| package.name.as_str()).collect();
     let condition = asked.text("condition");
-    if !condition.is_empty() && !guest.files.exists(condition) {
-        starting.clear();
+    if let Some((name, unit)) = starting(guest, &units) {
+        let holds = condition.is_empty() || guest.files.exists(condition);
+        evidence.push(unit_evidence(&name, unit));
+        if holds {
+            return Outcome::fail(format!("{name} starts with the system"), evidence).with_subjects([name]);
+        }
+        evidence.push(Evidence::absent(condition, "condition of the unit"));
+        return Outcome::warn(format!("{name} starts with the system as soon as {condition} is there"), evidence)
+            .with_subjects([name]);
     }
-    let names: Vec<_> = servers.iter().map(|one| one.key.clone()).collect();
-    if !starting.is_empty() {
-        let units: Vec<_> = starting.iter().map(|one| one.key.clone()).collect();
-        let reason = format!("{} starts with the system", units.join(", "));
-        return Outcome::fail(reason, servers.into_iter().chain(starting).collect()).with_subjects(units);
+    if let Some((name, place)) = on_demand(guest, &asked.texts("inetd")) {
+        evidence.push(place);
+        return Outcome::fail(format!("a super server offers {name}"), evidence).with_subjects([name]);
     }
-    // Packages that serve nobody by themselves are told only where they start something.
-    if servers.is_empty() || asked.with.get("by_unit_alone").is_some() {
-        let all = asked.texts("packages").into_iter().chain(asked.texts("clients")).collect::<Vec<_>>().join(", ");
-        return Outcome::pass(
-            "none of it is installed, or nothing of it starts",
-            vec![Evidence::absent(database, all)],
-        );
+    if let Some(client) = names.iter().find(|name| units.is_empty() || clients.contains(name)) {
+        return Outcome::fail(format!("{client} is installed"), evidence).with_subjects(names);
     }
-    let reason = format!("{} is installed, though nothing starts it", names.join(", "));
-    let outcome = Outcome::fail(reason, servers).with_severity(Severity::Low).with_subjects(names);
-    // What is a client as well is no finding by itself.
+    let Some(first) = names.first() else {
+        let looked_for = if database.starts_with("/var/lib/dpkg") { &deb } else { &rpm };
+        let mut looked_at = vec![Evidence::absent(database, looked_for.join(", "))];
+        if !units.is_empty() {
+            looked_at.push(Evidence::absent("/etc/systemd/system", units.join(", ")));
+        }
+        return Outcome::pass("it is neither installed nor started", looked_at);
+    };
+    evidence.push(Evidence::absent("/etc/systemd/system", units.join(", ")));
+    let reason = format!("{first} is installed, but does not start with the system");
+    let outcome = Outcome::fail(reason, evidence).with_severity(Severity::Low).with_subjects(names);
     if condition.is_empty() { outcome } else { outcome.softened() }
 }
 
-/// The mail server listens to this machine alone.
-pub(crate) fn mta_local_only(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let is_local = |text: &str| {
-        let mut words = text.split([',', ' ', ';', ':']).map(str::trim).filter(|word| !word.is_empty());
-        words.all(|word| {
-            matches!(
-                word,
-                "loopback-only" | "localhost" | "127.0.0.1" | "[::1]" | "::1" | "[127.0.0.1]" | "1" | "[" | "]"
-            )
-        })
-    };
-    if guest.files.exists("/etc/postfix/main.cf") {
-        let lines = continued(guest, "/etc/postfix/main.cf");
-        let (value, evidence) = match lines.iter().rfind(|one| one.key == "inet_interfaces") {
-            Some(one) => (one.value.clone(), one.evidence()),
-            None => ("all".to_owned(), Evidence::default("/usr/sbin/postfix", "inet_interfaces", "all")),
-        };
-        return if is_local(&value) {
-            Outcome::pass("postfix listens to this machine alone", vec![evidence])
-        } else {
-            Outcome::fail(format!("postfix listens to {value}"), vec![evidence])
-        };
-    }
-    let exim = "/etc/exim4/update-exim4.conf.conf";
-    if guest.files.exists(exim) {
-        let lines = assignments(guest.files, exim);
-        let found = lines.iter().rfind(|one| one.key == "dc_local_interfaces");
-        let value = found.map(|one| one.value.trim_matches('\'').to_owned()).unwrap_or_default();
-        let evidence = found.map_or_else(|| Evidence::absent(exim, "dc_local_interfaces"), Assignment::evidence);
-        return if !value.is_empty() && is_local(&value) {
-            Outcome::pass("exim listens to this machine alone", vec![evidence])
-        } else {
-            Outcome::fail(
-                format!("exim listens to {}", if value.is_empty() { "every address" } else { &value }),
-                vec![evidence],
-            )
-        };
-    }
-    if let Some(text) = guest.files.text("/etc/mail/sendmail.mc") {
-        let daemon = text
-            .lines()
-            .enumerate()
-            .find(|(_, line)| line.trim().starts_with("DAEMON_OPTIONS") && line.contains("Port=smtp"));
-        return match daemon {
-            Some((at, line)) if line.contains("127.0.0.1") || line.contains("::1") => {
-                let evidence = Evidence::explicit("/etc/mail/sendmail.mc", "DAEMON_OPTIONS", line.trim())
-                    .at_line(at.saturating_add(1));
-                Outcome::pass("sendmail listens to this machine alone", vec![evidence])
-            }
-            found => {
-                let line = found.map_or("not set", |(_, line)| line.trim());
-                Outcome::fail(
-                    "sendmail listens to every address",
-                    vec![Evidence::explicit("/etc/mail/sendmail.mc", "DAEMON_OPTIONS", line)],
-                )
-            }
-        };
-    }
-    Outcome::not_applicable("no mail server is installed")
+/// Whether an address is this machine's own alone.
+fn is_loopback(address: &str) -> bool {
+    let address = address.trim().trim_start_matches("inet:").trim_start_matches(['[', '/']).trim_end_matches(']');
+    let address = address.split('%').next().unwrap_or_default();
+    matches!(address, "localhost" | "loopback-only" | "::1" | "localhost.localdomain" | "ip6-localhost")
+        || address.starts_with("127.")
+        || address.starts_with("::ffff:127.")
 }
 
-/// Assignments of a file whose lines go on where the next begins with white space, as postfix's do.
-fn continued(guest: &Guest<'_>, path: &str) -> Vec<Assignment> {
-    let mut all: Vec<Assignment> = Vec::new();
-    for (at, line) in guest.files.text(path).unwrap_or_default().lines().enumerate() {
-        if line.starts_with('#') || line.trim().is_empty() {
+/// Settings with continuation lines, as Postfix and Exim write them: the last one of `key`.
+fn continued(text: &str, key: &str) -> Option<(String, usize)> {
+    let mut found: Option<(String, usize)> = None;
+    let mut is_ours = false;
+    for (number, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
             continue;
         }
-        if line.starts_with(char::is_whitespace) {
-            if let Some(last) = all.last_mut() {
-                last.value.push(' ');
-                last.value.push_str(line.trim());
+        if line.starts_with([' ', '\t']) {
+            if let Some((value, _)) = found.as_mut().filter(|_| is_ours) {
+                value.push(' ');
+                value.push_str(line.trim());
             }
-        } else if let Some((key, value)) = line.split_once('=') {
-            let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
-            all.push(Assignment { path: path.to_owned(), line: at.saturating_add(1), key, value });
+            continue;
+        }
+        is_ours = false;
+        if let Some((known, value)) = line.split_once('=')
+            && known.trim() == key
+        {
+            found = Some((value.trim().to_owned(), number.saturating_add(1)));
+            is_ours = true;
         }
     }
-    all
+    found
 }
 
-/// Ctrl-Alt-Del on the console does nothing.
-pub(crate) fn ctrl_alt_del(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(services) = guest.services() else { return Outcome::unknown("no service manager was found") };
-    if !services.managers.iter().any(|manager| manager == "systemd") {
-        return Outcome::not_applicable("the service manager is not systemd");
+/// What a mail transfer agent is, and where it listens. Sources: postconf(5), update-exim4.conf(8), sendmail's cf/README,
+/// smtpd.conf(5).
+pub(crate) fn mta_local_only(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    if guest.packages().is_none() {
+        return Outcome::unknown("no package database could be read");
     }
-    let link = guest.files.link("/etc/systemd/system/ctrl-alt-del.target");
-    let is_masked =
-        link.as_deref() == Some("/dev/null") || services.masked.iter().any(|name| name == "ctrl-alt-del.target");
-    let evidence = match &link {
-        Some(target) => Evidence::explicit("/etc/systemd/system/ctrl-alt-del.target", "link", &**target),
-        None => Evidence::default("/usr/lib/systemd/system/ctrl-alt-del.target", "link", "reboot.target"),
+    let known: [(&str, &[&str]); 4] = [
+        ("postfix", &["postfix"]),
+        ("exim", &["exim4-daemon-light", "exim4-daemon-heavy", "exim"]),
+        ("sendmail", &["sendmail", "sendmail-bin"]),
+        ("opensmtpd", &["opensmtpd"]),
+    ];
+    let Some((agent, _)) = known.iter().find(|(_, names)| guest.installed(names).is_some()) else {
+        return Outcome::not_applicable("no mail transfer agent is installed");
     };
-    let burst = manager_setting(guest, "system.conf", "CtrlAltDelBurstAction");
-    let action = burst.as_ref().map_or("reboot-force", |one| one.value.as_str());
-    let mut all = vec![evidence];
-    all.extend(burst.as_ref().map(Assignment::evidence));
-    if !is_masked {
-        return Outcome::fail("Ctrl-Alt-Del restarts the system", all);
+    let (value, evidence) = match *agent {
+        "postfix" => postfix_interfaces(guest),
+        "exim" => exim_interfaces(guest),
+        "sendmail" => sendmail_interfaces(guest),
+        _ => opensmtpd_interfaces(guest),
+    };
+    let Some(value) = value else {
+        return Outcome::pass(format!("{agent} has no configuration that listens"), vec![evidence]);
+    };
+    let separators = [',', ' ', '\t', ';'];
+    let mut addresses = value.split(separators).filter(|address| !address.is_empty()).peekable();
+    let is_local = addresses.peek().is_some() && addresses.all(is_loopback);
+    if is_local {
+        return Outcome::pass(format!("{agent} listens on {value} alone"), vec![evidence]);
     }
-    if action == "none" {
-        return Outcome::pass("Ctrl-Alt-Del does nothing", all);
-    }
-    Outcome::fail(format!("pressed seven times in two seconds, Ctrl-Alt-Del does {action}"), all)
+    Outcome::fail(
+        format!("{agent} listens on {}", if value.is_empty() { "all addresses" } else { &value }),
+        vec![evidence],
+    )
+    .with_subjects([*agent])
 }
 
-/// A setting of systemd's own configuration: the file, then drop-ins by name over all directories; the last counts.
-/// Source: systemd-system.conf(5), "Configuration directories and precedence".
-pub(crate) fn manager_setting(guest: &Guest<'_>, file: &str, key: &str) -> Option<Assignment> {
-    manager_settings(guest, file).into_iter().rfind(|one| one.key == key && !one.value.is_empty())
+fn postfix_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
+    const MAIN: &str = "/etc/postfix/main.cf";
+    let Some(text) = guest.files.text(MAIN) else {
+        return (None, Evidence::absent(MAIN, "inet_interfaces"));
+    };
+    match continued(&text, "inet_interfaces") {
+        Some((value, line)) => (Some(value.clone()), Evidence::explicit(MAIN, "inet_interfaces", value).at_line(line)),
+        None => (Some("all".to_owned()), Evidence::default(MAIN, "inet_interfaces", "all")),
+    }
 }
 
-/// Every assignment of one file of systemd's and its drop-ins, in the order they apply.
-pub(crate) fn manager_settings(guest: &Guest<'_>, file: &str) -> Vec<Assignment> {
-    const DIRECTORIES: [&str; 4] = ["/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd"];
-    let mains = DIRECTORIES.map(|directory| format!("{directory}/{file}"));
-    let mut all = mains
-        .iter()
-        .find(|path| guest.files.exists(path))
-        .map(|path| assignments(guest.files, path))
-        .unwrap_or_default();
-    let mut by_name: Vec<(String, String)> = Vec::new();
-    for directory in DIRECTORIES {
-        for path in guest.files.with_suffix(&format!("{directory}/{file}.d"), ".conf") {
-            let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-            if !by_name.iter().any(|(known, _)| *known == name) {
-                by_name.push((name, path));
+fn exim_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
+    const DEBIAN: &str = "/etc/exim4/update-exim4.conf.conf";
+    if let Some(text) = guest.files.text(DEBIAN) {
+        return match settings::assignment(&text, "dc_local_interfaces") {
+            Some((value, line)) => {
+                (Some(value.clone()), Evidence::explicit(DEBIAN, "dc_local_interfaces", value).at_line(line))
             }
-        }
+            None => (Some(String::new()), Evidence::default(DEBIAN, "dc_local_interfaces", "")),
+        };
     }
-    by_name.sort();
-    for (_, path) in by_name {
-        all.extend(assignments(guest.files, &path));
+    for path in ["/etc/exim/exim.conf", "/etc/exim4/exim4.conf"] {
+        let Some(text) = guest.files.text(path) else { continue };
+        // A list begins with its separator: `<; 127.0.0.1 ; ::1`.
+        return match continued(&text, "local_interfaces") {
+            Some((value, line)) => {
+                let list = value.trim_start_matches('<').trim_start_matches(';').trim().to_owned();
+                (Some(list), Evidence::explicit(path, "local_interfaces", value).at_line(line))
+            }
+            None => (Some(String::new()), Evidence::default(path, "local_interfaces", "")),
+        };
     }
-    all
+    (None, Evidence::absent(DEBIAN, "dc_local_interfaces"))
 }
 
-/// A shell of root on a console, for whoever stands in front of it.
+fn sendmail_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
+    const CONFIG: &str = "/etc/mail/sendmail.cf";
+    let Some(text) = guest.files.text(CONFIG) else {
+        return (None, Evidence::absent(CONFIG, "DaemonPortOptions"));
+    };
+    let mut addresses = Vec::new();
+    let mut first = None;
+    for (number, line) in text.lines().enumerate() {
+        let Some(options) = line.strip_prefix("O DaemonPortOptions=") else { continue };
+        first.get_or_insert_with(|| {
+            Evidence::explicit(CONFIG, "DaemonPortOptions", options).at_line(number.saturating_add(1))
+        });
+        let address = options.split(',').find_map(|part| {
+            let (key, value) = part.split_once('=')?;
+            matches!(key.trim(), "Addr" | "A" | "Address").then(|| value.trim().to_owned())
+        });
+        addresses.push(address.unwrap_or_else(|| "all".to_owned()));
+    }
+    (Some(addresses.join(" ")), first.unwrap_or_else(|| Evidence::default(CONFIG, "DaemonPortOptions", "all")))
+}
+
+fn opensmtpd_interfaces(guest: &Guest<'_>) -> (Option<String>, Evidence) {
+    let path = guest.files.first_existing(&["/etc/smtpd.conf", "/etc/mail/smtpd.conf", "/etc/opensmtpd/smtpd.conf"]);
+    let Some(path) = path else { return (None, Evidence::absent("/etc/smtpd.conf", "listen on")) };
+    let text = guest.files.text(path).unwrap_or_default();
+    let listens = text.lines().filter_map(|line| line.trim().strip_prefix("listen on ")?.split_whitespace().next());
+    let listens: Vec<&str> = listens
+        .filter(|address| *address != "socket")
+        .map(|address| if address == "lo" { "localhost" } else { address })
+        .collect();
+    // Without a line it listens on the loopback device.
+    let value = if listens.is_empty() { "localhost".to_owned() } else { listens.join(" ") };
+    (Some(value.clone()), Evidence::explicit(path, "listen on", value))
+}
+
+/// Whether three keys restart the machine. Sources: systemd.special(7), systemd-system.conf(5).
+pub(crate) fn ctrl_alt_del(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    const TARGET: &str = "ctrl-alt-del.target";
+    let Some(services) = guest.services() else {
+        return Outcome::unknown("no service manager was found");
+    };
+    if !services.managers.iter().any(|manager| manager == "systemd") {
+        let text = guest.files.text("/etc/inittab").unwrap_or_default();
+        let line = text.lines().position(|line| !line.starts_with('#') && line.contains(":ctrlaltdel:"));
+        return match line {
+            Some(line) => {
+                let evidence = Evidence::explicit("/etc/inittab", "ctrlaltdel", "set").at_line(line.saturating_add(1));
+                Outcome::fail("init acts on Ctrl-Alt-Del", vec![evidence])
+            }
+            None => {
+                Outcome::pass("init does not act on Ctrl-Alt-Del", vec![Evidence::absent("/etc/inittab", "ctrlaltdel")])
+            }
+        };
+    }
+    let (burst, burst_evidence) =
+        Systemd::read(guest, "system.conf").get_or("Manager", "CtrlAltDelBurstAction", "reboot-force");
+    let (is_masked, evidence) = match guest.unit(TARGET) {
+        Some(unit) => (unit.state.starts_with("masked"), unit_evidence(TARGET, Some(unit))),
+        None => (true, Evidence::absent("/usr/lib/systemd/system", TARGET)),
+    };
+    let evidence = vec![evidence, burst_evidence];
+    match (is_masked, burst == "none") {
+        (true, true) => Outcome::pass("Ctrl-Alt-Del does nothing", evidence),
+        (true, false) => Outcome::fail(format!("pressed seven times within two seconds it does {burst}"), evidence),
+        (false, _) => Outcome::fail(format!("{TARGET} is not masked"), evidence),
+    }
+}
+
+/// A root shell without a password on the ninth console. Source: systemd-debug-generator(8).
 pub(crate) fn debug_shell(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(_) = guest.services() else { return Outcome::unknown("no service manager was found") };
-    let mut bad = Vec::new();
-    if let Some(evidence) = started(guest, "debug-shell.service") {
-        bad.push(Bad::new("debug-shell.service", evidence));
-    }
+    const UNIT: &str = "debug-shell.service";
     let line = guest.system.operating_system.kernel_command_line.as_deref().unwrap_or_default();
-    if let Some(word) = line
-        .split_whitespace()
-        .find(|word| word.starts_with("systemd.debug-shell") || word.starts_with("systemd.debug_shell"))
-    {
-        let is_off = word.ends_with("=0") || word.ends_with("=no") || word.ends_with("=false");
-        if !is_off {
-            bad.push(Bad::new(word, Evidence::explicit("kernel command line", "systemd.debug-shell", word)));
-        }
+    let word = line.split_whitespace().find(|word| {
+        let (key, value) = word.split_once('=').unwrap_or((word, "1"));
+        matches!(key, "systemd.debug-shell" | "systemd.debug_shell") && !matches!(value, "0" | "no" | "false" | "off")
+    });
+    if let Some(word) = word {
+        let evidence = Evidence::explicit("kernel command line", "systemd.debug-shell", word);
+        return Outcome::fail("the kernel's command line starts a root shell without a password", vec![evidence]);
     }
-    let looked_at = vec![Evidence::absent("/etc/systemd/system", "debug-shell.service")];
-    Outcome::none_of(bad, "a shell of root waits on a console", "no shell of root waits on a console", looked_at)
+    if let Some((name, unit)) = starting(guest, &[UNIT]) {
+        return Outcome::fail(
+            "a root shell without a password starts with the system",
+            vec![unit_evidence(&name, unit)],
+        )
+        .with_subjects([name]);
+    }
+    let evidence = match guest.unit(UNIT) {
+        Some(unit) => unit_evidence(UNIT, Some(unit)),
+        None => Evidence::absent("/usr/lib/systemd/system", UNIT),
+    };
+    Outcome::pass("the debug shell does not start", vec![evidence])
 }
 
-/// Docker's socket over the network, and who may use it.
+/// A unit's settings with its drop-ins.
+fn merged(guest: &Guest<'_>, unit: &Unit) -> Option<UnitFile> {
+    let mut file = UnitFile::parse(&guest.files.text(&unit.path)?);
+    for path in &unit.drop_ins {
+        file.merge(&guest.files.text(path).unwrap_or_default());
+    }
+    Some(file)
+}
+
+/// A container engine that anybody on the network commands, or whoever is in its group.
 pub(crate) fn docker_exposed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let config = "/etc/docker/daemon.json";
-    let is_there =
-        guest.unit("docker.service").is_some() || guest.unit("podman.socket").is_some() || guest.files.exists(config);
-    if !is_there {
+    const DAEMON: &str = "/etc/docker/daemon.json";
+    let names =
+        ["docker.io", "docker-ce", "moby-engine", "docker-engine", "docker", "podman", "docker-ce-rootless-extras"];
+    let has_unit = ["docker.service", "podman.service"].iter().any(|name| guest.unit(name).is_some());
+    if guest.installed(&names).is_none() && !has_unit && !guest.files.exists(DAEMON) {
         return Outcome::not_applicable("no container engine is installed");
     }
-    let mut bad = Vec::new();
-    let mut looked_at = Vec::new();
-    let text = guest.files.text(config).unwrap_or_default();
-    let parsed: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let verified = parsed.get("tlsverify").and_then(serde_json::Value::as_bool) == Some(true);
-    for host in
-        parsed.get("hosts").and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(|host| host.as_str())
-    {
-        let evidence = Evidence::explicit(config, "hosts", host);
-        if host.starts_with("tcp://") && !verified {
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    let text = guest.files.text(DAEMON);
+    let daemon: serde_json::Value = match text.as_deref().map(serde_json::from_str) {
+        Some(Ok(value)) => value,
+        Some(Err(_)) => return Outcome::unknown(format!("{DAEMON} is not JSON")),
+        None => serde_json::Value::Null,
+    };
+    let is_verified = daemon.get("tlsverify").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    let hosts = daemon.get("hosts").and_then(serde_json::Value::as_array).into_iter().flatten();
+    for host in hosts.filter_map(serde_json::Value::as_str) {
+        let evidence = Evidence::explicit(DAEMON, "hosts", host);
+        if is_open_tcp(host) && !is_verified {
             bad.push(Bad::new(host, evidence));
         } else {
             looked_at.push(evidence);
         }
     }
-    if let Some(unit) = guest.unit("docker.service") {
-        let command = unit.exec_start.as_deref().unwrap_or_default();
-        let evidence = Evidence::explicit(&*unit.path, "ExecStart", command);
-        let listens = command
-            .split_whitespace()
-            .any(|word| word.trim_start_matches("-H=").trim_start_matches("--host=").starts_with("tcp://"));
-        if listens && !command.contains("--tlsverify") {
-            bad.push(Bad::new("docker.service", evidence));
-        } else {
-            looked_at.push(evidence);
+    if let Some(file) = guest.unit("docker.service").and_then(|unit| merged(guest, unit)) {
+        for command in file.values("Service", "ExecStart") {
+            let evidence = Evidence::explicit("docker.service", "ExecStart", command);
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let hosts = words.iter().enumerate().filter_map(|(at, word)| match *word {
+                "-H" | "--host" => words.get(at.saturating_add(1)).copied(),
+                word => word
+                    .strip_prefix("--host=")
+                    .or_else(|| word.strip_prefix("-H="))
+                    .or_else(|| word.strip_prefix("-H")),
+            });
+            let is_verified =
+                is_verified || words.iter().any(|word| matches!(*word, "--tlsverify" | "--tlsverify=true"));
+            let mut open = hosts.filter(|host| is_open_tcp(host) && !is_verified).peekable();
+            if open.peek().is_none() {
+                looked_at.push(evidence.clone());
+            }
+            bad.extend(open.map(|host| Bad::new(host, evidence.clone())));
         }
+    }
+    for name in ["docker.socket", "podman.socket"] {
+        let Some(unit) = guest.unit(name).filter(|_| starting(guest, &[name]).is_some()) else { continue };
+        for trigger in &unit.triggers {
+            let address = trigger.strip_prefix("ListenStream=").unwrap_or_default();
+            let evidence = Evidence::explicit(&*unit.path, "ListenStream", address);
+            let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+            if !address.is_empty() && !address.starts_with(['/', '%', '@']) && !is_loopback(host) {
+                bad.push(Bad::new(name, evidence));
+            } else {
+                looked_at.push(evidence);
+            }
+        }
+    }
+    if !bad.is_empty() {
+        return Outcome::none_of(bad, "the engine takes commands over the network without TLS clients", "", Vec::new());
     }
     let groups = guest.system.users.as_ref().map(|users| users.groups.as_slice()).unwrap_or_default();
-    let members: Vec<String> =
-        groups.iter().filter(|group| group.name == "docker").flat_map(|group| group.members.clone()).collect();
-    if bad.is_empty() && !members.is_empty() {
-        let evidence = members.iter().map(|name| Evidence::explicit("/etc/group", "docker", &**name)).collect();
-        return Outcome::warn(format!("members of group docker are as good as root: {}", members.join(", ")), evidence)
-            .with_subjects(members);
+    let members =
+        groups.iter().find(|group| group.name == "docker").map(|group| group.members.as_slice()).unwrap_or_default();
+    if !members.is_empty() {
+        looked_at.push(Evidence::explicit("/etc/group", "docker", members.join(",")));
+        let reason = format!("members of group docker are as powerful as root: {}", members.join(", "));
+        return Outcome::warn(reason, looked_at).with_subjects(members.iter().cloned());
     }
     looked_at.push(Evidence::absent("/etc/group", "members of docker"));
-    Outcome::none_of(
-        bad,
-        "the engine takes commands over the network from anybody",
-        "the engine listens to this machine alone",
-        looked_at,
-    )
+    Outcome::pass("the engine takes commands on its local socket alone", looked_at)
 }
 
-/// Whether an address is this machine's own.
-fn is_loopback(address: &str) -> bool {
-    let address = address.trim().trim_matches(['"', '\'', '[', ']']);
-    matches!(address, "localhost" | "::1" | "ip6-localhost") || address.starts_with("127.") || address.starts_with('/')
+/// Whether `tcp://…` is open to others than this machine.
+fn is_open_tcp(host: &str) -> bool {
+    let Some(address) = host.strip_prefix("tcp://") else { return false };
+    let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+    !is_loopback(name)
 }
 
-/// Database servers that answer the network without asking who is there.
+/// Databases that others than this machine reach without proving who they are.
 pub(crate) fn database_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let databases = guest.system.databases.as_ref().map(|found| found.databases.as_slice()).unwrap_or_default();
-    if databases.is_empty() {
+    let mut servers: Vec<&Database> = Vec::new();
+    for database in
+        databases.iter().filter(|database| !matches!(database.engine.as_str(), "sqlite" | "oracle" | "mssql"))
+    {
+        if !servers.iter().any(|known| known.engine == database.engine && known.config == database.config) {
+            servers.push(database);
+        }
+    }
+    if servers.is_empty() {
         return Outcome::not_applicable("no database server is installed");
     }
-    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for database in databases {
-        let config = database.config.as_deref().unwrap_or(&database.engine);
-        let text = guest.files.text(config).unwrap_or_default();
-        let has = |line: &str| text.lines().any(|found| found.trim().starts_with(line));
-        let problem = match database.engine.as_str() {
-            "mysql" | "mariadb" if has("skip-grant-tables") || has("skip_grant_tables") => {
-                Some("asks for no password (skip-grant-tables)".to_owned())
-            }
-            "postgresql" => trusting_hosts(guest, config),
-            "redis" => {
-                let open = database.listen_addresses.iter().any(|address| !is_loopback(address));
-                let password = has("requirepass") || has("aclfile") || has("user default");
-                let protected = !has("protected-mode no");
-                (open && !password && !protected).then(|| "answers the network without a password".to_owned())
-            }
-            "mongodb" => {
-                let open = database.listen_addresses.iter().any(|address| !is_loopback(address));
-                let asks = text.lines().any(|line| line.trim().replace(' ', "") == "authorization:enabled");
-                (open && !asks).then(|| "answers the network without a password".to_owned())
-            }
+    let (mut bad, mut looked_at, mut undecided) = (Vec::new(), Vec::new(), Vec::new());
+    for database in servers {
+        let judged = match database.engine.as_str() {
+            "mysql" | "mariadb" => mysql(guest),
+            "postgresql" => postgresql(guest, database),
+            "redis" | "valkey" => redis(guest, database),
+            "mongodb" => mongodb(guest, database),
+            "elasticsearch" | "opensearch" => elasticsearch(guest, database),
             _ => None,
         };
-        let addresses = if database.listen_addresses.is_empty() {
-            "default".to_owned()
-        } else {
-            database.listen_addresses.join(", ")
-        };
-        let evidence = Evidence::explicit(config, "listen addresses", addresses);
-        match problem {
-            Some(problem) => bad.push(Bad::new(format!("{} {problem}", database.engine), evidence)),
-            None => looked_at.push(evidence),
+        match judged {
+            Some(Judged::Open(why, evidence)) => bad.push(Bad::new(format!("{}: {why}", database.engine), evidence)),
+            Some(Judged::Closed(evidence)) => looked_at.push(evidence),
+            None => undecided.push(database.engine.clone()),
         }
     }
-    Outcome::none_of(bad, "database servers that are open", "database servers ask who is there", looked_at)
-}
-
-/// Lines of pg_hba.conf that trust other machines.
-fn trusting_hosts(guest: &Guest<'_>, config: &str) -> Option<String> {
-    let folder = config.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let text = guest.files.text(&format!("{folder}/pg_hba.conf"))?;
-    let line = text.lines().find(|line| {
-        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
-        let is_host = words.first().is_some_and(|kind| kind.starts_with("host"));
-        let is_local = words.get(3).is_some_and(|address| {
-            address.starts_with("127.")
-                || address.starts_with("::1")
-                || *address == "localhost"
-                || *address == "samehost"
-        });
-        is_host && words.last() == Some(&"trust") && !is_local
-    })?;
-    Some(format!("trusts other machines ({})", line.split_whitespace().collect::<Vec<_>>().join(" ")))
-}
-
-/// Unit files as they merge: the file and its drop-ins.
-fn merged(guest: &Guest<'_>, unit: &Unit) -> UnitFile {
-    let mut file = UnitFile::parse(&guest.files.text(&unit.path).unwrap_or_default());
-    for path in &unit.drop_ins {
-        file.merge(&guest.files.text(path).unwrap_or_default());
+    if bad.is_empty() && !undecided.is_empty() {
+        return Outcome::unknown(format!("the configuration of {} could not be judged", undecided.join(", ")));
     }
-    file
+    Outcome::none_of(bad, "open to the network", "databases listen on this machine alone or ask who comes", looked_at)
 }
 
-/// What a service could do to the rest of the system: weights after systemd-analyze(1), "security", summed to 0.0–10.0.
-fn exposure(file: &UnitFile) -> f64 {
-    let get = |key: &str| file.last("Service", key).unwrap_or_default().to_owned();
-    let on = |key: &str| matches!(get(key).as_str(), "yes" | "true" | "1" | "on");
-    let user = get("User");
-    let is_root = (user.is_empty() || user == "root" || user == "0") && !on("DynamicUser");
-    let bounding = file.words("Service", "CapabilityBoundingSet");
-    let has_capability = |name: &str| -> bool {
-        if file.last("Service", "CapabilityBoundingSet").is_none() {
-            return true;
-        }
-        let is_negative = bounding.first().is_some_and(|word| word.starts_with('~'));
-        let named = bounding.iter().any(|word| word.trim_start_matches('~') == name);
-        named != is_negative
-    };
-    let filter = file.words("Service", "SystemCallFilter");
-    let is_allow_list = filter.first().is_some_and(|word| !word.starts_with('~'));
-    let allows_calls = |set: &str| -> bool {
-        if filter.is_empty() {
-            return true;
-        }
-        let denied = filter.iter().any(|word| word.trim_start_matches('~') == set && word.starts_with('~'));
-        if is_allow_list { filter.contains(&set) && !denied } else { !denied }
-    };
-    let families = file.words("Service", "RestrictAddressFamilies");
-    let allows_family = |name: &str| -> bool {
-        if families.is_empty() {
-            return true;
-        }
-        let is_negative = families.first().is_some_and(|word| word.starts_with('~'));
-        let named = families.iter().any(|word| word.trim_start_matches('~') == name);
-        named != is_negative
-    };
-    let protect_system = match get("ProtectSystem").as_str() {
-        "strict" => 0.0,
-        "full" => 0.3,
-        "yes" | "true" | "1" => 0.6,
-        _ => 1.0,
-    };
-    let protect_home = match get("ProtectHome").as_str() {
-        "yes" | "true" | "1" => 0.0,
-        "tmpfs" => 0.1,
-        "read-only" => 0.5,
-        _ => 1.0,
-    };
-    let device_policy = match get("DevicePolicy").as_str() {
-        "strict" | "closed" => 0.0,
-        _ if on("PrivateDevices") => 0.0,
-        _ => 1.0,
-    };
-    let weigh = |weight: f64, bad: f64| (weight, bad);
-    let yes = |bad: bool| if bad { 1.0 } else { 0.0 };
-    let umask = u32::from_str_radix(&get("UMask"), 8).unwrap_or(0o022);
-    let umask = if umask & 0o002 == 0 {
-        1.0
-    } else if umask & 0o004 == 0 {
-        0.4
-    } else {
-        0.0
-    };
-    let factors = [
-        weigh(2000.0, yes(is_root)),
-        weigh(25.0, yes(get("SupplementaryGroups").is_empty() && is_root)),
-        weigh(1000.0, yes(!on("PrivateDevices"))),
-        weigh(1000.0, yes(!on("PrivateMounts") && !on("PrivateTmp") && get("ProtectSystem").is_empty())),
-        weigh(2500.0, yes(!on("PrivateNetwork"))),
-        weigh(1000.0, yes(!on("PrivateTmp"))),
-        weigh(1000.0, yes(!on("PrivateUsers"))),
-        weigh(1000.0, yes(!on("ProtectControlGroups"))),
-        weigh(1000.0, yes(!on("ProtectKernelModules"))),
-        weigh(1000.0, yes(!on("ProtectKernelTunables"))),
-        weigh(1000.0, yes(!on("ProtectKernelLogs"))),
-        weigh(1000.0, yes(!on("ProtectClock"))),
-        weigh(1000.0, protect_home),
-        weigh(50.0, yes(!on("ProtectHostname"))),
-        weigh(1000.0, protect_system),
-        weigh(100.0, yes(get("RootDirectory").is_empty() && get("RootImage").is_empty())),
-        weigh(100.0, yes(!on("LockPersonality"))),
-        weigh(100.0, yes(!on("MemoryDenyWriteExecute"))),
-        weigh(1000.0, yes(!on("NoNewPrivileges"))),
-        weigh(100.0, umask),
-        weigh(1000.0, yes(get("KeyringMode") == "shared")),
-        weigh(1000.0, yes(matches!(get("ProtectProc").as_str(), "" | "default"))),
-        weigh(10.0, yes(matches!(get("ProcSubset").as_str(), "" | "all"))),
-        weigh(100.0, yes(matches!(get("NotifyAccess").as_str(), "all"))),
-        weigh(100.0, yes(!on("RemoveIPC") && !is_root)),
-        weigh(100.0, yes(on("Delegate"))),
-        weigh(500.0, yes(!on("RestrictRealtime"))),
-        weigh(1000.0, yes(!on("RestrictSUIDSGID"))),
-        weigh(100.0, yes(get("SystemCallArchitectures").is_empty())),
-        weigh(1500.0, yes(file.words("Service", "RestrictNamespaces").is_empty())),
-        weigh(1500.0, yes(allows_family("AF_INET") || allows_family("AF_INET6"))),
-        weigh(25.0, yes(allows_family("AF_UNIX"))),
-        weigh(200.0, yes(allows_family("AF_NETLINK"))),
-        weigh(1000.0, yes(allows_family("AF_PACKET"))),
-        weigh(1250.0, yes(families.is_empty())),
-        weigh(2000.0, yes(get("IPAddressDeny").is_empty())),
-        weigh(1000.0, device_policy),
-        weigh(1500.0, yes(has_capability("CAP_SYS_ADMIN"))),
-        weigh(
-            1500.0,
-            yes(has_capability("CAP_SETUID") || has_capability("CAP_SETGID") || has_capability("CAP_SETPCAP")),
-        ),
-        weigh(1500.0, yes(has_capability("CAP_SYS_PTRACE"))),
-        weigh(1000.0, yes(has_capability("CAP_SYS_TIME"))),
-        weigh(1000.0, yes(has_capability("CAP_NET_ADMIN"))),
-        weigh(1000.0, yes(has_capability("CAP_SYS_RAWIO"))),
-        weigh(1000.0, yes(has_capability("CAP_SYS_MODULE"))),
-        weigh(500.0, yes(has_capability("CAP_AUDIT_CONTROL"))),
-        weigh(400.0, yes(has_capability("CAP_SYSLOG"))),
-        weigh(400.0, yes(has_capability("CAP_SYS_NICE"))),
-        weigh(400.0, yes(has_capability("CAP_MKNOD"))),
-        weigh(
-            1000.0,
-            yes(has_capability("CAP_CHOWN") || has_capability("CAP_FSETID") || has_capability("CAP_SETFCAP")),
-        ),
-        weigh(
-            1000.0,
-            yes(has_capability("CAP_DAC_OVERRIDE") || has_capability("CAP_FOWNER") || has_capability("CAP_IPC_OWNER")),
-        ),
-        weigh(750.0, yes(has_capability("CAP_KILL"))),
-        weigh(
-            500.0,
-            yes(has_capability("CAP_NET_BIND_SERVICE")
-                || has_capability("CAP_NET_BROADCAST")
-                || has_capability("CAP_NET_RAW")),
-        ),
-        weigh(100.0, yes(has_capability("CAP_SYS_BOOT"))),
-        weigh(100.0, yes(has_capability("CAP_MAC_ADMIN") || has_capability("CAP_MAC_OVERRIDE"))),
-        weigh(75.0, yes(has_capability("CAP_LINUX_IMMUTABLE"))),
-        weigh(50.0, yes(has_capability("CAP_IPC_LOCK"))),
-        weigh(50.0, yes(has_capability("CAP_SYS_CHROOT"))),
-        weigh(
-            25.0,
-            yes(has_capability("CAP_BLOCK_SUSPEND") || has_capability("CAP_WAKE_ALARM") || has_capability("CAP_LEASE")),
-        ),
-        weigh(25.0, yes(has_capability("CAP_SYS_PACCT") || has_capability("CAP_SYS_TTY_CONFIG"))),
-        weigh(1000.0, yes(allows_calls("@swap"))),
-        weigh(1000.0, yes(allows_calls("@obsolete"))),
-        weigh(1000.0, yes(allows_calls("@clock"))),
-        weigh(1000.0, yes(allows_calls("@cpu-emulation"))),
-        weigh(1000.0, yes(allows_calls("@debug"))),
-        weigh(1000.0, yes(allows_calls("@mount"))),
-        weigh(1000.0, yes(allows_calls("@module"))),
-        weigh(1000.0, yes(allows_calls("@raw-io"))),
-        weigh(1000.0, yes(allows_calls("@reboot"))),
-        weigh(700.0, yes(allows_calls("@privileged"))),
-        weigh(700.0, yes(allows_calls("@resources"))),
-    ];
-    let (mut sum, mut most) = (0.0, 0.0);
-    for (weight, bad) in factors {
-        sum += weight * bad;
-        most += weight;
-    }
-    (sum / most * 100.0).round() / 10.0
+enum Judged {
+    Open(String, Evidence),
+    Closed(Evidence),
 }
 
-/// Services that start and could do anything.
-pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(services) = guest.services() else { return Outcome::unknown("no service manager was found") };
-    if !services.managers.iter().any(|manager| manager == "systemd") {
-        return Outcome::not_applicable("the service manager is not systemd");
-    }
-    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for unit in services
-        .units
-        .iter()
-        .filter(|unit| unit.kind == "service" && unit.manager == "systemd" && unit.alias_of.is_none())
-    {
-        if !guest.is_enabled(&unit.name) {
+/// The option files of MySQL and MariaDB in their order. Source: MySQL manual, "Using Option Files".
+fn mysql(guest: &Guest<'_>) -> Option<Judged> {
+    let mut queue: Vec<String> = vec!["/etc/mysql/my.cnf".to_owned(), "/etc/my.cnf".to_owned()];
+    let mut seen = BTreeSet::new();
+    let mut skips: Option<Evidence> = None;
+    let mut last = None;
+    while let Some(path) = queue.pop() {
+        let real = guest.files.tree().canonicalize(&path).ok().flatten();
+        if seen.len() > 200 || !seen.insert(real.unwrap_or_else(|| path.clone().into_bytes())) {
             continue;
         }
-        let score = exposure(&merged(guest, unit));
-        let evidence = Evidence::metadata(&*unit.path, "exposure", format!("{score:.1} of 10"));
-        if score >= 9.0 {
-            bad.push(Bad::new(&*unit.name, evidence));
+        let Some(text) = guest.files.text(&path) else { continue };
+        let mut is_server = false;
+        let mut included = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(directory) = line.strip_prefix("!includedir") {
+                included.extend(guest.files.with_suffix(directory.trim().trim_end_matches('/'), ".cnf"));
+            } else if let Some(file) = line.strip_prefix("!include") {
+                included.push(file.trim().to_owned());
+            } else if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                is_server = ["mysqld", "server", "mariadb", "mariadbd", "galera"].iter().any(|name| {
+                    section.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                });
+            } else if is_server && !line.starts_with(['#', ';']) {
+                let (key, value) = line.split_once('=').unwrap_or((line, "1"));
+                let key = key.trim().replace('_', "-");
+                let evidence = Evidence::explicit(&*path, &*key, value.trim()).at_line(number.saturating_add(1));
+                match key.as_str() {
+                    "skip-grant-tables" => skips = is_yes(value.trim()).then_some(evidence),
+                    "bind-address" => last = Some(evidence),
+                    _ => {}
+                }
+            }
+        }
+        included.reverse();
+        queue.extend(included);
+    }
+    if let Some(evidence) = skips {
+        return Some(Judged::Open("anybody is let in without a password".to_owned(), evidence));
+    }
+    Some(Judged::Closed(last.unwrap_or_else(|| Evidence::default("/etc/mysql/my.cnf", "skip-grant-tables", "off"))))
+}
+
+/// Source: PostgreSQL manual, "The pg_hba.conf File".
+fn postgresql(guest: &Guest<'_>, database: &Database) -> Option<Judged> {
+    let beside = database.config.as_ref().and_then(|config| Some(config.rsplit_once('/')?.0.to_owned()));
+    let directories = beside.into_iter().chain(database.data_directory.clone());
+    let paths: Vec<String> = directories.map(|directory| format!("{directory}/pg_hba.conf")).collect();
+    let (path, text) = paths.into_iter().find_map(|path| Some((path.clone(), guest.files.text(&path)?)))?;
+    for (number, line) in text.lines().enumerate() {
+        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+        let is_host = words.first().is_some_and(|kind| kind.starts_with("host"));
+        // With a mask of its own the method is one word later.
+        let method = match words.get(4).copied() {
+            Some(word) if word.contains(['.', ':']) && word.starts_with(|c: char| c.is_ascii_digit()) => {
+                words.get(5).copied()
+            }
+            other => other,
+        };
+        if is_host && method == Some("trust") {
+            let evidence = Evidence::explicit(&*path, "host", words.join(" ")).at_line(number.saturating_add(1));
+            return Some(Judged::Open("hosts are trusted without a password".to_owned(), evidence));
+        }
+    }
+    let evidence = Evidence::absent(path, "host … trust");
+    Some(Judged::Closed(evidence))
+}
+
+/// Source: the comments of redis.conf.
+fn redis(guest: &Guest<'_>, database: &Database) -> Option<Judged> {
+    let path = database.config.as_deref()?;
+    let text = guest.files.text(path)?;
+    let get = |key: &str| {
+        let lines = text.lines().enumerate().filter_map(|(number, line)| {
+            let (known, value) = line.trim().split_once(char::is_whitespace)?;
+            known
+                .eq_ignore_ascii_case(key)
+                .then(|| (value.trim().trim_matches('"').to_owned(), number.saturating_add(1)))
+        });
+        lines.last()
+    };
+    let has_password = get("requirepass").is_some_and(|(value, _)| !value.is_empty()) || get("aclfile").is_some();
+    let is_protected = get("protected-mode").is_none_or(|(value, _)| value != "no");
+    let (bind, evidence) = match get("bind") {
+        Some((value, line)) => (value.clone(), Evidence::explicit(path, "bind", value).at_line(line)),
+        None => ("*".to_owned(), Evidence::default(path, "bind", "*")),
+    };
+    let is_local = bind.split_whitespace().all(|address| is_loopback(address.trim_start_matches('-')));
+    if is_local || has_password || is_protected {
+        return Some(Judged::Closed(evidence));
+    }
+    Some(Judged::Open(format!("it listens on {bind} without a password"), evidence))
+}
+
+/// A setting of a YAML file by its path, written nested or with dots.
+fn yaml(document: &serde_json::Value, key: &str) -> Option<serde_json::Value> {
+    if let Some(value) = document.get(key) {
+        return Some(value.clone());
+    }
+    let (first, rest) = key.split_once('.')?;
+    yaml(document.get(first)?, rest)
+}
+
+fn yaml_text(document: &serde_json::Value, key: &str) -> Option<String> {
+    yaml(document, key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+/// Source: MongoDB manual, "Configuration File Options".
+fn mongodb(guest: &Guest<'_>, database: &Database) -> Option<Judged> {
+    let path = database.config.as_deref()?;
+    let document: serde_json::Value = serde_saphyr::from_str(&guest.files.text(path)?).ok()?;
+    let authorization = yaml_text(&document, "security.authorization").unwrap_or_else(|| "disabled".to_owned());
+    let all = yaml_text(&document, "net.bindIpAll").is_some_and(|value| value == "true");
+    let bind = yaml_text(&document, "net.bindIp").unwrap_or_else(|| "localhost".to_owned());
+    let evidence = Evidence::explicit(path, "net.bindIp, security.authorization", format!("{bind}, {authorization}"));
+    let is_local = !all && bind.split(',').all(is_loopback);
+    if is_local || authorization == "enabled" {
+        return Some(Judged::Closed(evidence));
+    }
+    Some(Judged::Open(format!("it listens on {bind} without authorization"), evidence))
+}
+
+/// Source: Elasticsearch guide, "Security settings" and "Networking".
+fn elasticsearch(guest: &Guest<'_>, database: &Database) -> Option<Judged> {
+    let path = database.config.as_deref()?;
+    let document: serde_json::Value = serde_saphyr::from_str(&guest.files.text(path)?).ok()?;
+    let key = if database.engine == "opensearch" { "plugins.security.disabled" } else { "xpack.security.enabled" };
+    let is_new = database.version.as_deref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    let is_secure = match (yaml_text(&document, key), database.engine.as_str()) {
+        (Some(value), "opensearch") => value != "true",
+        (Some(value), _) => value == "true",
+        (None, "opensearch") => true,
+        // Security is on by itself since version 8.
+        (None, _) => is_new.is_some_and(|major| major >= 8),
+    };
+    let host = yaml_text(&document, "http.host").or_else(|| yaml_text(&document, "network.host"));
+    let host = host.unwrap_or_else(|| "_local_".to_owned());
+    let evidence = Evidence::explicit(path, "network.host", &*host);
+    if is_secure || host == "_local_" || is_loopback(&host) {
+        return Some(Judged::Closed(evidence));
+    }
+    Some(Judged::Open(format!("it listens on {host} without authentication"), evidence))
+}
+
+/// Services of the network that could reach nearly everything, as systemd weighs them.
+pub(crate) fn unit_exposure(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    let Some(services) = guest.services() else {
+        return Outcome::unknown("no service manager was found");
+    };
+    if !services.managers.iter().any(|manager| manager == "systemd") {
+        return Outcome::not_applicable("the system has no systemd");
+    }
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    let is_own = |unit: &&Unit| unit.kind == "service" && unit.manager == "systemd" && unit.state != "alias";
+    for unit in services.units.iter().filter(is_own) {
+        if starting(guest, &[&unit.name]).is_none_or(|(name, _)| name != unit.name) {
+            continue;
+        }
+        let Some(file) = merged(guest, unit).filter(is_of_network) else { continue };
+        let exposure = exposure::of(&file);
+        let told = format!("{}.{}", exposure / 10, exposure % 10);
+        let evidence = Evidence::metadata(&*unit.path, "exposure", &*told);
+        if exposure >= 90 {
+            bad.push(Bad::new(format!("{} ({told})", unit.name), evidence));
         } else {
             looked_at.push(evidence);
         }
     }
-    if looked_at.is_empty() {
-        looked_at.push(Evidence::absent("/etc/systemd/system", "enabled services"));
+    if looked_at.is_empty() && bad.is_empty() {
+        looked_at.push(Evidence::absent("/etc/systemd/system", "services of the network"));
     }
-    Outcome::none_of(bad, "services that are not confined", "every service is confined to some degree", looked_at)
-        .softened()
+    Outcome::none_of(
+        bad,
+        "services of the network without confinement",
+        "services of the network are confined",
+        looked_at,
+    )
+    .softened()
 }
 
-/// The first word of a command line of a unit, without systemd's prefixes.
-fn program(command: &str) -> &str {
-    command.trim_start_matches(['-', '@', ':', '+', '!']).split_whitespace().next().unwrap_or_default()
+/// Whether a service belongs to the network: it is ordered after it, and may use it.
+fn is_of_network(file: &UnitFile) -> bool {
+    let is_network = |word: &&str| matches!(*word, "network.target" | "network-online.target");
+    let words = ["After", "Wants", "Requires"].into_iter().flat_map(|key| file.words("Unit", key));
+    let is_ordered = words.into_iter().any(|word| is_network(&word));
+    let is_oneshot = file.last("Service", "Type") == Some("oneshot");
+    is_ordered && !is_oneshot && !file.last("Service", "PrivateNetwork").is_some_and(is_yes)
 }
 
-/// Units, drop-ins and what they start, where others than root could change them.
+/// Unit files, drop-ins and what they start, changed by others than root.
 pub(crate) fn unit_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(services) = guest.services() else { return Outcome::unknown("no service manager was found") };
-    let mut paths: BTreeSet<&str> = BTreeSet::new();
-    for unit in &services.units {
-        paths.insert(&unit.path);
-        paths.extend(unit.drop_ins.iter().map(String::as_str));
-        let command = unit.exec_start.as_deref().map(program).unwrap_or_default();
-        if command.starts_with('/') {
-            paths.insert(command);
-        }
-    }
+    let Some(services) = guest.services() else {
+        return Outcome::unknown("no service manager was found");
+    };
+    let mut seen = BTreeSet::new();
     let mut bad = Vec::new();
-    let mut count = 0_usize;
-    for path in paths.into_iter().filter(|path| path.starts_with('/')) {
-        // A mask, or a unit that a generator makes, is no file.
-        let Some(metadata) =
-            guest.files.stat(path).filter(|found| found.file_type == crate::filesystem::FileType::Regular)
-        else {
-            continue;
-        };
-        count = count.saturating_add(1);
-        if metadata.uid != 0 || metadata.mode & 0o022 != 0 {
-            bad.push(Bad::new(path, stat(path, &metadata)));
+    let mut looked_at: u64 = 0;
+    for unit in services.units.iter().filter(|unit| unit.state != "masked" && unit.state != "bad") {
+        let program = unit.exec_start.as_deref().and_then(program_of);
+        let own = unit.user.as_deref().and_then(|user| guest.users().iter().find(|known| known.name == user));
+        let own = own.map(|user| user.uid);
+        let files = unit.drop_ins.iter().map(String::as_str).chain([unit.path.as_str()]).map(|path| (path, None));
+        for (path, allowed) in files.chain(program.map(|path| (path, own))) {
+            if !seen.insert(path.to_owned()) {
+                continue;
+            }
+            let Some(metadata) = guest.files.stat(path) else { continue };
+            looked_at = looked_at.saturating_add(1);
+            let uid = u64::from(metadata.uid);
+            let is_foreign = uid != 0 && allowed != Some(uid);
+            // A character device is a mask; nothing is read from it.
+            let is_file = metadata.file_type == crate::filesystem::FileType::Regular;
+            if is_file && (is_foreign || metadata.mode & 0o022 != 0) {
+                bad.push(Bad::new(path, stat(path, &metadata)));
+            }
         }
     }
-    if count == 0 {
-        return Outcome::unknown("no unit file could be read");
-    }
-    let looked_at = vec![Evidence::metadata("/usr/lib/systemd/system", "files", count.to_string())];
-    Outcome::none_of(bad, "others than root can change what starts", "what starts is root's alone", looked_at)
+    let clean = vec![Evidence::metadata("/usr/lib/systemd/system", "unit files and programs", looked_at.to_string())];
+    Outcome::none_of(bad, "others than root may change what starts", "only root may change what starts", clean)
 }
 
-/// Ways to start something that systemd does not show.
+/// The program of a command line, without the prefixes of systemd.service(5).
+fn program_of(command: &str) -> Option<&str> {
+    let first = command.split_whitespace().next()?.trim_start_matches(['-', '@', ':', '+', '!', '|']).trim_matches('"');
+    first.starts_with('/').then_some(first)
+}
+
+/// Start mechanisms of before systemd that still do something.
 pub(crate) fn legacy_rc(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(services) = guest.services() else { return Outcome::unknown("no service manager was found") };
+    let Some(services) = guest.services() else {
+        return Outcome::unknown("no service manager was found");
+    };
+    if !services.managers.iter().any(|manager| manager == "systemd") {
+        return Outcome::not_applicable("the system does not start with systemd");
+    }
     let mut bad = Vec::new();
     for path in ["/etc/rc.local", "/etc/rc.d/rc.local"] {
-        let is_executable = guest.files.stat(path).is_some_and(|metadata| metadata.mode & 0o111 != 0);
-        let does = guest.files.text(path).unwrap_or_default().lines().map(str::trim).any(|line| {
+        let is_program = guest.files.stat(path).is_some_and(|metadata| metadata.mode & 0o111 != 0);
+        let link =
+            guest.files.stat_link(path).is_some_and(|found| found.file_type == crate::filesystem::FileType::Symlink);
+        if !is_program || link {
+            continue;
+        }
+        let text = guest.files.text(path).unwrap_or_default();
+        let does = |line: &&str| {
+            let line = line.trim();
             !line.is_empty()
                 && !line.starts_with('#')
-                && line != "exit 0"
-                && !line.starts_with("touch /var/lock/subsys")
-        });
-        if is_executable && does {
-            bad.push(Bad::new(path, Evidence::explicit(path, "commands", "run at start")));
+                && !line.starts_with("exit")
+                && line != "touch /var/lock/subsys/local"
+        };
+        if let Some(line) = text.lines().position(|line| does(&line)) {
+            bad.push(Bad::new(
+                path,
+                Evidence::explicit(path, "commands", "it runs some").at_line(line.saturating_add(1)),
+            ));
         }
     }
-    let has_systemd = services.managers.iter().any(|manager| manager == "systemd");
-    for unit in
-        services.units.iter().filter(|unit| has_systemd && unit.manager == "sysv" && guest.is_enabled(&unit.name))
-    {
-        bad.push(Bad::new(&*unit.name, Evidence::explicit(&*unit.path, "script", &*unit.state)));
+    for unit in services.units.iter().filter(|unit| unit.manager == "sysv" && unit.state == "enabled") {
+        bad.push(Bad::new(&*unit.path, Evidence::metadata(&*unit.path, "run levels", unit.wanted_by.join(" "))));
     }
-    for path in ["/etc/inetd.conf"] {
-        let lines = guest
-            .files
-            .text(path)
-            .unwrap_or_default()
-            .lines()
-            .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
-            .count();
-        if lines > 0 {
-            bad.push(Bad::new(path, Evidence::explicit(path, "services", lines.to_string())));
+    for path in ["/etc/inittab", "/etc/inetd.conf"] {
+        let text = guest.files.text(path).unwrap_or_default();
+        if let Some(line) = text.lines().position(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        {
+            bad.push(Bad::new(
+                path,
+                Evidence::explicit(path, "entries", "it has some").at_line(line.saturating_add(1)),
+            ));
         }
     }
-    let looked_at = ["/etc/rc.local", "/etc/inetd.conf"].map(|path| Evidence::absent(path, "commands")).to_vec();
-    Outcome::none_of(bad, "started in ways of the past", "nothing starts in ways of the past", looked_at).softened()
-}
-
-/// Whether any unit of several starts; for facts and other checks.
-pub(crate) fn any_started(guest: &Guest<'_>, names: &[&str]) -> Option<Evidence> {
-    names.iter().find_map(|name| started(guest, name))
-}
-
-/// A package of several that is installed, as evidence.
-pub(crate) fn any_installed(guest: &Guest<'_>, names: &[&str]) -> Option<Evidence> {
-    let found = guest.installed(names)?;
-    Some(Evidence::explicit(guest.package_database(), &*found.name, &*found.full_version))
+    let clean =
+        vec![Evidence::absent("/etc/rc.local", "commands"), Evidence::absent("/etc/init.d", "scripts without a unit")];
+    Outcome::none_of(bad, "started by what was before systemd", "everything starts by units", clean).softened()
 }
