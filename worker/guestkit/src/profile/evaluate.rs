@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::facts::{self, Fact, Family, Missing};
 use super::guest::Guest;
 use super::outcome::{Outcome, Status};
+use super::report::Evidence;
 use super::rule::{Check, Rule};
 use super::{Semantics, checks};
 use crate::guest::linux::pattern;
@@ -23,6 +24,12 @@ impl Asked<'_> {
     /// A number of the rule's `with`.
     pub(crate) fn limit_number(&self, default: i64) -> i64 {
         self.limit.and_then(number).unwrap_or(default)
+    }
+
+    /// The outcome where only what is written down counts, and this is not.
+    pub(crate) fn unwritten(&self, evidence: &Evidence) -> Option<Outcome> {
+        let is_unwritten = self.semantics == Semantics::Explicit && evidence.source == "compiled-default";
+        is_unwritten.then(|| Outcome::fail(format!("{} is not set explicitly", evidence.key), vec![evidence.clone()]))
     }
 
     /// Texts of a list of the rule's `with`.

@@ -511,7 +511,7 @@ fn scenarios_of_compliance_as_code_come_to_what_they_expect() {
 
 /// Rules of ComplianceAsCode whose own scenarios our checks judge otherwise in some cases, and why. Variables of a scenario set
 /// limits that ours take from the standard; a check stands for several rules; what is effective decides, not what is written.
-const DIFFERENT: [(&str, &str); 42] = [
+const DIFFERENT: [(&str, &str); 44] = [
     (
         "accounts_password_last_change_is_in_past",
         "the scenario's day is counted from when it was written, ours from the reference time",
@@ -538,12 +538,14 @@ const DIFFERENT: [(&str, &str); 42] = [
     ("file_cron_allow_exists", "the check asks for its mode as well"),
     ("file_owner_sshd_config", "without a server there is nothing to judge"),
     ("journald_compress", "compression is the default, and a value that is not understood leaves it"),
+    ("journald_forward_to_syslog", "without rsyslog there is nobody to hand it to"),
     ("journald_storage", "the last assignment is what counts"),
     ("kernel_module_ipv6_option_disabled", "IPv6 is no fault"),
     ("mount_option_dev_shm_nodev", "the check asks for every option of every mount"),
     ("mount_option_home_nodev", "the check asks for every option of every mount"),
     ("no_invalid_shell_accounts_unlocked", "the check asks for shells of accounts that are not locked"),
     ("permissions_local_var_log", "only the three files of logins at their own place may be read by everybody"),
+    ("rsyslog_remote_loghost", "a service that does not start sends nothing"),
     ("selinux_not_disabled", "the check asks that a policy is enforced"),
     ("sshd_disable_tcp_forwarding", "the check asks for every kind of forwarding"),
     ("sshd_disable_x11_forwarding", "the default of the build counts"),

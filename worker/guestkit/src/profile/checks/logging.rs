@@ -18,11 +18,14 @@ fn has_systemd(guest: &Guest<'_>) -> bool {
 }
 
 /// Whether the journal outlives a restart. Source: journald.conf(5).
-pub(crate) fn journald_storage(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+pub(crate) fn journald_storage(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     if !has_systemd(guest) {
         return Outcome::not_applicable("the system has no systemd");
     }
     let (storage, evidence) = Systemd::read(guest, "journald.conf").get_or("Journal", "Storage", "auto");
+    if let Some(outcome) = asked.unwritten(&evidence) {
+        return outcome;
+    }
     match storage.to_ascii_lowercase().as_str() {
         "persistent" => Outcome::pass("the journal is kept on the disk", vec![evidence]),
         "auto" if guest.files.is_dir(JOURNAL) => {
@@ -42,7 +45,7 @@ pub(crate) fn journald_storage(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// Compression, and whether what rsyslog waits for reaches it. Sources: journald.conf(5); Debian's patch of
 /// `ForwardToSyslog`.
-pub(crate) fn journald_options(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+pub(crate) fn journald_options(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     if !has_systemd(guest) {
         return Outcome::not_applicable("the system has no systemd");
     }
@@ -50,6 +53,9 @@ pub(crate) fn journald_options(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let is_debian = guest.families().iter().any(|family| matches!(*family, "debian" | "ubuntu"));
     let (compress, compress_evidence) = conf.get_or("Journal", "Compress", "yes");
     let (forward, forward_evidence) = conf.get_or("Journal", "ForwardToSyslog", if is_debian { "yes" } else { "no" });
+    if let Some(outcome) = asked.unwritten(&compress_evidence).or_else(|| asked.unwritten(&forward_evidence)) {
+        return outcome;
+    }
     let mut evidence = vec![compress_evidence, forward_evidence];
     evidence.extend(conf.get("Journal", "SystemMaxUse").map(|(_, evidence)| evidence));
     // A size from which on is compressed is as good as yes.
