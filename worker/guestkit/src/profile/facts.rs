@@ -114,3 +114,13 @@ pub(crate) fn kernel(guest: &Guest<'_>, _: &str) -> Result<Fact, Missing> {
     let evidence = Evidence::metadata("/boot", "kernels", kernels.len().to_string());
     Ok(Fact::set(guest.has_kernel(), evidence))
 }
+
+/// A value of the registry of Windows, by its places: `registry:software:Policies\…:Name|system:Control\…:Name`.
+pub(crate) fn registry(guest: &Guest<'_>, places: &str) -> Result<Fact, Missing> {
+    super::registry::read(guest, places)
+}
+
+/// The policy of the local accounts of Windows: `password-policy:min-length`.
+pub(crate) fn password_policy(guest: &Guest<'_>, name: &str) -> Result<Fact, Missing> {
+    super::release::password_policy(guest, name)
+}

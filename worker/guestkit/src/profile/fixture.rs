@@ -1,6 +1,9 @@
 //! Guests that pass a check and guests that do not, written down as YAML and held in memory: `fixtures/*.yaml`, each on one of
 //! `fixtures/bases/*.yaml`. The facts go the way of a real guest's: file system, readers, inspection, checks.
 
+mod hive;
+mod windows;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -39,6 +42,13 @@ struct Written {
     files: BTreeMap<String, Entry>,
     /// Packages added to the base's, `name=version`, in dpkg's database.
     packages: Vec<String>,
+    /// Keys of the registry over the base's, by hive: `SYSTEM`, `SOFTWARE`, `SAM`, `SECURITY`, `NTUSER:NAME`, and `control`
+    /// for the current control set.
+    registry: BTreeMap<String, hive::Keys>,
+    /// Accounts, their policy, and the group Administrators; instead of the base's.
+    sam: windows::Sam,
+    /// What is audited, by subcategory: 1 success, 2 failure.
+    audit: BTreeMap<String, u16>,
     filesystems: Vec<Filesystem>,
     mountpoints: Vec<Mountpoint>,
     image: ImageInfo,
@@ -258,6 +268,13 @@ impl Written {
                 Entry::Node(node) => node,
             };
             nodes.insert(path, node);
+        }
+        let hives = windows::files(base, self);
+        if !hives.is_empty() {
+            for (path, hive) in hives {
+                nodes.entry(path).or_insert(hive);
+            }
+            return nodes;
         }
         let status = nodes.entry("/var/lib/dpkg/status".to_owned()).or_default();
         for package in &self.packages {

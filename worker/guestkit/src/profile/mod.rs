@@ -8,6 +8,8 @@ mod facts;
 mod fixture;
 mod guest;
 mod outcome;
+mod registry;
+mod release;
 pub mod report;
 mod rule;
 mod standards;

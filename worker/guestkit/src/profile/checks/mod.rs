@@ -2,3 +2,4 @@
 //! each subject, named as the rules name it.
 
 pub(super) mod ssh;
+pub(super) mod windows;
