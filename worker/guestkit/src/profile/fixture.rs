@@ -87,6 +87,9 @@ struct Node {
     attributes: BTreeMap<String, String>,
     /// Bytes, where the contents do not matter.
     size: Option<u64>,
+    /// Contents that were made.
+    #[serde(skip)]
+    bytes: Option<Vec<u8>>,
 }
 
 fn read<T: for<'d> Deserialize<'d>>(path: &Path) -> T {
@@ -153,9 +156,10 @@ impl Memory {
             _ => 0o644,
         };
         let text = node.link.as_ref().or(node.text.as_ref());
-        let contents = match &node.hex {
-            Some(digits) => unhex(digits),
-            None => text.map(|text| text.as_bytes().to_vec()).unwrap_or_default(),
+        let contents = match (&node.hex, &node.bytes) {
+            (_, Some(bytes)) => bytes.clone(),
+            (Some(digits), None) => unhex(digits),
+            (None, None) => text.map(|text| text.as_bytes().to_vec()).unwrap_or_default(),
         };
         let time = Timestamp { seconds: node.modified, nanoseconds: 0 };
         let metadata = Metadata {
@@ -172,7 +176,8 @@ impl Memory {
             changed: time,
             created: None,
         };
-        let attribute = |(name, value): (&String, &String)| ExtendedAttribute { name: name.clone().into(), value: unhex(value) };
+        let attribute =
+            |(name, value): (&String, &String)| ExtendedAttribute { name: name.clone().into(), value: unhex(value) };
         let attributes = node.attributes.iter().map(attribute).collect();
         self.nodes.push(Kept { metadata, contents, attributes, children: BTreeMap::new() });
         number
@@ -219,7 +224,8 @@ impl FileSystem for Memory {
         let children = &self.node(directory)?.children;
         let exact = children.get(name);
         // Windows does not tell cases apart.
-        let found = exact.or_else(|| children.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, at)| at));
+        let found =
+            exact.or_else(|| children.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, at)| at));
         let is_windows = self.nodes.first().is_some_and(|root| root.children.contains_key(b"Windows".as_slice()));
         Ok(if is_windows { found } else { exact }.map(|number| NodeId(*number as u64)))
     }
@@ -238,12 +244,12 @@ impl FileSystem for Memory {
 
     fn read(&self, node: NodeId, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let node = self.node(node)?;
-        let mut read = 0;
-        for (at, byte) in (offset..node.metadata.size).zip(buffer.iter_mut()) {
-            *byte = usize::try_from(at).ok().and_then(|at| node.contents.get(at)).copied().unwrap_or(0);
-            read += 1;
-        }
-        Ok(read)
+        let left = usize::try_from(node.metadata.size.saturating_sub(offset)).unwrap().min(buffer.len());
+        let kept = node.contents.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let kept = kept.get(..left).unwrap_or(kept);
+        buffer[..left].fill(0);
+        buffer[..kept.len()].copy_from_slice(kept);
+        Ok(left)
     }
 
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
@@ -279,7 +285,8 @@ impl Written {
         let status = nodes.entry("/var/lib/dpkg/status".to_owned()).or_default();
         for package in &self.packages {
             let (name, version) = package.split_once('=').unwrap_or((package, "1.0"));
-            let stanza = format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
+            let stanza =
+                format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n");
             status.text.get_or_insert_default().push_str(&stanza);
         }
         nodes

@@ -102,9 +102,7 @@ fn at(guest: &Guest<'_>, place: &str) -> Result<Found, Missing> {
             Ok(Found { value: Some(value), evidence })
         }
         Ok(None) => Ok(Found { value: None, evidence: Evidence::absent(hive.path(), &*full) }),
-        Err(error) => {
-            Err(Missing::Unknown(format!("{}: {full} cannot be read: {}", hive.path(), error.with_causes())))
-        }
+        Err(error) => Err(Missing::Unknown(format!("{}: {full} cannot be read: {}", hive.path(), error.with_causes()))),
     }
 }
 

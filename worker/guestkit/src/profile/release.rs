@@ -46,7 +46,9 @@ pub(crate) fn release(guest: &Guest<'_>) -> Result<Release, Missing> {
     let windows = system.windows.as_ref();
     let build = system.build_id.as_deref().and_then(|build| build.trim().parse().ok());
     let Some(build) = build else {
-        return Err(Missing::Unknown("the build of Windows is unknown: SOFTWARE does not tell CurrentBuild".to_owned()));
+        return Err(Missing::Unknown(
+            "the build of Windows is unknown: SOFTWARE does not tell CurrentBuild".to_owned(),
+        ));
     };
     let written = windows.and_then(|windows| windows.build.as_deref()).unwrap_or_default();
     let kind = windows.and_then(|windows| windows.product_type.as_deref());

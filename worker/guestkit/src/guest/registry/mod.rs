@@ -89,7 +89,16 @@ impl Hive {
             warnings.push(format!("the file ends {} bytes before its last bin", u64::from(base.bins_bytes) - on_disk));
         }
         let blocks = Mutex::new(Lru::new(BLOCKS_HELD));
-        Ok(Self { source: primary, budget, base, overlay, blocks, warnings, problems: Mutex::default(), problem_count: AtomicU64::new(0) })
+        Ok(Self {
+            source: primary,
+            budget,
+            base,
+            overlay,
+            blocks,
+            warnings,
+            problems: Mutex::default(),
+            problem_count: AtomicU64::new(0),
+        })
     }
 
     /// The root key.

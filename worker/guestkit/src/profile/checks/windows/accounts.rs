@@ -5,8 +5,8 @@ use crate::profile::evaluate::{Asked, number};
 use crate::profile::facts::Missing;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
-use crate::profile::report::Evidence;
 use crate::profile::release::{password_policy, release, sam_path};
+use crate::profile::report::Evidence;
 
 use super::known;
 
@@ -44,7 +44,9 @@ pub(in crate::profile) fn max_age(guest: &Guest<'_>, asked: &Asked<'_>) -> Outco
     match days {
         0 => Outcome::fail(format!("passwords never expire, should after at most {limit} days"), vec![evidence]),
         days if days <= limit => Outcome::pass(format!("passwords expire after {days} days"), vec![evidence]),
-        days => Outcome::fail(format!("passwords expire after {days} days, should after at most {limit}"), vec![evidence]),
+        days => {
+            Outcome::fail(format!("passwords expire after {days} days, should after at most {limit}"), vec![evidence])
+        }
     }
 }
 
@@ -55,7 +57,10 @@ pub(in crate::profile) fn lockout_threshold(guest: &Guest<'_>, asked: &Asked<'_>
     match wrong {
         0 => Outcome::fail("wrong passwords never lock an account", vec![evidence]),
         wrong if wrong <= limit => Outcome::pass(format!("{wrong} wrong passwords lock an account"), vec![evidence]),
-        wrong => Outcome::fail(format!("an account is locked after {wrong} wrong passwords, should after {limit}"), vec![evidence]),
+        wrong => Outcome::fail(
+            format!("an account is locked after {wrong} wrong passwords, should after {limit}"),
+            vec![evidence],
+        ),
     }
 }
 
@@ -74,7 +79,8 @@ pub(in crate::profile) fn lockout_duration(guest: &Guest<'_>, asked: &Asked<'_>)
     if !flaws.is_empty() {
         return Outcome::fail(flaws.join("; "), vec![duration, counted]);
     }
-    let told = if minutes == 0 { "until an administrator opens it".to_owned() } else { format!("for {minutes} minutes") };
+    let told =
+        if minutes == 0 { "until an administrator opens it".to_owned() } else { format!("for {minutes} minutes") };
     Outcome::pass(format!("an account stays locked {told}"), vec![duration, counted])
 }
 
@@ -161,9 +167,7 @@ pub(in crate::profile) fn never_expires(guest: &Guest<'_>, _: &Asked<'_>) -> Out
 pub(in crate::profile) fn administrators(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let groups = guest.system.users.as_ref().map(|users| users.groups.as_slice()).unwrap_or_default();
     let builtin = |sid: &str| sid.starts_with("S-1-5-32-");
-    let group = groups.iter().find(|group| {
-        group.gid == ADMINISTRATORS && group.sid.as_deref().is_none_or(builtin)
-    });
+    let group = groups.iter().find(|group| group.gid == ADMINISTRATORS && group.sid.as_deref().is_none_or(builtin));
     let Some(group) = group else {
         return Outcome::unknown("the group Administrators cannot be read from the registry hive SAM");
     };
@@ -183,8 +187,11 @@ pub(in crate::profile) fn administrators(guest: &Guest<'_>, _: &Asked<'_>) -> Ou
     let unknown: Vec<&String> = group.members.iter().filter(is_unknown).collect();
     if unknown.is_empty() {
         let names = group.members.join(", ");
-        return Outcome::pass(format!("administrators are {}", if names.is_empty() { "none" } else { &names }), evidence)
-            .with_subjects(&group.members);
+        return Outcome::pass(
+            format!("administrators are {}", if names.is_empty() { "none" } else { &names }),
+            evidence,
+        )
+        .with_subjects(&group.members);
     }
     let names: Vec<&str> = unknown.iter().map(|name| name.as_str()).collect();
     Outcome::warn(format!("administrators that no account here is known by: {}", names.join(", ")), evidence)

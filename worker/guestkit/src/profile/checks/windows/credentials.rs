@@ -7,9 +7,9 @@ use crate::profile::Semantics;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
+use crate::profile::release::{build, release};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
-use crate::profile::release::{build, release};
 
 use super::{Holds, Setting, hive_path, key, known, number, settings, value};
 
@@ -100,7 +100,8 @@ pub(in crate::profile) fn virtualization(guest: &Guest<'_>, _: &Asked<'_>) -> Ou
         return Outcome::not_applicable("this Windows has no security based on virtualization");
     }
     let name = "EnableVirtualizationBasedSecurity";
-    let places = format!("software:Policies\\Microsoft\\Windows\\DeviceGuard:{name}|system:Control\\DeviceGuard:{name}");
+    let places =
+        format!("software:Policies\\Microsoft\\Windows\\DeviceGuard:{name}|system:Control\\DeviceGuard:{name}");
     let enabled = known!(value(guest, &places));
     let mut evidence = vec![enabled.evidence.clone()];
     for name in ["LsaCfgFlags", "HypervisorEnforcedCodeIntegrity"] {
@@ -113,9 +114,9 @@ pub(in crate::profile) fn virtualization(guest: &Guest<'_>, _: &Asked<'_>) -> Ou
     match enabled.number() {
         Some(1..) => Outcome::pass("security based on virtualization is switched on", evidence),
         Some(_) => Outcome::fail("security based on virtualization is switched off", evidence),
-        None if release.build >= build::WINDOWS_11_22H2 && release.edition.starts_with("Enterprise") => Outcome::unknown(
-            "nothing sets EnableVirtualizationBasedSecurity, and the default hangs on the machine",
-        ),
+        None if release.build >= build::WINDOWS_11_22H2 && release.edition.starts_with("Enterprise") => {
+            Outcome::unknown("nothing sets EnableVirtualizationBasedSecurity, and the default hangs on the machine")
+        }
         None => Outcome::fail("security based on virtualization is not switched on", evidence),
     }
 }
@@ -240,7 +241,9 @@ pub(in crate::profile) fn answer_files(guest: &Guest<'_>, _: &Asked<'_>) -> Outc
     let named = known!(value(guest, "machine:Setup:UnattendFile"));
     paths.extend(named.text().and_then(profiles::guest_path));
     let sysprep = format!("{root}/System32/Sysprep");
-    paths.extend(guest.files.names(&sysprep).into_iter().filter(|name| is_xml(name)).map(|name| format!("{sysprep}/{name}")));
+    paths.extend(
+        guest.files.names(&sysprep).into_iter().filter(|name| is_xml(name)).map(|name| format!("{sysprep}/{name}")),
+    );
     paths.extend(PREFERENCES.iter().flat_map(|pattern| guest.files.glob(&pattern.replace("{}", root))));
     let mut seen = std::collections::HashSet::new();
     paths.retain(|path| seen.insert(path.to_lowercase()));
@@ -334,7 +337,10 @@ mod tests {
         assert_eq!(password_in(deleted), None);
         assert!(password_in("<Credentials><Domain>d</Domain><Password>x</Password></Credentials>").is_some());
         assert_eq!(password_in("<!-- <Password>x</Password> --><Properties cpassword=\"\" userName=\"a\"/>"), None);
-        assert_eq!(password_in("<Properties action=\"U\" cpassword=\"j1Uy\"/>").as_deref(), Some("Properties/@cpassword"));
+        assert_eq!(
+            password_in("<Properties action=\"U\" cpassword=\"j1Uy\"/>").as_deref(),
+            Some("Properties/@cpassword")
+        );
         assert_eq!(password_in("<MinimumPasswordAge>1</MinimumPasswordAge>"), None);
     }
 }

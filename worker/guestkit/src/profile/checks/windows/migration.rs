@@ -6,8 +6,8 @@ use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::registry;
-use crate::profile::report::Evidence;
 use crate::profile::release::release;
+use crate::profile::report::Evidence;
 
 use super::{all_services, hive_path, key, known, number, service, start_of, value};
 
@@ -61,7 +61,10 @@ fn boot_flaw(guest: &Guest<'_>, name: &str, evidence: &mut Vec<Evidence>) -> Res
     let (hive, path) = registry::hive(guest, "system", &format!("Services\\{name}\\StartOverride"))?;
     let override_key = hive.key(&path);
     let overridden = override_key.iter().flat_map(|key| {
-        key.values().iter().filter_map(|value| Some((value.name().to_owned(), key.number(value.name())?))).collect::<Vec<_>>()
+        key.values()
+            .iter()
+            .filter_map(|value| Some((value.name().to_owned(), key.number(value.name())?)))
+            .collect::<Vec<_>>()
     });
     let overridden: Vec<_> = overridden.filter(|(_, start)| *start != 0).collect();
     if let Some((profile, start)) = overridden.first() {
@@ -124,7 +127,12 @@ pub(in crate::profile) fn storage_start(guest: &Guest<'_>, _: &Asked<'_>) -> Out
             bad.push(Bad::new(flaw, own));
         }
     }
-    Outcome::none_of(bad, "storage drivers that would not start", "the storage drivers of Windows start at boot", evidence)
+    Outcome::none_of(
+        bad,
+        "storage drivers that would not start",
+        "the storage drivers of Windows start at boot",
+        evidence,
+    )
 }
 
 /// Nothing keeps drivers from being installed.
@@ -141,7 +149,8 @@ pub(in crate::profile) fn installation(guest: &Guest<'_>, _: &Asked<'_>) -> Outc
             for value in key.values() {
                 let name = value.name().to_owned();
                 let is_set = key.flag(&name) == Some(true);
-                let evidence = Evidence::explicit(hive.path(), format!("{path}\\{name}"), if is_set { "1" } else { "0" });
+                let evidence =
+                    Evidence::explicit(hive.path(), format!("{path}\\{name}"), if is_set { "1" } else { "0" });
                 if is_set && name.to_ascii_lowercase().starts_with("deny") {
                     bad.push(Bad::new(name, evidence));
                 } else {
@@ -204,7 +213,9 @@ pub(in crate::profile) fn static_addresses(guest: &Guest<'_>, _: &Asked<'_>) -> 
     };
     let vmware = hive.key(&pci).map(|key| key.keys()).unwrap_or_default();
     let vmware = vmware.iter().filter(|key| key.name().to_ascii_uppercase().starts_with("VEN_15AD&DEV_07B0"));
-    looked_at.extend(vmware.map(|key| Evidence::explicit(hive.path(), format!("{pci}\\{}", key.name()), "adapter of VMware")));
+    looked_at.extend(
+        vmware.map(|key| Evidence::explicit(hive.path(), format!("{pci}\\{}", key.name()), "adapter of VMware")),
+    );
     if looked_at.is_empty() {
         looked_at.push(Evidence::absent(&*path, "Services\\Tcpip\\Parameters\\Interfaces"));
     }
@@ -259,7 +270,8 @@ pub(in crate::profile) fn domain(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             at(name),
         ),
         Some(name) => {
-            let reason = format!("it is a member of the domain {name}: going back to the source breaks its secure channel");
+            let reason =
+                format!("it is a member of the domain {name}: going back to the source breaks its secure channel");
             Outcome::warn(reason, at(name))
         }
         None => Outcome::pass(format!("it is a member of no domain (workgroup {workgroup})"), at(workgroup)),

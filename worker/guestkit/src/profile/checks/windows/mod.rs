@@ -118,7 +118,9 @@ fn key(guest: &Guest<'_>, hive: &str, path: &str) -> Result<(bool, Evidence), Ou
     match found.has_key(&full) {
         Ok(true) => Ok((true, Evidence::explicit(found.path(), full, "present"))),
         Ok(false) => Ok((false, Evidence::absent(found.path(), full))),
-        Err(error) => Err(Outcome::unknown(format!("{}: {full} cannot be read: {}", found.path(), error.with_causes()))),
+        Err(error) => {
+            Err(Outcome::unknown(format!("{}: {full} cannot be read: {}", found.path(), error.with_causes())))
+        }
     }
 }
 

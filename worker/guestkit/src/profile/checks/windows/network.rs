@@ -4,9 +4,9 @@ use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::registry;
+use crate::profile::release::{Release, build, release};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
-use crate::profile::release::{Release, build, release};
 
 use super::{Holds, Setting, hive_path, key, known, number, service, settings, start_of, value};
 
@@ -27,7 +27,8 @@ const RULES_MAX: usize = 20_000;
 fn of_profiles(release: &Release, name: &str, below: &str, default: i64, holds: Holds) -> Vec<Setting> {
     let count = if release.build >= build::VISTA { 3 } else { 2 };
     let setting = |(profile, policy, local): &(&str, &str, &str)| {
-        let places = format!("software:{FIREWALL_POLICY}\\{policy}{below}:{name}|system:{FIREWALL}\\{local}{below}:{name}");
+        let places =
+            format!("software:{FIREWALL_POLICY}\\{policy}{below}:{name}|system:{FIREWALL}\\{local}{below}:{name}");
         Setting::new(format!("{name} of the {profile} profile"), places, Some(default), holds)
     };
     PROFILES.iter().take(count).map(setting).collect()
@@ -169,7 +170,8 @@ fn open_rules(guest: &Guest<'_>) -> Result<(Vec<Bad>, usize), Outcome> {
 /// No rule lets anybody reach RDP, WinRM or SMB, or everything in the public profile.
 pub(in crate::profile) fn firewall_rules(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (bad, count) = known!(open_rules(guest));
-    let looked_at = Evidence::explicit(hive_path(guest, "SYSTEM"), format!("{FIREWALL}\\FirewallRules"), format!("{count} rules"));
+    let looked_at =
+        Evidence::explicit(hive_path(guest, "SYSTEM"), format!("{FIREWALL}\\FirewallRules"), format!("{count} rules"));
     Outcome::none_of(bad, "rules that let in anybody", "no rule lets anybody reach RDP, WinRM or SMB", vec![looked_at])
 }
 
@@ -222,7 +224,12 @@ pub(in crate::profile) fn smb_signing(guest: &Guest<'_>, asked: &Asked<'_>) -> O
     let client = is_new && (release.is_server || !is_home);
     let places = |service: &str| format!("system:Services\\{service}\\Parameters:RequireSecuritySignature");
     let setting = |name: &str, service: &str, default: bool| {
-        Setting::new(format!("RequireSecuritySignature of the {name}"), places(service), Some(i64::from(default)), Holds::Is(1))
+        Setting::new(
+            format!("RequireSecuritySignature of the {name}"),
+            places(service),
+            Some(i64::from(default)),
+            Holds::Is(1),
+        )
     };
     let wanted = [setting("server", "LanmanServer", server), setting("client", "LanmanWorkstation", client)];
     settings(guest, asked, &wanted, "SMB asks for signatures on both sides")
@@ -257,7 +264,8 @@ fn remote_desktop(guest: &Guest<'_>) -> Result<(bool, Evidence), Outcome> {
 /// Settings of the listener, by policy first. Network level authentication and TLS are the default since Server 2012.
 fn rdp_settings(release: &Release) -> [Setting; 3] {
     let is_new = release.build >= build::WINDOWS_8;
-    let places = |name: &str| format!("software:{TERMINAL_POLICY}:{name}|system:{TERMINAL}\\WinStations\\RDP-Tcp:{name}");
+    let places =
+        |name: &str| format!("software:{TERMINAL_POLICY}:{name}|system:{TERMINAL}\\WinStations\\RDP-Tcp:{name}");
     let setting = |name: &str, default: i64, holds: Holds| Setting::new(name, places(name), Some(default), holds);
     [
         setting("UserAuthentication", i64::from(is_new), Holds::Is(1)),
@@ -318,7 +326,12 @@ pub(in crate::profile) fn remote_management(guest: &Guest<'_>, asked: &Asked<'_>
                 "software:Policies\\Microsoft\\Windows\\WinRM\\{role}:{policy}|\
                  software:Microsoft\\Windows\\CurrentVersion\\WSMAN\\{role}:{local}"
             );
-            wanted.push(Setting::new(format!("{policy} of the {}", role.to_lowercase()), places, Some(0), Holds::Is(0)));
+            wanted.push(Setting::new(
+                format!("{policy} of the {}", role.to_lowercase()),
+                places,
+                Some(0),
+                Holds::Is(0),
+            ));
         }
     }
     settings(guest, asked, &wanted, "remote management uses neither basic authentication nor clear text")
@@ -372,7 +385,8 @@ fn netbios_off(guest: &Guest<'_>) -> Option<Outcome> {
     let (hive, path) = registry::hive(guest, "system", "Services\\NetBT\\Parameters\\Interfaces").ok()?;
     let interfaces = hive.key(&path)?.keys();
     let is_off = !interfaces.is_empty() && interfaces.iter().all(|key| key.number("NetbiosOptions") == Some(2));
-    let evidence = interfaces.iter().map(|key| Evidence::explicit(hive.path(), format!("{}\\NetbiosOptions", key.path()), "2"));
+    let evidence =
+        interfaces.iter().map(|key| Evidence::explicit(hive.path(), format!("{}\\NetbiosOptions", key.path()), "2"));
     is_off.then(|| Outcome::pass("NetBIOS is off on every interface", evidence.collect()))
 }
 
@@ -444,7 +458,8 @@ pub(in crate::profile) fn laps(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         };
     }
     let old = known!(value(guest, "software:Policies\\Microsoft Services\\AdmPwd:AdmPwdEnabled"));
-    let extension = "Microsoft\\Windows NT\\CurrentVersion\\Winlogon\\GPExtensions\\{D76B9641-3288-4f75-942D-087DE603E3EA}";
+    let extension =
+        "Microsoft\\Windows NT\\CurrentVersion\\Winlogon\\GPExtensions\\{D76B9641-3288-4f75-942D-087DE603E3EA}";
     let (has_extension, extension) = known!(key(guest, "software", extension));
     let is_managed = old.number() == Some(1) && has_extension;
     let evidence = vec![backup.evidence, old.evidence, extension];

@@ -6,23 +6,27 @@ use crate::guest::windows::profiles::guest_path;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
-use crate::profile::report::Evidence;
 use crate::profile::release::{build, release};
+use crate::profile::report::Evidence;
 
 use super::{hive_path, is_automatic, known, number, service, start_of, value};
 
 /// A page file that Windows manages, or of a size, on a disk that stays.
 pub(in crate::profile) fn page_file(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let found = known!(value(guest, "system:Control\\Session Manager\\Memory Management:PagingFiles"));
-    let files: Vec<String> = found.texts().into_iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
+    let files: Vec<String> =
+        found.texts().into_iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
     if files.is_empty() {
         return Outcome::fail("there is no page file", vec![found.evidence]);
     }
     // The letters of this disk; a drive that is lost at every deallocation is on none of them.
     let letters = &guest.system.drive_mappings;
     let is_elsewhere = |file: &String| {
-        let letter = file.chars().next().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_uppercase().to_string());
-        letter.is_some_and(|letter| letter != "C" && !letters.is_empty() && !letters.iter().any(|known| known.name == letter))
+        let letter =
+            file.chars().next().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_uppercase().to_string());
+        letter.is_some_and(|letter| {
+            letter != "C" && !letters.is_empty() && !letters.iter().any(|known| known.name == letter)
+        })
     };
     if files.iter().all(is_elsewhere) {
         let reason = format!("the page file is on a drive that is not on this disk: {}", files.join(", "));
@@ -100,7 +104,8 @@ pub(in crate::profile) fn power_plan(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
     let places = "software:Policies\\Microsoft\\Power\\PowerSettings:ActivePowerScheme|\
                   system:Control\\Power\\User\\PowerSchemes:ActivePowerScheme";
     let found = known!(value(guest, places));
-    let plan = found.text().unwrap_or("381b4222-f694-41f0-9685-ff5bb260df2e").trim_matches(['{', '}']).to_ascii_lowercase();
+    let plan =
+        found.text().unwrap_or("381b4222-f694-41f0-9685-ff5bb260df2e").trim_matches(['{', '}']).to_ascii_lowercase();
     let name = PLANS.iter().find(|(id, _)| *id == plan).map(|(_, name)| *name);
     let evidence = vec![found.evidence];
     match name {
@@ -125,7 +130,12 @@ pub(in crate::profile) fn background(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
             None => looked_at.push(Evidence::absent(hive_path(guest, "SYSTEM"), format!("Services\\{name}"))),
         }
     }
-    Outcome::none_of(bad, "services that load a server in the background", "no such service starts by itself", looked_at)
+    Outcome::none_of(
+        bad,
+        "services that load a server in the background",
+        "no such service starts by itself",
+        looked_at,
+    )
 }
 
 /// Where updates pile up, below Windows' folder.

@@ -5,9 +5,9 @@ use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::registry;
+use crate::profile::release::{build, release};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
-use crate::profile::release::{build, release};
 
 use super::{hive_path, known, value};
 
@@ -128,7 +128,10 @@ fn hijacks(guest: &Guest<'_>, search: &mut Search) -> Result<(), Outcome> {
 /// The shell and what prepares a session.
 fn logon(guest: &Guest<'_>, search: &mut Search) -> Result<(), Outcome> {
     let is_default = |name: &str, text: &str| {
-        let words = text.split(',').map(|word| word.trim().trim_matches('"').to_ascii_lowercase()).filter(|word| !word.is_empty());
+        let words = text
+            .split(',')
+            .map(|word| word.trim().trim_matches('"').to_ascii_lowercase())
+            .filter(|word| !word.is_empty());
         let mut last = words.map(|word| word.rsplit('\\').next().unwrap_or_default().to_owned());
         match name {
             "Shell" => last.all(|word| word == "explorer.exe" || word == "cmd.exe /c" || word == "sconfig.cmd"),
@@ -139,7 +142,9 @@ fn logon(guest: &Guest<'_>, search: &mut Search) -> Result<(), Outcome> {
     for name in ["Shell", "Userinit", "Taskman"] {
         let found = value(guest, &format!("software:{NT}\\Winlogon:{name}"))?;
         match found.text() {
-            Some(text) if !is_default(name, text) => search.bad.push(Bad::new(format!("Winlogon {name}"), found.evidence)),
+            Some(text) if !is_default(name, text) => {
+                search.bad.push(Bad::new(format!("Winlogon {name}"), found.evidence))
+            }
             _ => search.looked_at.push(found.evidence),
         }
     }
@@ -165,7 +170,10 @@ fn libraries(guest: &Guest<'_>, search: &mut Search) -> Result<(), Outcome> {
     };
     for value in key.values() {
         let library = key.text_of(&value).unwrap_or_default();
-        search.bad.push(Bad::new("AppCertDlls", Evidence::explicit(hive.path(), format!("{full}\\{}", value.name()), library)));
+        search.bad.push(Bad::new(
+            "AppCertDlls",
+            Evidence::explicit(hive.path(), format!("{full}\\{}", value.name()), library),
+        ));
     }
     Ok(())
 }
@@ -174,7 +182,12 @@ fn libraries(guest: &Guest<'_>, search: &mut Search) -> Result<(), Outcome> {
 fn packages(guest: &Guest<'_>, search: &mut Search, is_new: bool) -> Result<(), Outcome> {
     for (name, known) in PACKAGES {
         let found = value(guest, &format!("system:Control\\Lsa:{name}"))?;
-        let others: Vec<String> = found.texts().into_iter().map(str::to_ascii_lowercase).filter(|text| !known.contains(&text.as_str())).collect();
+        let others: Vec<String> = found
+            .texts()
+            .into_iter()
+            .map(str::to_ascii_lowercase)
+            .filter(|text| !known.contains(&text.as_str()))
+            .collect();
         if others.is_empty() {
             search.looked_at.push(found.evidence);
         } else if is_new {
@@ -216,7 +229,9 @@ fn starts(guest: &Guest<'_>, search: &mut Search) {
     }
     // The people whose Run keys were looked at.
     let people = guest.hives.map(profiles::all).unwrap_or_default();
-    search.looked_at.extend(people.iter().take(20).map(|profile| {
-        Evidence::explicit(format!("{}\\NTUSER.DAT", profile.path), "Software\\…\\Run", "looked at")
-    }));
+    search.looked_at.extend(
+        people.iter().take(20).map(|profile| {
+            Evidence::explicit(format!("{}\\NTUSER.DAT", profile.path), "Software\\…\\Run", "looked at")
+        }),
+    );
 }

@@ -42,7 +42,9 @@ fn expanded(command: &str) -> String {
     let plain = command.trim().trim_start_matches("\\??\\");
     let (quote, plain) = plain.strip_prefix('"').map_or(("", plain), |rest| ("\"", rest));
     let lower = plain.to_ascii_lowercase();
-    let known = VARIABLES.iter().find_map(|(name, path)| Some((path, lower.starts_with(name).then(|| plain.get(name.len()..))??)));
+    let known = VARIABLES
+        .iter()
+        .find_map(|(name, path)| Some((path, lower.starts_with(name).then(|| plain.get(name.len()..))??)));
     match known {
         Some((path, rest)) => format!("{quote}{path}{rest}"),
         None if lower.starts_with("system32\\") => format!("{quote}C:\\Windows\\{plain}"),
@@ -57,7 +59,10 @@ pub(super) fn program(command: &str) -> String {
         return quoted.split('"').next().unwrap_or_default().to_owned();
     }
     let lower = command.to_ascii_lowercase();
-    let end = [".exe", ".sys", ".dll", ".bat", ".cmd", ".ps1", ".vbs"].iter().filter_map(|suffix| Some(lower.find(suffix)? + suffix.len())).min();
+    let end = [".exe", ".sys", ".dll", ".bat", ".cmd", ".ps1", ".vbs"]
+        .iter()
+        .filter_map(|suffix| Some(lower.find(suffix)? + suffix.len()))
+        .min();
     let plain = end.and_then(|end| command.get(..end)).or_else(|| command.split(' ').next());
     plain.unwrap_or_default().to_owned()
 }
@@ -93,15 +98,24 @@ pub(in crate::profile) fn unquoted(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
             bad.push(Bad::new(&*unit.name, evidence));
         }
     }
-    let looked_at = Evidence::explicit(hive_path(guest, "SYSTEM"), "Services\\*\\ImagePath", format!("{count} commands"));
-    Outcome::none_of(bad, "services whose path has spaces and no quotes", "paths with spaces are quoted", vec![looked_at])
+    let looked_at =
+        Evidence::explicit(hive_path(guest, "SYSTEM"), "Services\\*\\ImagePath", format!("{count} commands"));
+    Outcome::none_of(
+        bad,
+        "services whose path has spaces and no quotes",
+        "paths with spaces are quoted",
+        vec![looked_at],
+    )
 }
 
 /// Services of others than Microsoft that start by themselves: their programs lie outside of Windows' folder.
 fn is_third_party(unit: &Unit) -> bool {
     let program = unit.exec_start.as_deref().map(program).unwrap_or_default().to_ascii_lowercase();
     let own = ["c:\\windows\\", "c:\\program files\\windows defender", "c:\\programdata\\microsoft\\"];
-    unit.kind == "service" && is_automatic(unit) && !program.is_empty() && !own.iter().any(|own| program.starts_with(own))
+    unit.kind == "service"
+        && is_automatic(unit)
+        && !program.is_empty()
+        && !own.iter().any(|own| program.starts_with(own))
 }
 
 /// Services that few machines need do not start by themselves; those of other makers that do are listed.
@@ -119,13 +133,19 @@ pub(in crate::profile) fn unneeded(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
         looked_at.push(Evidence::absent(hive_path(guest, "SYSTEM"), format!("Services\\{{{}}}", UNNEEDED.join(","))));
     }
     looked_at.extend(services.iter().filter(|unit| is_third_party(unit)).map(|unit| start_of(guest, unit)));
-    Outcome::none_of(bad, "services that few machines need start by themselves", "no such service starts by itself", looked_at)
+    Outcome::none_of(
+        bad,
+        "services that few machines need start by themselves",
+        "no such service starts by itself",
+        looked_at,
+    )
 }
 
 /// Packages are not installed with the system's rights for anybody: that takes the machine's value and the user's.
 pub(in crate::profile) fn elevated_installs(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let name = "AlwaysInstallElevated";
-    let (machine, evidence) = known!(number(guest, &format!("software:Policies\\Microsoft\\Windows\\Installer:{name}"), 0));
+    let (machine, evidence) =
+        known!(number(guest, &format!("software:Policies\\Microsoft\\Windows\\Installer:{name}"), 0));
     let mut evidence = vec![evidence];
     let mut users = Vec::new();
     let people = guest.hives.map(|hives| profiles::with_hives(guest.files, hives)).unwrap_or_default();
@@ -133,7 +153,11 @@ pub(in crate::profile) fn elevated_installs(guest: &Guest<'_>, _: &Asked<'_>) ->
         let key = person.hive.key("Software\\Policies\\Microsoft\\Windows\\Installer");
         let is_set = key.and_then(|key| key.number(name)) == Some(1);
         let at = format!("Software\\Policies\\Microsoft\\Windows\\Installer\\{name}");
-        evidence.push(if is_set { Evidence::explicit(person.hive.path(), at, "1") } else { Evidence::absent(person.hive.path(), at) });
+        evidence.push(if is_set {
+            Evidence::explicit(person.hive.path(), at, "1")
+        } else {
+            Evidence::absent(person.hive.path(), at)
+        });
         if is_set {
             users.push(person.user);
         }
@@ -209,17 +233,17 @@ fn writers(descriptor: &[u8]) -> Option<Vec<&'static str>> {
 fn programs(guest: &Guest<'_>) -> Vec<(String, String)> {
     let services = guest.services();
     let units = services.map(|services| services.units.as_slice()).unwrap_or_default().iter();
-    let units = units.filter(|unit| unit.state != "disabled").filter_map(|unit| {
-        Some((unit.exec_start.as_deref()?, format!("service {}", unit.name)))
-    });
+    let units = units
+        .filter(|unit| unit.state != "disabled")
+        .filter_map(|unit| Some((unit.exec_start.as_deref()?, format!("service {}", unit.name))));
     let libraries = services.map(|services| services.units.as_slice()).unwrap_or_default().iter();
     let libraries = libraries.filter_map(|unit| Some((unit.library.as_deref()?, format!("service {}", unit.name))));
     let starts = services.map(|services| services.startup_commands.as_slice()).unwrap_or_default().iter();
     let starts = starts.map(|start| (start.command.as_str(), format!("{}\\{}", start.source, start.name)));
     let tasks = services.map(|services| services.scheduled_tasks.as_slice()).unwrap_or_default().iter();
-    let tasks = tasks.filter(|task| task.enabled != Some(false)).flat_map(|task| {
-        task.commands.iter().map(move |command| (command.as_str(), format!("task {}", task.path)))
-    });
+    let tasks = tasks
+        .filter(|task| task.enabled != Some(false))
+        .flat_map(|task| task.commands.iter().map(move |command| (command.as_str(), format!("task {}", task.path))));
     let all = units.chain(libraries).chain(starts).chain(tasks);
     let found = all.filter_map(|(command, who)| Some((guest_path(&program(command))?, who)));
     let mut found: Vec<_> = found.collect();
@@ -255,7 +279,12 @@ pub(in crate::profile) fn writable_programs(guest: &Guest<'_>, _: &Asked<'_>) ->
         return Outcome::unknown("the security descriptors of NTFS are not read");
     }
     bad.dedup_by(|one, other| one.subject == other.subject);
-    Outcome::none_of(bad, "everybody may replace programs that start by themselves", "administrators alone may replace them", looked_at)
+    Outcome::none_of(
+        bad,
+        "everybody may replace programs that start by themselves",
+        "administrators alone may replace them",
+        looked_at,
+    )
 }
 
 #[cfg(test)]

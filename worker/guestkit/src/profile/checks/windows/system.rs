@@ -6,8 +6,8 @@ use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::registry;
-use crate::profile::report::Evidence;
 use crate::profile::release::{Release, release};
+use crate::profile::report::Evidence;
 
 use super::{Holds, Setting, hive_path, known, number, service, settings, start_of, value};
 
@@ -87,14 +87,16 @@ pub(in crate::profile) fn defender(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
         ("\\Real-Time Protection", "DisableRealtimeMonitoring"),
         ("\\Real-Time Protection", "DisableBehaviorMonitoring"),
     ] {
-        let (number, found) = known!(number(guest, &format!("software:{policy}{below}:{name}|software:{local}{below}:{name}"), 0));
+        let (number, found) =
+            known!(number(guest, &format!("software:{policy}{below}:{name}|software:{local}{below}:{name}"), 0));
         evidence.push(found);
         if number != 0 {
             flaws.push(format!("{name} is {number}"));
         }
     }
     let security = guest.system.security.as_ref().and_then(|security| security.windows.as_ref());
-    let exclusions = security.and_then(|windows| windows.defender.as_ref()).map(|defender| defender.exclusions.as_slice());
+    let exclusions =
+        security.and_then(|windows| windows.defender.as_ref()).map(|defender| defender.exclusions.as_slice());
     let exclusions = exclusions.unwrap_or_default();
     let at = hive_path(guest, "SOFTWARE");
     evidence.extend(exclusions.iter().map(|path| Evidence::explicit(&*at, format!("{local}\\Exclusions"), path)));
@@ -104,7 +106,8 @@ pub(in crate::profile) fn defender(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
     let is_drive = |path: &&String| path.trim_end_matches(['\\', '*']).len() == 2 && path.contains(':');
     let drives: Vec<_> = exclusions.iter().filter(is_drive).cloned().collect();
     if !drives.is_empty() {
-        return Outcome::warn(format!("Defender does not look at {}", drives.join(", ")), evidence).with_subjects(drives);
+        return Outcome::warn(format!("Defender does not look at {}", drives.join(", ")), evidence)
+            .with_subjects(drives);
     }
     let told = if exclusions.is_empty() { String::new() } else { format!(", but for {} exclusions", exclusions.len()) };
     Outcome::pass(format!("Defender watches{told}"), evidence).with_subjects(exclusions.iter().cloned())
@@ -140,22 +143,132 @@ pub(in crate::profile) fn updates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// Days from 1970-01-01 at which cumulative updates came, and the revisions that they gave to builds. Source: Microsoft,
 /// "Windows 10", "Windows 11" and "Windows Server update history". Only regular security updates, not previews.
 const REVISIONS: [(i64, &[(u32, u32)]); 10] = [
-    (20_004, &[(14_393, 7_428), (17_763, 6_414), (19_044, 5_011), (20_348, 2_762), (22_000, 3_260), (22_621, 4_317), (25_398, 1_189), (26_100, 2_033)]),
-    (20_067, &[(14_393, 7_606), (17_763, 6_659), (19_044, 5_247), (20_348, 2_966), (22_621, 4_602), (25_398, 1_308), (26_100, 2_605)]),
-    (20_102, &[(14_393, 7_699), (17_763, 6_775), (19_044, 5_371), (20_348, 3_091), (22_621, 4_751), (25_398, 1_369), (26_100, 2_894)]),
-    (20_375, &[(14_393, 8_519), (17_763, 7_919), (19_044, 6_456), (20_348, 4_294), (22_621, 6_060), (25_398, 1_913), (26_100, 6_899)]),
-    (20_403, &[(14_393, 8_594), (17_763, 8_027), (19_044, 6_575), (20_348, 4_405), (22_631, 6_199), (25_398, 1_965), (26_100, 7_171)]),
-    (20_431, &[(14_393, 8_688), (17_763, 8_146), (19_044, 6_691), (20_348, 4_529), (22_631, 6_345), (25_398, 2_025), (26_100, 7_462)]),
-    (20_466, &[(14_393, 8_783), (17_763, 8_276), (19_044, 6_809), (20_348, 4_648), (22_631, 6_491), (25_398, 2_092), (26_100, 7_623)]),
-    (20_494, &[(14_393, 8_868), (17_763, 8_389), (19_044, 6_937), (20_348, 4_773), (22_631, 6_649), (25_398, 2_149), (26_100, 7_840), (28_000, 1_575)]),
-    (20_522, &[(14_393, 8_957), (17_763, 8_511), (19_044, 7_058), (20_348, 4_893), (22_631, 6_783), (25_398, 2_207), (26_100, 8_037), (28_000, 1_719)]),
+    (
+        20_004,
+        &[
+            (14_393, 7_428),
+            (17_763, 6_414),
+            (19_044, 5_011),
+            (20_348, 2_762),
+            (22_000, 3_260),
+            (22_621, 4_317),
+            (25_398, 1_189),
+            (26_100, 2_033),
+        ],
+    ),
+    (
+        20_067,
+        &[
+            (14_393, 7_606),
+            (17_763, 6_659),
+            (19_044, 5_247),
+            (20_348, 2_966),
+            (22_621, 4_602),
+            (25_398, 1_308),
+            (26_100, 2_605),
+        ],
+    ),
+    (
+        20_102,
+        &[
+            (14_393, 7_699),
+            (17_763, 6_775),
+            (19_044, 5_371),
+            (20_348, 3_091),
+            (22_621, 4_751),
+            (25_398, 1_369),
+            (26_100, 2_894),
+        ],
+    ),
+    (
+        20_375,
+        &[
+            (14_393, 8_519),
+            (17_763, 7_919),
+            (19_044, 6_456),
+            (20_348, 4_294),
+            (22_621, 6_060),
+            (25_398, 1_913),
+            (26_100, 6_899),
+        ],
+    ),
+    (
+        20_403,
+        &[
+            (14_393, 8_594),
+            (17_763, 8_027),
+            (19_044, 6_575),
+            (20_348, 4_405),
+            (22_631, 6_199),
+            (25_398, 1_965),
+            (26_100, 7_171),
+        ],
+    ),
+    (
+        20_431,
+        &[
+            (14_393, 8_688),
+            (17_763, 8_146),
+            (19_044, 6_691),
+            (20_348, 4_529),
+            (22_631, 6_345),
+            (25_398, 2_025),
+            (26_100, 7_462),
+        ],
+    ),
+    (
+        20_466,
+        &[
+            (14_393, 8_783),
+            (17_763, 8_276),
+            (19_044, 6_809),
+            (20_348, 4_648),
+            (22_631, 6_491),
+            (25_398, 2_092),
+            (26_100, 7_623),
+        ],
+    ),
+    (
+        20_494,
+        &[
+            (14_393, 8_868),
+            (17_763, 8_389),
+            (19_044, 6_937),
+            (20_348, 4_773),
+            (22_631, 6_649),
+            (25_398, 2_149),
+            (26_100, 7_840),
+            (28_000, 1_575),
+        ],
+    ),
+    (
+        20_522,
+        &[
+            (14_393, 8_957),
+            (17_763, 8_511),
+            (19_044, 7_058),
+            (20_348, 4_893),
+            (22_631, 6_783),
+            (25_398, 2_207),
+            (26_100, 8_037),
+            (28_000, 1_719),
+        ],
+    ),
     (20_585, &[(20_348, 5_139)]),
 ];
 /// Server 2025 counts by itself since January 2026.
 const SERVER_2025: [(i64, u32); 3] = [(20_466, 32_230), (20_494, 32_370), (20_522, 32_522)];
 /// Builds that are the same but for what is switched on, and share their revisions.
-const SAME: [(u32, u32); 8] =
-    [(19_041, 19_044), (19_042, 19_044), (19_043, 19_044), (19_045, 19_044), (22_631, 22_621), (26_200, 26_100), (6_001, 6_002), (7_600, 7_601)];
+const SAME: [(u32, u32); 8] = [
+    (19_041, 19_044),
+    (19_042, 19_044),
+    (19_043, 19_044),
+    (19_045, 19_044),
+    (22_631, 22_621),
+    (26_200, 26_100),
+    (6_001, 6_002),
+    (7_600, 7_601),
+];
 /// The last day of support, extended but not paid for: builds up to this one. Source: Microsoft, "Lifecycle".
 const ENDED: [(u32, i64, &str); 6] = [
     (3_790, 16_630, "2015-07-14"),
@@ -187,7 +300,8 @@ pub(in crate::profile) fn patch_level(guest: &Guest<'_>, _: &Asked<'_>) -> Outco
     let release = known!(release(guest));
     let path = hive_path(guest, "SOFTWARE");
     let key = "Microsoft\\Windows NT\\CurrentVersion\\UBR";
-    let told = release.revision.map_or_else(|| release.build.to_string(), |revision| format!("{}.{revision}", release.build));
+    let told =
+        release.revision.map_or_else(|| release.build.to_string(), |revision| format!("{}.{revision}", release.build));
     let evidence = vec![Evidence::explicit(path, key, told.clone())];
     let today = guest.reference_time.div_euclid(DAY_SECONDS);
     if let Some((_, day, date)) = ENDED.iter().find(|(last, ..)| release.build <= *last)
@@ -269,9 +383,12 @@ pub(in crate::profile) fn event_logs(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
     for (log, least) in [("Application", 32_768), ("Security", 196_608), ("System", 32_768)] {
         let policy = known!(value(guest, &format!("software:Policies\\Microsoft\\Windows\\EventLog\\{log}:MaxSize")));
         let local = known!(value(guest, &format!("system:Services\\EventLog\\{log}:MaxSize")));
-        let size = policy.number().or_else(|| local.number().map(|bytes| bytes.div_euclid(1_024))).unwrap_or(DEFAULT_KIB);
+        let size =
+            policy.number().or_else(|| local.number().map(|bytes| bytes.div_euclid(1_024))).unwrap_or(DEFAULT_KIB);
         evidence.push(match (policy.number(), local.number()) {
-            (Some(_), _) => Evidence { overridden: local.value.map(|_| local.evidence).into_iter().collect(), ..policy.evidence },
+            (Some(_), _) => {
+                Evidence { overridden: local.value.map(|_| local.evidence).into_iter().collect(), ..policy.evidence }
+            }
             (None, Some(_)) => local.evidence,
             (None, None) => Evidence::default(local.evidence.path, local.evidence.key, format!("{DEFAULT_KIB} KiB")),
         });
@@ -326,9 +443,12 @@ pub(in crate::profile) fn user_rights(guest: &Guest<'_>, _: &Asked<'_>) -> Outco
     for account in accounts.keys().iter().take(ACCOUNTS_MAX) {
         let sid = account.key("Sid").and_then(|key| key.bytes("")).and_then(|sid| Sid::parse(&sid));
         let sid = sid.map_or_else(|| account.name().to_owned(), |sid| sid.to_string());
-        let held = account.key("Privilgs").and_then(|key| key.bytes("")).map(|set| privileges(&set)).unwrap_or_default();
-        let access = account.key("ActSysAc").and_then(|key| key.bytes("")).and_then(|bits| le_u32(&bits, 0)).unwrap_or(0);
-        let names: Vec<&str> = PRIVILEGES.iter().filter(|(number, _)| held.contains(number)).map(|(_, name)| *name).collect();
+        let held =
+            account.key("Privilgs").and_then(|key| key.bytes("")).map(|set| privileges(&set)).unwrap_or_default();
+        let access =
+            account.key("ActSysAc").and_then(|key| key.bytes("")).and_then(|bits| le_u32(&bits, 0)).unwrap_or(0);
+        let names: Vec<&str> =
+            PRIVILEGES.iter().filter(|(number, _)| held.contains(number)).map(|(_, name)| *name).collect();
         let at = |what: &str, told: String| Evidence::explicit(hive.path(), format!("{path}\\{sid}\\{what}"), told);
         if !names.is_empty() {
             let evidence = at("Privilgs", names.join(", "));
@@ -354,7 +474,12 @@ pub(in crate::profile) fn user_rights(guest: &Guest<'_>, _: &Asked<'_>) -> Outco
     if bad.is_empty() && guests_denied & wanted != wanted {
         return Outcome::warn("guests are not denied to log on here and from the network", looked_at);
     }
-    Outcome::none_of(bad, "rights of the system are given to others", "only administrators have rights of the system", looked_at)
+    Outcome::none_of(
+        bad,
+        "rights of the system are given to others",
+        "only administrators have rights of the system",
+        looked_at,
+    )
 }
 
 /// Volumes of Windows that are smaller hold what starts it, or repairs it.
@@ -381,7 +506,12 @@ pub(in crate::profile) fn encryption(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
     if bad.is_empty() && looked_at.is_empty() {
         return Outcome::unknown("no volume of Windows was recognised");
     }
-    Outcome::none_of(bad, "volumes that are not encrypted, unless the storage below encrypts", "volumes are encrypted", looked_at)
+    Outcome::none_of(
+        bad,
+        "volumes that are not encrypted, unless the storage below encrypts",
+        "volumes are encrypted",
+        looked_at,
+    )
 }
 
 /// The clock follows a source. Members of a domain follow it, others a server.
