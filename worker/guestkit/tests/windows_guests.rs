@@ -21,6 +21,8 @@ use guestkit::export::Form;
 use guestkit::guest::InspectOptions;
 use guestkit::guest::report::InspectReport;
 use guestkit::image::{Format, Roots};
+use guestkit::profile::report::{CheckResult, ProfileReport};
+use guestkit::profile::{Content, Profile, ProfileOptions};
 use guestkit::{Disk, ImageSpec, Limits};
 use serde_json::{Value, json};
 use support::{corpus, has_tools, run, unpacked};
@@ -87,9 +89,18 @@ impl Windows {
         self.set(&volume);
     }
 
-    fn report(&self) -> InspectReport {
+    fn disk(&self) -> Disk {
         let image = ImageSpec { path: self.path("volume"), format: Some(Format::Raw) };
-        let disk = Disk::open(&[image], &Roots::anywhere(), &Limits::default()).unwrap();
+        Disk::open(&[image], &Roots::anywhere(), &Limits::default()).unwrap()
+    }
+
+    fn profile(&self) -> ProfileReport {
+        let options = ProfileOptions { profiles: Profile::ALL.to_vec(), all: true, ..ProfileOptions::default() };
+        self.disk().profile(&Content::embedded(), &options, &mut ())
+    }
+
+    fn report(&self) -> InspectReport {
+        let disk = self.disk();
         let options = InspectOptions { deep_scan: true, databases: true, ..InspectOptions::default() };
         disk.inspect(&options, &mut ())
     }
@@ -366,4 +377,19 @@ fn the_phony_windows_has_every_form() {
     let path = folder.path().join("report.xml");
     fs::write(&path, Form::VirtInspector.render(&report, SystemTime::UNIX_EPOCH)).unwrap();
     run("xmllint", &["--noout", path.to_str().unwrap()]);
+}
+
+/// Verdicts on real hives, which were read by hand with hivexregedit.
+#[test]
+fn real_hives_are_judged() {
+    let Some((corpus, windows)) = Windows::phony() else { return };
+    for (name, from) in [("SYSTEM", "regipy/SYSTEM.xz"), ("SAM", "regipy/SAM.xz"), ("SECURITY", "regipy/SECURITY.xz")] {
+        windows.put(&format!("{CONFIG}/{name}"), &unpacked(&corpus.join("registry").join(from)));
+    }
+    let report = windows.profile();
+    let checks: Vec<&CheckResult> = report.checks.iter().filter(|check| check.id.contains("win")).collect();
+    for check in &checks {
+        println!("{} {} {}", check.id, check.status, check.description);
+        for evidence in check.evidence.iter().take(6) { println!("      {} | {} | {} | {}", evidence.path, evidence.key, evidence.value, evidence.source); }
+    }
 }

@@ -259,6 +259,13 @@ impl FileSystem for Memory {
     fn extended_attributes(&self, node: NodeId) -> Result<Vec<ExtendedAttribute>> {
         Ok(self.node(node)?.attributes.clone())
     }
+
+    /// Written as the attribute by which Linux's ntfs3 shows it.
+    fn security_descriptor(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        let attributes = &self.node(node)?.attributes;
+        let own = attributes.iter().find(|attribute| attribute.name == b"system.ntfs_security");
+        Ok(own.map(|attribute| attribute.value.clone()))
+    }
 }
 
 impl Written {

@@ -1,6 +1,5 @@
 //! Services: which start, and what can be put in the place of their programs.
 
-use crate::filesystem::ExtendedAttribute;
 use crate::guest::report::Unit;
 use crate::guest::windows::profiles::{self, guest_path};
 use crate::profile::evaluate::Asked;
@@ -173,8 +172,6 @@ pub(in crate::profile) fn elevated_installs(guest: &Guest<'_>, _: &Asked<'_>) ->
     }
 }
 
-/// The attribute that holds a file's security descriptor, as Linux's ntfs3 names it.
-const DESCRIPTOR: &[u8] = b"system.ntfs_security";
 /// Programs whose descriptors are looked at.
 const PROGRAMS_MAX: usize = 2_000;
 /// Rights by which a file, or what lies in a folder, can be replaced: write or append data, write the list or the owner, delete,
@@ -256,11 +253,7 @@ fn programs(guest: &Guest<'_>) -> Vec<(String, String)> {
 /// Nobody but administrators may replace a program that starts by itself, or put another into its folder.
 pub(in crate::profile) fn writable_programs(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     known!(all_services(guest));
-    let descriptor = |path: &str| {
-        let attributes = guest.root.tree.extended_attributes(path).ok().flatten().unwrap_or_default();
-        let is_it = |attribute: &ExtendedAttribute| attribute.name == DESCRIPTOR;
-        attributes.into_iter().find(is_it).map(|attribute| attribute.value)
-    };
+    let descriptor = |path: &str| guest.root.tree.security_descriptor(path).ok().flatten();
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for (path, who) in programs(guest) {
         let folder = path.rsplit_once('/').map(|(folder, _)| folder).filter(|folder| !folder.is_empty());
@@ -276,7 +269,7 @@ pub(in crate::profile) fn writable_programs(guest: &Guest<'_>, _: &Asked<'_>) ->
         }
     }
     if bad.is_empty() && looked_at.is_empty() {
-        return Outcome::unknown("the security descriptors of NTFS are not read");
+        return Outcome::unknown("no security descriptor of a program that starts by itself can be read");
     }
     bad.dedup_by(|one, other| one.subject == other.subject);
     Outcome::none_of(
