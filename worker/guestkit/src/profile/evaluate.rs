@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::facts::{self, Fact, Family, Missing};
 use super::guest::Guest;
 use super::outcome::{Outcome, Status};
+use super::report::Evidence;
 use super::rule::{Check, Rule};
 use super::{Semantics, checks};
 use crate::guest::linux::pattern;
@@ -70,7 +71,8 @@ pub(crate) fn judge(rule: &Rule, guest: &Guest<'_>, standard: &str) -> Outcome {
     if !matches!(outcome.status, Status::Fail | Status::Warn) {
         return outcome;
     }
-    let worse = rule.escalate.iter().filter(|one| context.meets(&one.when).status == Status::Pass).map(|one| one.to).max();
+    let worse =
+        rule.escalate.iter().filter(|one| context.meets(&one.when).status == Status::Pass).map(|one| one.to).max();
     match worse {
         Some(worse) if outcome.severity.is_none_or(|severity| severity < worse) => outcome.with_severity(worse),
         _ => outcome,
@@ -121,7 +123,14 @@ impl<'c> Context<'c, '_> {
 
     /// Asks one thing of a fact.
     fn ask(&self, key: &str, fact: &Fact, check: &'c Check) -> Outcome {
-        let evidence = fact.evidence.clone();
+        let default = check.default.as_ref().filter(|_| fact.value.is_none());
+        let evidence: Vec<_> = match default {
+            Some(default) => {
+                let told = shown(default);
+                fact.evidence.iter().map(|looked| Evidence::default(&*looked.path, &*looked.key, &*told)).collect()
+            }
+            None => fact.evidence.clone(),
+        };
         let is_set = fact.value.is_some() && (fact.explicit || self.semantics == Semantics::Effective);
         if let Some(wanted) = check.is_set {
             let reason = if is_set { format!("{key} is set") } else { format!("{key} is not set") };
@@ -155,8 +164,9 @@ impl<'c> Context<'c, '_> {
             let holds = octal(value).zip(mask).map(|(mode, mask)| mode & !mask == 0);
             (holds, format!("{:04o} or stricter", mask.unwrap_or_default()))
         } else if let Some(patterns) = &check.contains_none {
-            let weak: Vec<&str> =
-                entries(value).filter(|entry| patterns.iter().any(|pattern| pattern::matches(pattern, entry))).collect();
+            let weak: Vec<&str> = entries(value)
+                .filter(|entry| patterns.iter().any(|pattern| pattern::matches(pattern, entry)))
+                .collect();
             if !weak.is_empty() {
                 return Outcome::fail(format!("{key} allows {}", weak.join(", ")), evidence).with_subjects(weak);
             }

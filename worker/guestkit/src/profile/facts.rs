@@ -120,7 +120,7 @@ pub(crate) fn registry(guest: &Guest<'_>, places: &str) -> Result<Fact, Missing>
     super::registry::read(guest, places)
 }
 
-/// The policy of the local accounts of Windows: `password-policy:min-length`.
+/// The policy of the local accounts of Windows: `password-policy:password-min-length`.
 pub(crate) fn password_policy(guest: &Guest<'_>, name: &str) -> Result<Fact, Missing> {
     super::release::password_policy(guest, name)
 }

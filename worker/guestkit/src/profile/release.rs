@@ -83,10 +83,10 @@ pub(crate) fn password_policy(guest: &Guest<'_>, name: &str) -> Result<Fact, Mis
         return Err(Missing::Unknown("the policy of accounts cannot be read from the registry hive SAM".to_owned()));
     };
     let value: Value = match name {
-        "history" => policy.password_history.into(),
-        "min-length" => policy.password_min_length.into(),
-        "complexity" => policy.password_complexity.into(),
-        "reversible" => policy.password_reversible.into(),
+        "password-history" => policy.password_history.into(),
+        "password-min-length" => policy.password_min_length.into(),
+        "password-complexity" => policy.password_complexity.into(),
+        "reversible-passwords" => policy.password_reversible.into(),
         "max-days" => policy.password_max_days.unwrap_or(0).into(),
         "lockout-threshold" => policy.lockout_threshold.into(),
         "lockout-minutes" => policy.lockout_minutes.unwrap_or(0).into(),

@@ -1,5 +1,7 @@
 //! Services: which start, and what can be put in the place of their programs.
 
+use std::collections::HashSet;
+
 use crate::guest::report::Unit;
 use crate::guest::windows::profiles::{self, guest_path};
 use crate::profile::evaluate::Asked;
@@ -174,9 +176,11 @@ pub(in crate::profile) fn elevated_installs(guest: &Guest<'_>, _: &Asked<'_>) ->
 
 /// Programs whose descriptors are looked at.
 const PROGRAMS_MAX: usize = 2_000;
-/// Rights by which a file, or what lies in a folder, can be replaced: write or append data, write the list or the owner, delete,
-/// all, write. Source: [MS-DTYP], section 2.4.3; [MS-SMB2], section 2.2.13.1.
-const WRITE: u32 = 0x0000_0002 | 0x0000_0004 | 0x0004_0000 | 0x0008_0000 | 0x1000_0000 | 0x4000_0000;
+/// Rights by which a file can be replaced: to write or append data, the list of rights or the owner, and all of them. In a
+/// folder: to add files and delete what others have, not to add folders. Source: [MS-DTYP], section 2.4.3.
+const OF_FILE: u32 = 0x0000_0002 | 0x0000_0004 | CONTROL;
+const OF_FOLDER: u32 = 0x0000_0002 | 0x0000_0040 | CONTROL;
+const CONTROL: u32 = 0x0004_0000 | 0x0008_0000 | 0x1000_0000 | 0x4000_0000;
 /// The entry grants, and it holds for the object itself.
 const ALLOWED: u8 = 0;
 const DENIED: u8 = 1;
@@ -193,7 +197,7 @@ const EVERYBODY: [(&str, &str); 5] = [
 
 /// Who of everybody may replace the object of this descriptor; `None` where it is cut off. A descriptor without a list lets
 /// everybody do everything. Source: [MS-DTYP], sections 2.4.4 to 2.4.6.
-fn writers(descriptor: &[u8]) -> Option<Vec<&'static str>> {
+fn writers(descriptor: &[u8], rights: u32) -> Option<Vec<&'static str>> {
     use crate::bytes::{le_u16, le_u32};
     use crate::guest::windows::sid::Sid;
     const HAS_LIST: u16 = 0x0004;
@@ -211,7 +215,7 @@ fn writers(descriptor: &[u8]) -> Option<Vec<&'static str>> {
         let mask = le_u32(entry, 4)?;
         let sid = Sid::parse(entry.get(8..)?).map(|sid| sid.to_string()).unwrap_or_default();
         if flags & INHERIT_ONLY == 0
-            && mask & WRITE != 0
+            && mask & rights != 0
             && let Some((_, name)) = EVERYBODY.iter().find(|(known, _)| *known == sid)
         {
             match kind {
@@ -255,10 +259,13 @@ pub(in crate::profile) fn writable_programs(guest: &Guest<'_>, _: &Asked<'_>) ->
     known!(all_services(guest));
     let descriptor = |path: &str| guest.root.tree.security_descriptor(path).ok().flatten();
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
     for (path, who) in programs(guest) {
         let folder = path.rsplit_once('/').map(|(folder, _)| folder).filter(|folder| !folder.is_empty());
-        for place in [Some(path.as_str()), folder].into_iter().flatten() {
-            let Some(writers) = descriptor(place).as_deref().and_then(writers) else { continue };
+        for (place, rights) in [(Some(path.as_str()), OF_FILE), (folder, OF_FOLDER)] {
+            let Some(place) = place.filter(|place| seen.insert(place.to_lowercase())) else { continue };
+            let found = descriptor(place);
+            let Some(writers) = found.as_deref().and_then(|found| writers(found, rights)) else { continue };
             let told = if writers.is_empty() { "administrators alone".to_owned() } else { writers.join(", ") };
             let evidence = Evidence::metadata(place, format!("may write ({who})"), told);
             if writers.is_empty() {
@@ -271,7 +278,6 @@ pub(in crate::profile) fn writable_programs(guest: &Guest<'_>, _: &Asked<'_>) ->
     if bad.is_empty() && looked_at.is_empty() {
         return Outcome::unknown("no security descriptor of a program that starts by itself can be read");
     }
-    bad.dedup_by(|one, other| one.subject == other.subject);
     Outcome::none_of(
         bad,
         "everybody may replace programs that start by themselves",
@@ -307,12 +313,12 @@ mod tests {
         let mut descriptor = vec![1, 0, 4, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0];
         descriptor.extend([2, 0, 32, 0, 1, 0, 0, 0]);
         descriptor.extend([0, 3, 24, 0, 0xbf, 1, 0x13, 0, 1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x21, 2, 0, 0]);
-        assert_eq!(writers(&descriptor), Some(vec!["Users"]));
+        assert_eq!(writers(&descriptor, OF_FILE), Some(vec!["Users"]));
         for length in 0..descriptor.len() {
-            assert_ne!(writers(&descriptor[..length]), Some(vec!["Users"]), "{length}");
+            assert_ne!(writers(&descriptor[..length], OF_FILE), Some(vec!["Users"]), "{length}");
         }
         let mut read_only = descriptor.clone();
         read_only[32..36].copy_from_slice(&0x0012_00a9_u32.to_le_bytes());
-        assert_eq!(writers(&read_only), Some(vec![]));
+        assert_eq!(writers(&read_only, OF_FILE), Some(vec![]));
     }
 }

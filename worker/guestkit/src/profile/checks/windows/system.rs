@@ -397,7 +397,11 @@ pub(in crate::profile) fn event_logs(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
         }
         let policy = known!(value(guest, &format!("software:Policies\\Microsoft\\Windows\\EventLog\\{log}:Retention")));
         let (retention, found) = known!(number(guest, &format!("system:Services\\EventLog\\{log}:Retention"), 0));
-        let keeps = policy.number().map_or(retention == 0xffff_ffff, |number| number != 0);
+        let archives = format!(
+            "software:Policies\\Microsoft\\Windows\\EventLog\\{log}:AutoBackupLogFiles|system:Services\\EventLog\\{log}:AutoBackupLogFiles"
+        );
+        let (archives, _) = known!(number(guest, &archives, 0));
+        let keeps = archives == 0 && policy.number().map_or(retention == 0xffff_ffff, |number| number != 0);
         evidence.push(if policy.value.is_some() { policy.evidence } else { found });
         if keeps {
             flaws.push(format!("the log {log} stops when it is full"));
