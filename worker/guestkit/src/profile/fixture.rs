@@ -42,7 +42,7 @@ struct Written {
     files: BTreeMap<String, Entry>,
     /// Packages added to the base's, `name=version`, in dpkg's database.
     packages: Vec<String>,
-    /// Keys of the registry over the base's, by hive: `SYSTEM`, `SOFTWARE`, `SAM`, `SECURITY`, `NTUSER:NAME`, and `control`
+    /// Keys of the registry over the base's, by hive: `SYSTEM`, `SOFTWARE`, `SAM`, `SECURITY`, `NTUSER:NAME`, `BCD`, and `control`
     /// for the current control set.
     registry: BTreeMap<String, hive::Keys>,
     /// Accounts, their policy, and the group Administrators; instead of the base's.

@@ -9,7 +9,7 @@ use crate::profile::registry;
 use crate::profile::release::release;
 use crate::profile::report::Evidence;
 
-use super::{all_services, hive_path, key, known, number, service, start_of, value};
+use super::{all_services, bcd, hive_path, key, known, number, service, start_of, value};
 
 /// Storage drivers of virtio: the service, and the devices that it is for.
 const VIRTIO: [(&str, &[&str]); 2] = [("viostor", &["DEV_1001", "DEV_1042"]), ("vioscsi", &["DEV_1004", "DEV_1048"])];
@@ -229,30 +229,36 @@ pub(in crate::profile) fn static_addresses(guest: &Guest<'_>, _: &Asked<'_>) -> 
     if gone { outcome } else { outcome.softened() }
 }
 
-/// The drive of Windows is known by what this disk is called. Another signature gives it another letter, and the boot
-/// configuration names the same signature.
+/// The drive of Windows is known by what this disk is called, and the boot configuration names partitions that are there.
 pub(in crate::profile) fn boot_volume(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(storage) = &guest.system.storage else {
         return Outcome::unknown("the volumes cannot be read from MountedDevices of the registry hive SYSTEM");
     };
+    let targets = bcd::targets(guest);
+    let lost: Vec<_> = targets.iter().filter(|target| target.is_there == Some(false)).collect();
+    let mut evidence: Vec<_> = targets.iter().map(|target| target.evidence.clone()).collect();
+    if let Some(first) = lost.first() {
+        let reason =
+            format!("the boot configuration names a partition that is not on this disk: {}", first.evidence.value);
+        return Outcome::fail(reason, evidence);
+    }
     let root = known!(value(guest, "software:Microsoft\\Windows NT\\CurrentVersion:SystemRoot"));
     let letter = root.text().and_then(|path| path.get(..2)).unwrap_or("C:").to_uppercase();
     let Some(volume) = storage.volumes.iter().find(|volume| volume.name == letter) else {
         return Outcome::unknown(format!("MountedDevices does not name the drive {letter}"));
     };
     let key = format!("MountedDevices\\\\DosDevices\\{letter}");
-    let mut evidence = vec![Evidence::explicit(hive_path(guest, "SYSTEM"), key, &*volume.target)];
-    let stores = ["/Boot/BCD", "/EFI/Microsoft/Boot/BCD"];
-    let stores = stores.iter().filter(|path| guest.files.exists(path));
-    evidence.extend(stores.map(|path| Evidence::metadata(*path, "boot configuration", "present")));
-    match (&volume.device, volume.target.split(' ').next()) {
-        (Some(device), _) => Outcome::pass(format!("the drive {letter} is {device}, as Windows knows it"), evidence),
-        (None, Some("mbr" | "gpt")) => {
-            let reason = format!("the drive {letter} is on no partition of this disk: its signature was changed");
-            Outcome::fail(reason, evidence)
-        }
-        (None, _) => Outcome::unknown(format!("the drive {letter} is {}, which tells no partition", volume.target)),
+    evidence.push(Evidence::explicit(hive_path(guest, "SYSTEM"), key, &*volume.target));
+    let is_in_table = guest.partition_table.is_some_and(|table| bcd::is_in(table, &volume.target));
+    if volume.device.is_some() || is_in_table {
+        let boot = if targets.is_empty() { ", and no boot configuration was found" } else { "" };
+        return Outcome::pass(format!("the drive {letter} is where Windows knows it{boot}"), evidence);
     }
+    if volume.target.starts_with("mbr ") || volume.target.starts_with("gpt ") {
+        let reason = format!("the drive {letter} is on no partition of this disk: its signature was changed");
+        return Outcome::fail(reason, evidence);
+    }
+    Outcome::unknown(format!("the drive {letter} is {}, which tells no partition", volume.target))
 }
 
 /// Which domain it is a member of, and whether it is a controller of one.

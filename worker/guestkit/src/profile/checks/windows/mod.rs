@@ -10,6 +10,7 @@ use crate::profile::registry::{self, Found};
 use crate::profile::report::Evidence;
 
 pub(in crate::profile) mod accounts;
+mod bcd;
 pub(in crate::profile) mod credentials;
 pub(in crate::profile) mod migration;
 pub(in crate::profile) mod network;

@@ -143,7 +143,7 @@ fn logon(guest: &Guest<'_>, search: &mut Search) -> Result<(), Outcome> {
         let found = value(guest, &format!("software:{NT}\\Winlogon:{name}"))?;
         match found.text() {
             Some(text) if !is_default(name, text) => {
-                search.bad.push(Bad::new(format!("Winlogon {name}"), found.evidence))
+                search.bad.push(Bad::new(format!("Winlogon {name}"), found.evidence));
             }
             _ => search.looked_at.push(found.evidence),
         }

@@ -291,7 +291,7 @@ fn wanted_revision(release: &Release, limit: i64) -> Option<(i64, u32)> {
         found.filter(|_| *day <= limit).map(|(_, revision)| (*day, *revision))
     };
     let newest = REVISIONS.iter().filter_map(of_build).next_back();
-    let server = SERVER_2025.iter().filter(|(day, _)| *day <= limit).next_back().copied();
+    let server = SERVER_2025.iter().rfind(|(day, _)| *day <= limit).copied();
     server.filter(|_| release.is_server && own == 26_100).or(newest)
 }
 
