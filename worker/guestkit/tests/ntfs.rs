@@ -414,6 +414,7 @@ fn read_everything(image: Vec<u8>) -> Result<()> {
     let mut piece = vec![0; 1 << 16];
     for metadata in nodes.into_iter().flatten() {
         let _ = file_system.extended_attributes(metadata.node);
+        let _ = file_system.security_descriptor(metadata.node);
         let _ = match metadata.file_type {
             FileType::Symlink => file_system.read_link(metadata.node).map(drop),
             _ => file_system.read(metadata.node, &mut piece, 0).map(drop),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const BLOCK_BYTES: usize = 256 << 10;
 const HEADER_BYTES: usize = 20;
 /// Bytes of `$SDS`: volumes of servers have some megabytes.
-const STREAM_BYTES_MAX: u64 = 256 << 20;
+const STREAM_BYTES_MAX: u64 = 32 << 20;
 /// The longest descriptor: its two lists have 64 KiB each at most.
 const DESCRIPTOR_BYTES_MAX: u32 = 256 << 10;
 
