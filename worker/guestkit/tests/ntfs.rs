@@ -188,6 +188,26 @@ fn volumes_of_ntfs_3g_read_as_it_reads_them() {
     }
 }
 
+/// Every file that ntfs-3g writes has a descriptor, its own or one that it shares: revision 1, self-relative, an owner.
+#[test]
+fn security_descriptors_are_told_as_they_are() {
+    let Some((image, _)) = volume("features") else { return };
+    let (file_system, _) = mount(image).unwrap();
+    let mut nodes = vec![file_system.root()];
+    let mut count = 0;
+    while let Some(node) = nodes.pop() {
+        let descriptor = file_system.security_descriptor(node).unwrap().unwrap();
+        assert_eq!((descriptor[0], descriptor[3] & 0x80), (1, 0x80), "{}", hex(&descriptor));
+        let owner = u32::from_le_bytes(descriptor[4..8].try_into().unwrap()) as usize;
+        assert_eq!(descriptor[owner], 1, "{}", hex(&descriptor));
+        count += 1;
+        if file_system.metadata(node).unwrap().file_type == FileType::Directory {
+            nodes.extend(file_system.read_dir(node).unwrap().into_iter().map(|entry| entry.node));
+        }
+    }
+    assert!(count > 10);
+}
+
 #[test]
 fn names_are_found_whatever_their_case_and_streams_behind_a_colon() {
     let Some((image, truth)) = volume("features") else { return };
@@ -394,6 +414,7 @@ fn read_everything(image: Vec<u8>) -> Result<()> {
     let mut piece = vec![0; 1 << 16];
     for metadata in nodes.into_iter().flatten() {
         let _ = file_system.extended_attributes(metadata.node);
+        let _ = file_system.security_descriptor(metadata.node);
         let _ = match metadata.file_type {
             FileType::Symlink => file_system.read_link(metadata.node).map(drop),
             _ => file_system.read(metadata.node, &mut piece, 0).map(drop),

@@ -229,6 +229,16 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
+    /// The security descriptor of `node` in the form that Windows keeps ([MS-DTYP], section 2.4.6); `None` where the format
+    /// has none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] where it contradicts the format.
+    fn security_descriptor(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        let _ = node;
+        Ok(None)
+    }
+
     /// The subvolumes, the top level first; none where the format has none.
     ///
     /// # Errors

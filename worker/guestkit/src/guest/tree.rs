@@ -313,6 +313,15 @@ impl Tree {
         self.mount_of(found.mount)?.file_system.extended_attributes(found.node).map(Some)
     }
 
+    /// The security descriptor of `path` itself; `None` where nothing is there, or the file system has none.
+    ///
+    /// # Errors
+    /// Whatever lies on the way and cannot be read.
+    pub fn security_descriptor(&self, path: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        let Some(found) = self.resolve(path.as_ref(), LastLink::Keep)? else { return Ok(None) };
+        self.mount_of(found.mount)?.file_system.security_descriptor(found.node)
+    }
+
     /// Whether `path` names something, links followed.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ impl<'c> Context<'c, '_> {
             return Outcome { status: Status::Error, ..Outcome::unknown(format!("there is no fact {family_name:?}")) };
         };
         match read(self.guest, argument) {
-            Ok(fact) => self.ask(argument, &fact, check),
+            Ok(fact) => self.ask(spoken(family_name, argument), &fact, check),
             Err(Missing::NotApplicable(reason)) => Outcome::not_applicable(reason),
             Err(Missing::Unknown(reason)) => Outcome::unknown(reason),
         }
@@ -129,13 +129,21 @@ impl<'c> Context<'c, '_> {
 
     /// Asks one thing of a fact.
     fn ask(&self, key: &str, fact: &Fact, check: &'c Check) -> Outcome {
-        let evidence = fact.evidence.clone();
+        let default = check.default.as_ref().filter(|_| fact.value.is_none());
+        let evidence: Vec<_> = match default {
+            Some(default) => {
+                let told = shown(default);
+                fact.evidence.iter().map(|looked| Evidence::default(&*looked.path, &*looked.key, &*told)).collect()
+            }
+            None => fact.evidence.clone(),
+        };
         let is_set = fact.value.is_some() && (fact.explicit || self.semantics == Semantics::Effective);
         if let Some(wanted) = check.is_set {
             let reason = if is_set { format!("{key} is set") } else { format!("{key} is not set") };
             return if is_set == wanted { Outcome::pass(reason, evidence) } else { Outcome::fail(reason, evidence) };
         }
-        if self.semantics == Semantics::Explicit && fact.value.is_some() && !fact.explicit {
+        let is_known = fact.value.is_some() || check.default.is_some();
+        if self.semantics == Semantics::Explicit && is_known && !fact.explicit {
             return Outcome::fail(format!("{key} is not set explicitly"), evidence);
         }
         let Some(value) = fact.value.as_ref().or(check.default.as_ref()) else {
@@ -181,6 +189,12 @@ impl<'c> Context<'c, '_> {
             }
         }
     }
+}
+
+/// What a fact is called in reasons: of places in the registry the name of the value.
+fn spoken<'a>(family: &str, argument: &'a str) -> &'a str {
+    let last = argument.rsplit(':').next();
+    last.filter(|_| family == "registry").unwrap_or(argument)
 }
 
 /// Holds where all hold; what fails decides before what is unknown.

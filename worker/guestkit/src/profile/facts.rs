@@ -128,3 +128,13 @@ pub(crate) fn login_defs(guest: &Guest<'_>, key: &str) -> Result<Fact, Missing> 
     }
     Ok(super::text::last(&definitions, key, "/etc/login.defs"))
 }
+
+/// A value of the registry of Windows, by its places: `registry:software:Policies\…:Name|system:Control\…:Name`.
+pub(crate) fn registry(guest: &Guest<'_>, places: &str) -> Result<Fact, Missing> {
+    super::registry::read(guest, places)
+}
+
+/// The policy of the local accounts of Windows: `password-policy:password-min-length`.
+pub(crate) fn password_policy(guest: &Guest<'_>, name: &str) -> Result<Fact, Missing> {
+    super::release::password_policy(guest, name)
+}

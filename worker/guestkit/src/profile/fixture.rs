@@ -1,6 +1,9 @@
 //! Guests that pass a check and guests that do not, written down as YAML and held in memory: `fixtures/*.yaml`, each on one of
 //! `fixtures/bases/*.yaml`. The facts go the way of a real guest's: file system, readers, inspection, checks.
 
+mod hive;
+mod windows;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -39,6 +42,13 @@ struct Written {
     files: BTreeMap<String, Entry>,
     /// Packages added to the base's, `name=version`, in dpkg's database.
     packages: Vec<String>,
+    /// Keys of the registry over the base's, by hive: `SYSTEM`, `SOFTWARE`, `SAM`, `SECURITY`, `NTUSER:NAME`, `BCD`, and `control`
+    /// for the current control set.
+    registry: BTreeMap<String, hive::Keys>,
+    /// Accounts, their policy, and the group Administrators; instead of the base's.
+    sam: windows::Sam,
+    /// What is audited, by subcategory: 1 success, 2 failure.
+    audit: BTreeMap<String, u16>,
     filesystems: Vec<Filesystem>,
     mountpoints: Vec<Mountpoint>,
     image: ImageInfo,
@@ -80,6 +90,9 @@ struct Node {
     attributes: BTreeMap<String, String>,
     /// Bytes, where the contents do not matter.
     size: Option<u64>,
+    /// Contents that were made.
+    #[serde(skip)]
+    bytes: Option<Vec<u8>>,
 }
 
 fn read<T: for<'d> Deserialize<'d>>(path: &Path) -> T {
@@ -146,9 +159,10 @@ impl Memory {
             _ => 0o644,
         };
         let text = node.link.as_ref().or(node.text.as_ref());
-        let contents = match &node.hex {
-            Some(digits) => unhex(digits),
-            None => text.map(|text| text.as_bytes().to_vec()).unwrap_or_default(),
+        let contents = match (&node.hex, &node.bytes) {
+            (_, Some(bytes)) => bytes.clone(),
+            (Some(digits), None) => unhex(digits),
+            (None, None) => text.map(|text| text.as_bytes().to_vec()).unwrap_or_default(),
         };
         let time = Timestamp { seconds: node.modified, nanoseconds: 0 };
         let metadata = Metadata {
@@ -233,12 +247,12 @@ impl FileSystem for Memory {
 
     fn read(&self, node: NodeId, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let node = self.node(node)?;
-        let mut read = 0;
-        for (at, byte) in (offset..node.metadata.size).zip(buffer.iter_mut()) {
-            *byte = usize::try_from(at).ok().and_then(|at| node.contents.get(at)).copied().unwrap_or(0);
-            read += 1;
-        }
-        Ok(read)
+        let left = usize::try_from(node.metadata.size.saturating_sub(offset)).unwrap().min(buffer.len());
+        let kept = node.contents.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let kept = kept.get(..left).unwrap_or(kept);
+        buffer[..left].fill(0);
+        buffer[..kept.len()].copy_from_slice(kept);
+        Ok(left)
     }
 
     fn read_link(&self, node: NodeId) -> Result<Vec<u8>> {
@@ -247,6 +261,13 @@ impl FileSystem for Memory {
 
     fn extended_attributes(&self, node: NodeId) -> Result<Vec<ExtendedAttribute>> {
         Ok(self.node(node)?.attributes.clone())
+    }
+
+    /// Written as the attribute by which Linux's ntfs3 shows it.
+    fn security_descriptor(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        let attributes = &self.node(node)?.attributes;
+        let own = attributes.iter().find(|attribute| attribute.name == b"system.ntfs_security");
+        Ok(own.map(|attribute| attribute.value.clone()))
     }
 }
 
@@ -263,6 +284,13 @@ impl Written {
                 Entry::Node(node) => node,
             };
             nodes.insert(path, node);
+        }
+        let hives = windows::files(base, self);
+        if !hives.is_empty() {
+            for (path, hive) in hives {
+                nodes.entry(path).or_insert(hive);
+            }
+            return nodes;
         }
         let status = nodes.entry("/var/lib/dpkg/status".to_owned()).or_default();
         for package in &self.packages {

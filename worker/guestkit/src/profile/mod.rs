@@ -16,6 +16,8 @@ mod outcome;
 mod overlay;
 mod pam;
 mod readiness;
+mod registry;
+mod release;
 pub mod report;
 mod repositories;
 mod rsyslog;

@@ -11,6 +11,7 @@ use crate::error::{Error, Limit, Result};
 pub(super) mod kind {
     pub(in super::super) const STANDARD_INFORMATION: u32 = 0x10;
     pub(in super::super) const ATTRIBUTE_LIST: u32 = 0x20;
+    pub(in super::super) const SECURITY_DESCRIPTOR: u32 = 0x50;
     pub(in super::super) const VOLUME_NAME: u32 = 0x60;
     pub(in super::super) const VOLUME_INFORMATION: u32 = 0x70;
     pub(in super::super) const DATA: u32 = 0x80;

@@ -2,7 +2,7 @@
 //!
 //! What stands for what:
 //! - Owners are root and modes 0777, 0555 for files with the read-only flag, unless WSL keeps others in extended
-//!   attributes. Access control lists are not read.
+//!   attributes. Access control lists decide nothing, and are told as they are.
 //! - A file's links are counted with its name for DOS, a directory's not at all.
 //! - The volume's own files (`$MFT`, `$Extend`…) and names for DOS are not listed; both are found when asked for by name.
 //!   A name that differs from the one asked for in case only is found where there is no other.
@@ -23,6 +23,7 @@ mod lznt1;
 mod lzx;
 mod names;
 mod reparse;
+mod secure;
 mod volume;
 mod wof;
 mod xpress;
@@ -50,6 +51,7 @@ const LOG_FILE: u64 = 2;
 const VOLUME: u64 = 3;
 const ROOT: u64 = 5;
 const BITMAP: u64 = 6;
+const SECURE: u64 = 9;
 const UPCASE: u64 = 10;
 
 /// A node is a record; of a named stream, the upper 16 bits say which of its file's it is, counted from 1.
@@ -82,6 +84,7 @@ pub(super) struct Ntfs {
     files: Mutex<Held<u64, Arc<File>>>,
     streams: Mutex<Held<(u64, u32), Arc<Stream>>>,
     blocks: Mutex<Pieces>,
+    descriptors: OnceLock<(Stream, secure::Places)>,
 }
 
 impl fmt::Debug for Ntfs {
@@ -147,6 +150,7 @@ impl Ntfs {
             files: Held::new(FILES_HELD),
             streams: Held::new(STREAMS_HELD),
             blocks: Mutex::new(Lru::new(BLOCKS_HELD)),
+            descriptors: OnceLock::new(),
         };
         ntfs.read_volume_file()?;
         match ntfs.whole(UPCASE, UpCase::BYTES_MAX) {
@@ -404,6 +408,17 @@ impl Ntfs {
         Ok(index.map(|index| stream_id(number, index)))
     }
 
+    /// The descriptors that files share, and where each lies; `None` before version 3.0, where each file has its own.
+    fn shared_descriptors(&self) -> Result<Option<&(Stream, secure::Places)>> {
+        if let Some(found) = self.descriptors.get() {
+            return Ok(Some(found));
+        }
+        let name: Vec<u16> = "$SDS".encode_utf16().collect();
+        let Some(stream) = self.volume.stream(&self.file(SECURE)?.node, kind::DATA, &name)? else { return Ok(None) };
+        let places = secure::places(&self.volume, &stream)?;
+        Ok(Some(self.descriptors.get_or_init(|| (stream, places))))
+    }
+
     /// What a node id names: its file, and of a named stream, the name.
     fn open_node(&self, id: NodeId) -> Result<(Arc<File>, Option<Vec<u16>>)> {
         let file = self.file(id.0 & ((1 << STREAM_SHIFT) - 1))?;
@@ -632,6 +647,23 @@ impl FileSystem for Ntfs {
             }
         }
         Ok(found)
+    }
+
+    fn security_descriptor(&self, node: NodeId) -> Result<Option<Vec<u8>>> {
+        let (file, _) = self.open_node(node)?;
+        let information = file.node.first(kind::STANDARD_INFORMATION, &[]).and_then(Attribute::resident);
+        // Since version 3.0 files name a descriptor that they share.
+        let id = information.and_then(|information| le_u32(information, 52)).filter(|id| *id != 0);
+        if let Some(id) = id
+            && let Some((stream, places)) = self.shared_descriptors()?
+            && let Some((offset, length)) = places.get(&id)
+        {
+            let mut descriptor = self.volume.budget.allocate(u64::from(*length))?;
+            let count = self.volume.read(stream, u64::MAX, &mut descriptor, *offset)?;
+            descriptor.truncate(count);
+            return Ok(Some(descriptor));
+        }
+        self.small(&file.node, kind::SECURITY_DESCRIPTOR)
     }
 
     fn warnings(&self) -> Vec<String> {

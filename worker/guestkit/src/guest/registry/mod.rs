@@ -14,6 +14,7 @@ mod value;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::block_cache::Lru;
@@ -58,6 +59,7 @@ pub struct Hive {
     blocks: Mutex<Lru<u64, Arc<[u8]>>>,
     warnings: Vec<String>,
     problems: Mutex<Vec<String>>,
+    problem_count: AtomicU64,
 }
 
 impl fmt::Debug for Hive {
@@ -87,7 +89,16 @@ impl Hive {
             warnings.push(format!("the file ends {} bytes before its last bin", u64::from(base.bins_bytes) - on_disk));
         }
         let blocks = Mutex::new(Lru::new(BLOCKS_HELD));
-        Ok(Self { source: primary, budget, base, overlay, blocks, warnings, problems: Mutex::default() })
+        Ok(Self {
+            source: primary,
+            budget,
+            base,
+            overlay,
+            blocks,
+            warnings,
+            problems: Mutex::default(),
+            problem_count: AtomicU64::new(0),
+        })
     }
 
     /// The root key.
@@ -136,11 +147,17 @@ impl Hive {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How often something was met that could not be read, the same thing again too.
+    pub(crate) fn problem_count(&self) -> u64 {
+        self.problem_count.load(Ordering::Relaxed)
+    }
+
     /// Remembers what could not be read; a budget that is used up ends everything instead.
     fn note(&self, error: Error) -> Result<()> {
         if error.is_budget_exhausted() {
             return Err(error);
         }
+        self.problem_count.fetch_add(1, Ordering::Relaxed);
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         let text = error.with_causes();
         if problems.len() < PROBLEMS_MAX && !problems.contains(&text) {

@@ -7,7 +7,7 @@ use crate::bytes::{le_u16, le_u32};
 use crate::guest::report::AuditSetting;
 
 /// The categories, and their subcategories in the order they came to be: an older Windows has the first of each.
-const CATEGORIES: [(&str, &[&str]); 9] = [
+pub(crate) const CATEGORIES: [(&str, &[&str]); 9] = [
     (
         "System",
         &[

@@ -3,10 +3,20 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guest::linux::files::Files;
 use crate::guest::registry::{Hive, Key, Value, ValueType};
 use crate::read_at::Source;
+
+/// What a value holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Data {
+    Number(u64),
+    /// Trimmed.
+    Text(String),
+    Texts(Vec<String>),
+    Bytes(Vec<u8>),
+}
 
 /// A hive and what to call it in warnings.
 pub(crate) struct NamedHive<'a> {
@@ -49,6 +59,35 @@ impl<'a> NamedHive<'a> {
         let node = Node { hive: self, path: path.to_owned(), key: self.or_warn("", self.hive.root().map(Some))? };
         let key = self.or_warn(path, node.key.descend(path))?;
         Some(Node { key, ..node })
+    }
+
+    /// The value `name` of the key at `path`. What cannot be read is an error, not absent: a judge may pass what nothing sets.
+    pub(crate) fn look(&self, path: &str, name: &str) -> Result<Option<Data>> {
+        let problems = self.hive.problem_count();
+        let key = self.hive.key(path)?;
+        let value = key.map(|key| key.value(name)).transpose()?.flatten();
+        let Some(value) = value else {
+            // It may be one of those that were met and could not be read.
+            let is_whole = self.hive.problem_count() == problems;
+            let why = "keys or values beside it cannot be read";
+            return if is_whole { Ok(None) } else { Err(Error::corrupt("registry hive", 0, why)) };
+        };
+        Ok(Some(match value.kind() {
+            ValueType::Number | ValueType::BigEndianNumber | ValueType::LongNumber => match value.number()? {
+                Some(number) => Data::Number(number),
+                None => Data::Bytes(value.bytes()?),
+            },
+            ValueType::Text | ValueType::ExpandText | ValueType::Link => {
+                Data::Text(value.text()?.unwrap_or_default().trim().to_owned())
+            }
+            ValueType::Texts => Data::Texts(value.texts()?.unwrap_or_default()),
+            _ => Data::Bytes(value.bytes()?),
+        }))
+    }
+
+    /// Whether there is a key at `path`; an error where that cannot be known.
+    pub(crate) fn has_key(&self, path: &str) -> Result<bool> {
+        Ok(self.hive.key(path)?.is_some())
     }
 
     /// Tells what single keys and values could not be read.

@@ -1,17 +1,17 @@
 //! Windows guests: one module of the report for each topic, all reading the registry through [`hives::Hives`].
 
-mod audit;
+pub(crate) mod audit;
 mod databases;
 mod drives;
 pub(crate) mod hives;
 mod network;
 mod os;
 mod packages;
-mod profiles;
+pub(crate) mod profiles;
 mod root;
 mod security;
-mod services;
-mod sid;
+pub(crate) mod services;
+pub(crate) mod sid;
 mod storage;
 mod tasks;
 mod users;

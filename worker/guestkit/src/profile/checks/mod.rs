@@ -17,3 +17,4 @@ pub(super) mod ssh;
 pub(super) mod sudo;
 pub(super) mod time;
 pub(super) mod traces;
+pub(super) mod windows;
