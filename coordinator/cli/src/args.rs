@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use guestkit::export::Form;
+use guestkit::export::{Form, ProfileForm};
 use guestkit_protocol::v1;
 
 const EXAMPLES: &str = "\
@@ -19,6 +19,9 @@ Examples:
   guestkit explain JOB                              why a job is not running
   guestkit report JOB -o yaml                       what a job found
   guestkit local inspect disk.qcow2 -o cyclonedx    what is installed, as a bill of materials
+  guestkit local profile disk.qcow2                 is it configured as it should be
+  guestkit local profile disk.qcow2 --profile compliance --standard pci-dss -o html > report.html
+  guestkit profile diff before.json after.json      what has changed between two of its reports
 
 Exit codes:
   0  done; with --watch, and for `report`: the job completed
@@ -26,6 +29,7 @@ Exit codes:
   2  wrong usage: flags, or a file that cannot be read
   3  refused: the document or the request was not taken; every problem is listed
   4  no coordinator could be reached
+  5  a profile found something critical, and --fail-on-critical was given; the report is there
   130  interrupted; jobs that were submitted go on";
 
 /// Submit, watch and read jobs on virtual machine disk images, or inspect an image right here.
@@ -42,7 +46,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// What standard output is: a JSON or YAML document, or tables for people; for the report of an inspection also the XML of
-    /// virt-inspector, a bill of materials (CycloneDX 1.6, SPDX 2.3), or a page of HTML.
+    /// virt-inspector, a bill of materials (CycloneDX 1.6, SPDX 2.3) or a page of HTML, for that of a profile SARIF 2.1.0, HTML,
+    /// JUnit's XML or comma-separated values.
     #[arg(short, long, global = true, value_enum, default_value_t = Wanted::Table, value_name = "FORMAT", help_heading = "Global options")]
     pub(crate) output: Wanted,
     /// Where the coordinator is; several are tried in turn (repeat the flag or separate by commas), and one that does not
@@ -76,6 +81,20 @@ pub(crate) enum Wanted {
     Cyclonedx,
     Spdx,
     Html,
+    Sarif,
+    Junit,
+    Csv,
+}
+
+/// A form of other tools that a report can have, and of which operation's it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OtherForm {
+    /// The word that was typed.
+    pub(crate) name: &'static str,
+    /// For the report of an inspection.
+    pub(crate) inspection: Option<Form>,
+    /// For the report of a profile.
+    pub(crate) profile: Option<ProfileForm>,
 }
 
 impl Wanted {
@@ -84,19 +103,24 @@ impl Wanted {
         match self {
             Self::Json => Format::Json,
             Self::Yaml => Format::Yaml,
-            Self::Table | Self::VirtInspector | Self::Cyclonedx | Self::Spdx | Self::Html => Format::Table,
+            _ => Format::Table,
         }
     }
 
     /// The form of other tools that a report is to have.
-    pub(crate) fn form(self) -> Option<Form> {
-        match self {
-            Self::Json | Self::Yaml | Self::Table => None,
-            Self::VirtInspector => Some(Form::VirtInspector),
-            Self::Cyclonedx => Some(Form::CycloneDx),
-            Self::Spdx => Some(Form::Spdx),
-            Self::Html => Some(Form::Html),
-        }
+    pub(crate) fn form(self) -> Option<OtherForm> {
+        let (inspection, profile) = match self {
+            Self::Json | Self::Yaml | Self::Table => return None,
+            Self::VirtInspector => (Some(Form::VirtInspector), None),
+            Self::Cyclonedx => (Some(Form::CycloneDx), None),
+            Self::Spdx => (Some(Form::Spdx), None),
+            Self::Html => (Some(Form::Html), Some(ProfileForm::Html)),
+            Self::Sarif => (None, Some(ProfileForm::Sarif)),
+            Self::Junit => (None, Some(ProfileForm::Junit)),
+            Self::Csv => (None, Some(ProfileForm::Csv)),
+        };
+        let name = inspection.map(Form::name).or(profile.map(ProfileForm::name)).unwrap_or_default();
+        Some(OtherForm { name, inspection, profile })
     }
 }
 
@@ -126,6 +150,8 @@ pub(crate) enum Command {
     Submit(Submit),
     /// Submit an inspection of one image; the document is built for you.
     Inspect(Inspect),
+    /// Submit a profile of one image, or compare the reports of two.
+    Profile(Profile),
     /// Follow a job to its end, then print its report.
     Watch(Watch),
     /// Show one job.
@@ -352,6 +378,8 @@ pub(crate) struct Local {
 pub(crate) enum LocalCommand {
     /// Inspect an image here and print the report.
     Inspect(LocalInspect),
+    /// Judge how the systems on an image are configured, and print the findings.
+    Profile(LocalProfile),
     /// List the file systems on disk images, or everything that is on them.
     ///
     /// Types, labels and UUIDs are those that blkid prints, partitions those of sfdisk, sizes those of qemu-img.
@@ -586,9 +614,20 @@ pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) what: InspectWhat,
     #[command(flatten)]
-    pub(crate) job: InspectJob,
+    pub(crate) job: JobArgs,
     #[command(flatten)]
     pub(crate) follow: Follow,
+}
+
+/// What is known of the image.
+#[derive(Debug, Args)]
+pub(crate) struct Stated {
+    /// SHA-256 that the file must have: 64 hexadecimal digits, `sha256:` before them or not.
+    #[arg(long, value_name = "SHA256", help_heading = "Image")]
+    pub(crate) checksum: Option<String>,
+    /// The image's format; one that disagrees with the file is an error.
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Image")]
+    pub(crate) format: Option<ImageFormat>,
 }
 
 /// What an inspection looks at and what it writes: the payload of `guestkit.inspect.v1`.
@@ -621,12 +660,8 @@ pub(crate) struct InspectWhat {
     /// Look for database servers and files as well.
     #[arg(long, help_heading = "What to look at")]
     pub(crate) databases: bool,
-    /// SHA-256 that the file must have: 64 hexadecimal digits, `sha256:` before them or not.
-    #[arg(long, value_name = "SHA256", help_heading = "Image")]
-    pub(crate) checksum: Option<String>,
-    /// The image's format; one that disagrees with the file is an error.
-    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Image")]
-    pub(crate) format: Option<ImageFormat>,
+    #[command(flatten)]
+    pub(crate) stated: Stated,
     /// Where the worker writes the report as well: a file, or a folder when it ends in `/`.
     #[arg(long, value_name = "PATH", help_heading = "Report file")]
     pub(crate) output_destination: Option<PathBuf>,
@@ -638,9 +673,9 @@ pub(crate) struct InspectWhat {
     pub(crate) output_compression: Option<Compression>,
 }
 
-/// How the job around an inspection is run.
+/// How the job around an inspection or a profile is run.
 #[derive(Debug, Args)]
-pub(crate) struct InspectJob {
+pub(crate) struct JobArgs {
     /// The job's name for ever: 8 to 128 of A-Z a-z 0-9 . _ -. Minted when absent.
     #[arg(long, value_name = "ID", help_heading = "Job")]
     pub(crate) job_id: Option<String>,
@@ -671,6 +706,193 @@ pub(crate) struct InspectJob {
     /// This pool and no other.
     #[arg(long, help_heading = "Job")]
     pub(crate) pool: Option<String>,
+}
+
+/// `local profile`
+#[derive(Debug, Args)]
+pub(crate) struct LocalProfile {
+    /// The disk image; of a machine with several disks, each in its order.
+    #[arg(value_name = "IMAGE", required_unless_present = "add")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Add a disk image; the same as naming it without the flag.
+    #[arg(short = 'a', long, value_name = "IMAGE", help_heading = "Image")]
+    pub(crate) add: Vec<PathBuf>,
+    /// A key of an encrypted volume: `ID:key:PASSPHRASE` or `ID:file:PATH`, where ID is the volume's UUID, its device
+    /// (`/dev/sda2`, `/dev/vg/lv`) or `all`. Keys are not written into the document.
+    #[arg(long = "key", value_name = "SELECTOR", help_heading = "Image")]
+    pub(crate) keys: Vec<String>,
+    /// Rules of your own over those of the program: the `*.yaml` files in this folder. (Workers are told with their `--rules`.)
+    #[arg(long, value_name = "DIR", help_heading = "How to judge")]
+    pub(crate) rules: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) what: ProfileWhat,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// `profile`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Profile {
+    #[command(subcommand)]
+    pub(crate) command: Option<ProfileCommand>,
+    #[command(flatten)]
+    pub(crate) submit: ProfileSubmit,
+}
+
+/// What can be done with reports of profiles.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Compare two reports (`-o json` of `profile` or `report`): what is new, fixed, unchanged, changed.
+    Diff(ProfileDiff),
+}
+
+/// `profile diff`
+#[derive(Debug, Args)]
+pub(crate) struct ProfileDiff {
+    /// The earlier report, as JSON.
+    #[arg(value_name = "BEFORE.json")]
+    pub(crate) before: PathBuf,
+    /// The later one; one of the two may be `-`, standard input.
+    #[arg(value_name = "AFTER.json")]
+    pub(crate) after: PathBuf,
+    /// Compare them though they were judged by other checks, profiles, standards or semantics.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `profile IMAGE`
+#[derive(Debug, Args)]
+pub(crate) struct ProfileSubmit {
+    /// The disk image, as the worker sees it, made absolute against the current folder; of a machine with several disks,
+    /// each in its order.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// A key of an encrypted volume, by the name of a file beneath the worker's keys root: `ID:FILE`, where ID is the
+    /// volume's UUID, its device (`/dev/sda2`) or `all`.
+    #[arg(long = "key-file", value_name = "ID:FILE", help_heading = "Image")]
+    pub(crate) key_files: Vec<String>,
+    #[command(flatten)]
+    pub(crate) what: ProfileWhat,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+}
+
+/// How an image is judged and what is written: the payload of `guestkit.profile.v1`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileWhat {
+    /// The profiles to judge by; the checks of any of them run. Security when absent.
+    #[arg(long = "profile", value_enum, value_delimiter = ',', value_name = "PROFILE", help_heading = "How to judge")]
+    pub(crate) profiles: Vec<ProfileName>,
+    /// Only checks that give evidence for one of these standards, with its limits.
+    #[arg(
+        long = "standard",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "STANDARD",
+        help_heading = "How to judge"
+    )]
+    pub(crate) standards: Vec<StandardName>,
+    /// What a default that nobody wrote down counts for: nothing with `explicit`.
+    #[arg(long, value_enum, value_name = "SEMANTICS", help_heading = "How to judge")]
+    pub(crate) semantics: Option<SemanticsName>,
+    /// The only target of a migration that matters; with the migration profile.
+    #[arg(long, value_enum, value_name = "TARGET", help_heading = "How to judge")]
+    pub(crate) target: Option<TargetName>,
+    /// The time against which ages are judged (2026-01-31T08:00:00Z); when the image was last written, when absent.
+    #[arg(long, value_name = "TIME", help_heading = "How to judge")]
+    pub(crate) reference_time: Option<String>,
+    /// A YAML file of findings that are accepted, each with its justification, approver and last day; again for each file.
+    #[arg(long, value_name = "FILE", help_heading = "How to judge")]
+    pub(crate) waivers: Vec<PathBuf>,
+    /// List every check with its state and reason, not only findings.
+    #[arg(long, help_heading = "What to tell")]
+    pub(crate) all: bool,
+    /// Leave out findings below this severity.
+    #[arg(long, value_enum, value_name = "SEVERITY", help_heading = "What to tell")]
+    pub(crate) severity_threshold: Option<SeverityName>,
+    /// Leave out what to do about findings.
+    #[arg(long, help_heading = "What to tell")]
+    pub(crate) no_remediation: bool,
+    /// End as failed (exit code 5) where something critical is found that is not waived.
+    #[arg(long, help_heading = "What to tell")]
+    pub(crate) fail_on_critical: bool,
+    #[command(flatten)]
+    pub(crate) stated: Stated,
+    /// Where the worker writes the report as well: a file, or a folder when it ends in `/`.
+    #[arg(long, value_name = "PATH", help_heading = "Report file")]
+    pub(crate) output_destination: Option<PathBuf>,
+    /// How that file is written.
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "output_destination", help_heading = "Report file")]
+    pub(crate) output_format: Option<ProfileReportFormat>,
+    /// How that file is compressed.
+    #[arg(long, value_enum, value_name = "METHOD", requires = "output_destination", help_heading = "Report file")]
+    pub(crate) output_compression: Option<Compression>,
+}
+
+/// Profiles that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileName {
+    Security,
+    Compliance,
+    Hardening,
+    Performance,
+    Migration,
+    All,
+}
+
+/// Standards that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StandardName {
+    Cis,
+    #[value(alias = "pci")]
+    PciDss,
+    Hipaa,
+    #[value(name = "nist-800-53", alias = "nist")]
+    Nist,
+}
+
+/// Severities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SeverityName {
+    Info,
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+/// Semantics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SemanticsName {
+    Effective,
+    Explicit,
+}
+
+/// Targets of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetName {
+    Kvm,
+    Kubevirt,
+    Proxmox,
+    Openstack,
+    Hyperv,
+    Aws,
+    Azure,
+    Gcp,
+}
+
+/// Formats of a profile's report file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileReportFormat {
+    Json,
+    Yaml,
+    Sarif,
+    Html,
+    Junit,
+    Csv,
 }
 
 /// Modules of an inspection that can be chosen.
@@ -742,7 +964,13 @@ mod tests {
     #[test]
     fn forms_are_typed_as_documents_name_them() {
         for wanted in Wanted::value_variants() {
-            assert_eq!(wanted.form().map(Form::name), wanted.form().map(|_| word(*wanted)).as_deref());
+            assert_eq!(wanted.form().map(|form| form.name), wanted.form().map(|_| word(*wanted)).as_deref());
+        }
+        for format in ProfileReportFormat::value_variants().iter().map(|format| word(*format)) {
+            assert!(
+                matches!(format.as_str(), "json" | "yaml") || ProfileForm::from_name(&format).is_some(),
+                "{format}"
+            );
         }
         for format in ReportFormat::value_variants().iter().map(|format| word(*format)) {
             assert!(matches!(format.as_str(), "json" | "yaml") || Form::from_name(&format).is_some(), "{format}");

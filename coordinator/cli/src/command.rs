@@ -4,13 +4,14 @@ mod disk;
 mod fleet;
 mod jobs;
 mod local;
+mod profile;
 mod submit;
 
 use std::future::Future;
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, Command, LocalCommand};
+use crate::args::{Cli, Command, LocalCommand, OtherForm, ProfileCommand};
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 use crate::output::{Output, write};
@@ -18,13 +19,18 @@ use crate::output::{Output, write};
 /// Does what was typed.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(&cli.global);
-    if let Some(form) = output.form.filter(|_| !prints_report(&cli.command)) {
-        return Err(Failure::usage(format!("-o {form}: only the report of an inspection has this form")));
+    if let Some(form) = output.form.filter(|form| !can_print(&cli.command, *form)) {
+        let of = if form.inspection.is_some() { "an inspection" } else { "a profile" };
+        return Err(Failure::usage(format!("-o {}: only the report of {of} has this form", form.name)));
     }
     let remote = || Coordinator::new(&cli.global);
     match cli.command {
         Command::Submit(args) => block_on(submit::submit(&remote()?, &output, args)),
         Command::Inspect(args) => block_on(submit::inspect(&remote()?, &output, args)),
+        Command::Profile(args) => match args.command {
+            Some(ProfileCommand::Diff(args)) => profile::diff(&output, &args),
+            None => block_on(submit::profile(&remote()?, &output, args.submit)),
+        },
         Command::Watch(args) => block_on(jobs::watch(&remote()?, &output, args)),
         Command::Get(args) => block_on(jobs::get(&remote()?, &output, args)),
         Command::Report(args) => block_on(jobs::report(&remote()?, &output, args)),
@@ -39,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Summary => block_on(fleet::summary(&remote()?, &output)),
         Command::Local(local) => match local.command {
             LocalCommand::Inspect(args) => local::inspect(&output, &args),
+            LocalCommand::Profile(args) => local::profile(&output, &args),
             LocalCommand::Filesystems(args) => disk::filesystems(&output, &args),
             LocalCommand::Ls(args) => disk::ls(&output, &args),
             LocalCommand::Cat(args) => disk::cat(&output, &args),
@@ -52,14 +59,21 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Whether a command prints what one job found, and nothing around it.
-fn prints_report(command: &Command) -> bool {
+/// Whether a command prints what one job found, and nothing around it, in this form; of a job that is not known yet the
+/// report will tell.
+fn can_print(command: &Command, form: OtherForm) -> bool {
     match command {
         Command::Watch(args) => !args.events,
         Command::Report(args) => !args.shown.outcome,
-        Command::Inspect(args) => args.follow.watch,
+        Command::Inspect(args) => args.follow.watch && form.inspection.is_some(),
+        Command::Profile(args) => args.command.is_none() && args.submit.follow.watch && form.profile.is_some(),
         Command::Submit(args) => args.follow.watch && args.files.len() == 1,
-        Command::Local(local) => matches!(local.command, LocalCommand::Inspect(_) | LocalCommand::Run { .. }),
+        Command::Local(local) => match local.command {
+            LocalCommand::Inspect(_) => form.inspection.is_some(),
+            LocalCommand::Profile(_) => form.profile.is_some(),
+            LocalCommand::Run { .. } => true,
+            _ => false,
+        },
         _ => false,
     }
 }

@@ -1,15 +1,17 @@
-//! Documents: those that lie in files, and the one that `inspect` builds.
+//! Documents: those that lie in files, and those that `inspect` and `profile` build.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+use guestkit::profile::waivers;
 use guestkit_protocol::document::{self, DOCUMENT_BYTES_MAX};
 use guestkit_protocol::v1;
 use serde_json::{Map, Value, json};
 
-use crate::args::{InspectJob, InspectWhat, Module, word};
+use crate::args::{Compression, InspectWhat, JobArgs, Module, ProfileName, ProfileWhat, Stated, word};
 use crate::failure::Failure;
 
 /// A document and what people call it.
@@ -65,8 +67,58 @@ pub(crate) fn inspection(
     images: &[PathBuf],
     key_files: &[String],
     what: &InspectWhat,
-    job: Option<&InspectJob>,
+    job: Option<&JobArgs>,
 ) -> Result<Named, Failure> {
+    let data = members([
+        ("image", Some(image(images, key_files, &what.stated)?)),
+        ("options", Some(options(what))),
+        ("output", output(what.output_destination.as_deref(), what.output_format.map(word), what.output_compression)?),
+    ]);
+    asked("guestkit.inspect", "inspection", images, data, job)
+}
+
+/// The document that asks for a profile of a machine with these disks.
+pub(crate) fn profile(
+    images: &[PathBuf],
+    key_files: &[String],
+    what: &ProfileWhat,
+    job: Option<&JobArgs>,
+) -> Result<Named, Failure> {
+    let mut profiles = what.profiles.clone();
+    if profiles.contains(&ProfileName::All) {
+        let all = ProfileName::value_variants().iter().filter(|profile| **profile != ProfileName::All);
+        profiles = all.copied().collect();
+    }
+    let data = members([
+        ("image", Some(image(images, key_files, &what.stated)?)),
+        ("profiles", words(&profiles)),
+        ("options", Some(profile_options(what)?)),
+        ("output", output(what.output_destination.as_deref(), what.output_format.map(word), what.output_compression)?),
+    ]);
+    asked("guestkit.profile", "profile", images, data, job)
+}
+
+fn asked(
+    operation: &str,
+    people_say: &str,
+    images: &[PathBuf],
+    data: Value,
+    job: Option<&JobArgs>,
+) -> Result<Named, Failure> {
+    let mut value = json!({
+        "version": "1.0",
+        "kind": "VMOperation",
+        "operation": operation,
+        "payload": { "type": format!("{operation}.v1"), "data": data },
+    });
+    if let (Value::Object(members), Some(job)) = (&mut value, job) {
+        members.extend(around(job));
+    }
+    let image = images.first().map(|image| image.display().to_string()).unwrap_or_default();
+    parse(format!("the {people_say} of {image}"), value.to_string().as_bytes())
+}
+
+fn image(images: &[PathBuf], key_files: &[String], stated: &Stated) -> Result<Value, Failure> {
     let absolute = |image: &PathBuf| absolute("the image's path", image);
     let images = images.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
     let Some((image, further)) = images.split_first() else { return Err(Failure::usage("no image is named")) };
@@ -75,35 +127,80 @@ pub(crate) fn inspection(
         _ => Err(Failure::usage(format!("--key-file: expected ID:FILE, is {key:?}"))),
     });
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
-    let mut value = json!({
-        "version": "1.0",
-        "kind": "VMOperation",
-        "operation": "guestkit.inspect",
-        "payload": { "type": "guestkit.inspect.v1", "data": payload(image, further, &keys, what)? },
-    });
-    if let (Value::Object(members), Some(job)) = (&mut value, job) {
-        members.extend(around(job));
-    }
-    parse(format!("the inspection of {image}"), value.to_string().as_bytes())
-}
-
-fn payload(image: &str, further: &[String], keys: &[Value], what: &InspectWhat) -> Result<Value, Failure> {
-    let image = members([
+    Ok(members([
         ("path", Some(json!(image))),
         ("paths", (!further.is_empty()).then(|| json!(further))),
         ("keys", (!keys.is_empty()).then(|| json!(keys))),
-        ("format", what.format.map(|format| json!(word(format)))),
-        ("checksum", what.checksum.as_ref().map(|checksum| json!(checksum))),
-    ]);
-    let output = match &what.output_destination {
-        None => None,
-        Some(path) => Some(members([
-            ("destination", Some(json!(destination(path)?))),
-            ("format", what.output_format.map(|format| json!(word(format)))),
-            ("compression", what.output_compression.map(|method| json!(word(method)))),
-        ])),
-    };
-    Ok(members([("image", Some(image)), ("options", Some(options(what))), ("output", output)]))
+        ("format", stated.format.map(|format| json!(word(format)))),
+        ("checksum", stated.checksum.as_ref().map(|checksum| json!(checksum))),
+    ]))
+}
+
+fn output(
+    to: Option<&Path>,
+    format: Option<String>,
+    compression: Option<Compression>,
+) -> Result<Option<Value>, Failure> {
+    let Some(to) = to else { return Ok(None) };
+    Ok(Some(members([
+        ("destination", Some(json!(destination(to)?))),
+        ("format", format.map(|format| json!(format))),
+        ("compression", compression.map(|method| json!(word(method)))),
+    ])))
+}
+
+/// Bytes of a file of waivers: a document takes no more.
+const WAIVERS_BYTES_MAX: u64 = DOCUMENT_BYTES_MAX as u64;
+
+/// Only what differs from the defaults of the payload.
+fn profile_options(what: &ProfileWhat) -> Result<Value, Failure> {
+    let mut accepted = Vec::new();
+    for file in &what.waivers {
+        let name = name_of(file);
+        let text = read_text(file, WAIVERS_BYTES_MAX)?;
+        let read = waivers::read(&text).map_err(|why| Failure::usage(format!("waivers in {name}: {why}")))?;
+        accepted.extend(read);
+    }
+    let given = |flag: bool, value: bool| flag.then_some(json!(value));
+    Ok(members([
+        ("severity_threshold", what.severity_threshold.map(|severity| json!(word(severity)))),
+        ("fail_on_critical", given(what.fail_on_critical, true)),
+        ("include_remediation", given(what.no_remediation, false)),
+        ("standards", words(&what.standards)),
+        ("waivers", (!accepted.is_empty()).then(|| json!(accepted))),
+        ("target", what.target.map(|target| json!(word(target)))),
+        ("reference_time", what.reference_time.as_ref().map(|time| json!(time))),
+        ("semantics", what.semantics.map(|semantics| json!(word(semantics)))),
+        ("all", given(what.all, true)),
+    ]))
+}
+
+/// The words of what was chosen, each once; nothing where nothing was.
+fn words<T: ValueEnum + PartialEq>(chosen: &[T]) -> Option<Value> {
+    let mut words: Vec<String> = Vec::new();
+    for word in chosen.iter().map(|chosen| word(chosen.clone())) {
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    (!words.is_empty()).then(|| json!(words))
+}
+
+/// A text of at most so many bytes; `-` is standard input.
+pub(crate) fn read_text(file: &Path, bytes_max: u64) -> Result<String, Failure> {
+    let name = name_of(file);
+    let unreadable = |error: std::io::Error| Failure::usage(format!("cannot read {name}: {error}"));
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().lock().take(bytes_max + 1).read_to_string(&mut text).map_err(unreadable)?;
+    } else {
+        let opened = File::open(file).map_err(unreadable)?;
+        opened.take(bytes_max + 1).read_to_string(&mut text).map_err(unreadable)?;
+    }
+    if text.len() as u64 > bytes_max {
+        return Err(Failure::usage(format!("cannot use {name}: it has more than {bytes_max} bytes")));
+    }
+    Ok(text)
 }
 
 /// Only what differs from the defaults of the payload: they are stated once, in the contract.
@@ -126,7 +223,7 @@ fn options(what: &InspectWhat) -> Value {
     ])
 }
 
-fn around(job: &InspectJob) -> Map<String, Value> {
+fn around(job: &JobArgs) -> Map<String, Value> {
     let labels: BTreeMap<&str, &str> = job.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
     let number = |number: Option<i32>| number.map(|number| json!(number));
@@ -267,6 +364,50 @@ mod tests {
         let image = &data(&document)["image"];
         assert_eq!(image["paths"], json!(["/vms/web2.vmdk"]));
         assert_eq!(image["keys"], json!([{ "volume": "all", "file": "fleet.key" }]));
+    }
+
+    fn profiled(flags: &[&str]) -> Result<Named, Failure> {
+        let cli = Cli::parse_from(["guestkit", "profile", "/vms/web1.qcow2"].iter().chain(flags));
+        let Command::Profile(asked) = cli.command else { panic!("not a profile") };
+        let submit = asked.submit;
+        profile(&submit.images, &submit.key_files, &submit.what, Some(&submit.job))
+    }
+
+    #[test]
+    fn every_flag_of_a_profile_reaches_the_document() {
+        let document = profiled(&[]).unwrap().document;
+        assert_eq!(document.operation, "guestkit.profile");
+        assert_eq!(data(&document), json!({ "image": { "path": "/vms/web1.qcow2" }, "options": {} }));
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("waivers.yaml");
+        let waiver =
+            "- id: a.b\n  scope: {path: /srv/*}\n  justification: why\n  approver: who\n  expires: 2027-01-31\n";
+        std::fs::write(&file, waiver).unwrap();
+        let flags = "--profile all --standard cis,pci --standard nist --standard cis --semantics explicit --target kvm \
+            --reference-time 2026-01-31T08:00:00Z --all --severity-threshold high --no-remediation --fail-on-critical \
+            --output-destination /reports/ --output-format sarif -n team-a --waivers";
+        let flags: Vec<&str> = flags.split_whitespace().chain(file.to_str()).collect();
+        let document = profiled(&flags).unwrap().document;
+        let profiles = ["security", "compliance", "hardening", "performance", "migration"];
+        let waiver = json!({
+            "id": "a.b", "scope": { "path": "/srv/*" }, "justification": "why", "approver": "who", "expires": "2027-01-31",
+        });
+        assert_eq!(
+            data(&document),
+            json!({
+                "image": { "path": "/vms/web1.qcow2" },
+                "profiles": profiles,
+                "options": {
+                    "severity_threshold": "high", "fail_on_critical": true, "include_remediation": false,
+                    "standards": ["cis", "pci-dss", "nist-800-53"], "waivers": [waiver], "target": "kvm",
+                    "reference_time": "2026-01-31T08:00:00Z", "semantics": "explicit", "all": true,
+                },
+                "output": { "destination": "/reports/", "format": "sarif" },
+            })
+        );
+        std::fs::write(&file, "- id: a.b\n").unwrap();
+        assert!(profiled(&flags).unwrap_err().to_string().contains("waivers.yaml"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const REFUSED: u8 = 3;
 /// Exit code when no coordinator answers.
 pub(crate) const UNREACHABLE: u8 = 4;
+/// Exit code of a profile that found something critical, where that was to be told.
+pub(crate) const FINDINGS: u8 = 5;
 /// Exit code of an interrupt: 128 and the number of SIGINT, as shells have it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -67,6 +69,12 @@ pub(crate) enum Failure {
     /// A job is over and did not complete: it was told already.
     #[error("the job did not complete")]
     NotCompleted,
+    /// A profile found something critical, and that was to be a failure.
+    #[error("{message}")]
+    Findings {
+        /// Which.
+        message: String,
+    },
     /// Several things failed; each was told already.
     #[error("not everything succeeded")]
     Several {
@@ -120,6 +128,7 @@ impl Failure {
             Self::Server { code: Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied, .. } => REFUSED,
             Self::Unreachable { .. } => UNREACHABLE,
             Self::Server { .. } | Self::Work { .. } | Self::Write { .. } | Self::NotCompleted => FAILED,
+            Self::Findings { .. } => FINDINGS,
             Self::Several { code } => *code,
             Self::Interrupted { .. } => INTERRUPTED,
         }

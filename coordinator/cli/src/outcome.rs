@@ -2,14 +2,15 @@
 
 use std::time::SystemTime;
 
-use guestkit::export::Form;
 use guestkit::guest::report::InspectReport;
+use guestkit::profile::report::ProfileReport;
+use guestkit_domain::ErrorCode;
 use guestkit_protocol::document::{report_to_json, result_to_json};
-use guestkit_protocol::v1;
+use guestkit_protocol::v1::{self, job_result::Report};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::args::{Format, Shown};
+use crate::args::{Format, OtherForm, Shown};
 use crate::coordinator::{Again, Coordinator};
 use crate::failure::Failure;
 use crate::output::{self, Output};
@@ -67,9 +68,10 @@ pub(crate) fn is_completed(result: &v1::JobResult) -> bool {
     result.status == "completed"
 }
 
-/// Prints what one job found; for a job that did not complete the outcome document, which says why.
+/// Prints what one job found; for a job that found nothing because it did not complete the outcome document, which says why.
 pub(crate) fn print_report(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
-    let value = || if is_completed(result) { report_to_json(result) } else { result_to_json(result) };
+    let has_report = is_completed(result) || result.report.is_some();
+    let value = || if has_report { report_to_json(result) } else { result_to_json(result) };
     if let Some(written) = result.outputs.as_ref().map(|outputs| &outputs.primary).filter(|path| !path.is_empty()) {
         output.note(&format!("{} wrote the report to {written}", result.worker_id));
     }
@@ -84,19 +86,26 @@ pub(crate) fn print_report(output: &Output, result: &v1::JobResult) -> Result<()
     }
 }
 
-/// Prints the report of an inspection in a form of other tools. Of a job that did not complete there is nothing that had it.
-fn print_form(result: &v1::JobResult, form: Form) -> Result<(), Failure> {
-    let refused = |why: &str| Err(Failure::Work { message: format!("cannot print this as {form}: {why}") });
-    if !is_completed(result) {
-        let why = result.error.as_ref().map_or("", |error| error.message.as_str());
-        return refused(&format!("the job is {}: {why}", result.status));
-    }
-    if !matches!(result.report, Some(v1::job_result::Report::Inspect(_))) {
-        return refused("it is not the report of an inspection");
-    }
-    match serde_json::from_value::<InspectReport>(report_to_json(result)) {
-        Ok(report) => output::write(&form.render(&report, SystemTime::now())),
-        Err(error) => refused(&error.to_string()),
+/// Prints a report in a form of other tools. Where there is no report, nothing has that form.
+fn print_form(result: &v1::JobResult, form: OtherForm) -> Result<(), Failure> {
+    let refused = |why: String| Failure::Work { message: format!("cannot print this as {}: {why}", form.name) };
+    let unreadable = |error: serde_json::Error| refused(error.to_string());
+    match (&result.report, form.inspection, form.profile) {
+        (Some(Report::Inspect(_)), Some(form), _) => {
+            let report: InspectReport = serde_json::from_value(report_to_json(result)).map_err(unreadable)?;
+            output::write(&form.render(&report, SystemTime::now()))
+        }
+        (Some(Report::Profile(_)), _, Some(form)) => {
+            let report: ProfileReport = serde_json::from_value(report_to_json(result)).map_err(unreadable)?;
+            output::write(&form.render(&report))
+        }
+        (Some(_), Some(_), None) => Err(refused("it is not the report of an inspection".to_owned())),
+        (Some(_), None, Some(_)) => Err(refused("it is not the report of a profile".to_owned())),
+        (Some(_), ..) => Err(refused("it is not the report of an inspection or a profile".to_owned())),
+        (None, ..) => {
+            let why = result.error.as_ref().map_or("", |error| error.message.as_str());
+            Err(refused(format!("the job is {}: {why}", result.status)))
+        }
     }
 }
 
@@ -107,7 +116,7 @@ pub(crate) fn print(output: &Output, result: &v1::JobResult, shown: Shown) -> Re
 
 fn print_whole(output: &Output, result: &v1::JobResult) -> Result<(), Failure> {
     if let Some(form) = output.form {
-        return Err(Failure::usage(format!("-o {form}: the outcome around a report has no such form")));
+        return Err(Failure::usage(format!("-o {}: the outcome around a report has no such form", form.name)));
     }
     if output.format != Format::Table {
         return output.document(|| result_to_json(result), table::Sheet::default);
@@ -124,5 +133,11 @@ pub(crate) fn print_several(output: &Output, results: &[v1::JobResult]) -> Resul
 
 /// Success for a completed job.
 pub(crate) fn judge(result: &v1::JobResult) -> Result<(), Failure> {
-    if is_completed(result) { Ok(()) } else { Err(Failure::NotCompleted) }
+    match &result.error {
+        _ if is_completed(result) => Ok(()),
+        Some(error) if error.code == ErrorCode::CriticalFindings.as_str() => {
+            Err(Failure::Findings { message: error.message.clone() })
+        }
+        _ => Err(Failure::NotCompleted),
+    }
 }

@@ -2,10 +2,9 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use guestkit::export::Form;
 use serde_json::Value;
 
-use crate::args::{Color, Format, Global};
+use crate::args::{Color, Format, Global, OtherForm};
 use crate::failure::Failure;
 use crate::table::{Layout, Sheet};
 
@@ -15,7 +14,7 @@ pub(crate) struct Output {
     /// What standard output is.
     pub(crate) format: Format,
     /// The form of other tools that a report is to have instead.
-    pub(crate) form: Option<Form>,
+    pub(crate) form: Option<OtherForm>,
     /// Whether notes and progress are left out.
     pub(crate) quiet: bool,
     /// Whether standard error may be coloured.

@@ -5,6 +5,7 @@
 
 pub(crate) mod fleet;
 pub(crate) mod job;
+pub(crate) mod profile;
 pub(crate) mod report;
 
 use std::borrow::Cow;

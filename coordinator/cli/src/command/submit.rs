@@ -1,4 +1,4 @@
-//! `submit` and `inspect`: documents on their way in, and what became of them.
+//! `submit`, `inspect` and `profile`: documents on their way in, and what became of them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use guestkit_protocol::v1;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::args::{Follow, Inspect, Submit};
+use crate::args::{Follow, Inspect, ProfileSubmit, Submit};
 use crate::coordinator::{Again, Coordinator};
 use crate::document::{self, Named};
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, FINDINGS, Failure};
 use crate::follow::{self, Over};
 use crate::outcome;
 use crate::output::Output;
@@ -34,6 +34,12 @@ pub(crate) async fn submit(coordinator: &Coordinator, output: &Output, args: Sub
 /// Submits the inspection of one image.
 pub(crate) async fn inspect(coordinator: &Coordinator, output: &Output, args: Inspect) -> Result<(), Failure> {
     let document = document::inspection(&args.images, &args.key_files, &args.what, Some(&args.job))?;
+    run(coordinator, output, vec![document], &args.follow).await
+}
+
+/// Submits the profile of one image.
+pub(crate) async fn profile(coordinator: &Coordinator, output: &Output, args: ProfileSubmit) -> Result<(), Failure> {
+    let document = document::profile(&args.images, &args.key_files, &args.what, Some(&args.job))?;
     run(coordinator, output, vec![document], &args.follow).await
 }
 
@@ -183,9 +189,7 @@ async fn watch_all(
         [result] if single => outcome::print_report(output, result)?,
         results => outcome::print_several(output, results)?,
     }
-    if !results.iter().all(outcome::is_completed) {
-        failures.push(Failure::NotCompleted);
-    }
+    failures.extend(results.iter().filter_map(|result| outcome::judge(result).err()));
     several(failures)
 }
 
@@ -206,7 +210,9 @@ fn several(mut failures: Vec<Failure>) -> Result<(), Failure> {
         1 => Err(failures.remove(0)),
         _ => {
             failures.iter().for_each(Failure::tell);
-            let code = failures.iter().map(Failure::code).max().unwrap_or(FAILED);
+            // A finding is what was asked for: everything else is graver.
+            let gravity = |code: &u8| if *code == FINDINGS { 0 } else { *code };
+            let code = failures.iter().map(Failure::code).max_by_key(gravity).unwrap_or(FAILED);
             Err(Failure::Several { code })
         }
     }

@@ -18,6 +18,7 @@ pub(crate) fn outcome(result: &v1::JobResult) -> Option<Sheet> {
     match &result.report {
         Some(Report::Inspect(report)) => Some(inspect(report)),
         Some(Report::Echo(report)) => Some(echo(report)),
+        Some(Report::Profile(report)) => Some(super::profile::report(report)),
         Some(_) => None,
         None => Some(without_report(result)),
     }
