@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::guest::linux::files::Files;
@@ -13,6 +14,9 @@ use crate::read_at::{Cursor, ReadAt as _, Source};
 const PACKED_MAX: u64 = 256 << 20;
 /// The largest archive, unpacked: distributions' are a few hundred megabytes at most.
 const UNPACKED_MAX: u64 = 1 << 30;
+/// Memory that a decoder may ask for: `xz -9` needs 65 MiB, and zstd of that level has windows of up to 128 MiB.
+const MEMORY_KIB_MAX: u32 = 128 << 10;
+const WINDOW_BYTES_MAX: u64 = 128 << 20;
 /// Names in one archive.
 const NAMES_MAX: usize = 100_000;
 /// Bytes of one name (PATH_MAX of Linux).
@@ -28,7 +32,9 @@ pub(crate) fn modules(files: &Files<'_>, path: &str) -> Result<BTreeSet<String>,
         return Err(format!("{path} is larger than {} MiB", PACKED_MAX >> 20));
     }
     let mut found = BTreeSet::new();
-    read(Arc::new(file), &mut found).map_err(|why| format!("{path}: {why}"))?;
+    // Decoders meet hostile bytes here; one that panics has found them broken.
+    let result = catch_unwind(AssertUnwindSafe(|| read(Arc::new(file), &mut found)));
+    result.unwrap_or_else(|_| Err("it is broken".to_owned())).map_err(|why| format!("{path}: {why}"))?;
     Ok(found)
 }
 
@@ -70,9 +76,16 @@ fn compressed(mut input: impl BufRead, found: &mut BTreeSet<String>) -> Result<(
     };
     match start.as_slice() {
         [0x1f, 0x8b, ..] => unpacked(&mut flate2::bufread::MultiGzDecoder::new(input)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => unpacked(&mut lzma_rust2::XzReader::new(input, true)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => unpacked(&mut lzma_rust2::XzReader::new_mem_limit(input, true, MEMORY_KIB_MAX)),
+        [0x5d, 0, 0, ..] => {
+            let stream = lzma_rust2::LzmaReader::new_mem_limit(input, MEMORY_KIB_MAX, None);
+            unpacked(&mut stream.map_err(|error| error.to_string())?)
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let mut decoder = ruzstd::decoding::StreamingDecoder::new(input).map_err(|error| error.to_string())?;
+            let mut frame = ruzstd::decoding::FrameDecoder::new();
+            frame.set_max_window_size(WINDOW_BYTES_MAX);
+            let decoder = ruzstd::decoding::StreamingDecoder::new_with_decoder(input, frame);
+            let mut decoder = decoder.map_err(|error| error.to_string())?;
             unpacked(&mut decoder)
         }
         [0x02, 0x21, 0x4c, 0x18, ..] => unpacked(&mut LegacyLz4 { input, block: Vec::new(), at: 0, is_started: false }),
@@ -154,4 +167,60 @@ fn archive(input: &mut impl BufRead, found: &mut BTreeSet<String>) -> Result<(),
         }
     }
     Err(format!("it holds more than {NAMES_MAX} files"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::guest::linux::fixture::Fixture;
+
+    fn cpio(names: &[&str]) -> Vec<u8> {
+        let mut archive = Vec::new();
+        for name in names.iter().chain(&["TRAILER!!!"]) {
+            let fields = [1, 0o100_644, 0, 0, 1, 0, 5 * u32::from(*name != "TRAILER!!!"), 0, 0, 0, 0, u32::try_from(name.len()).unwrap() + 1, 0];
+            archive.extend(b"070701");
+            fields.iter().for_each(|field| write!(archive, "{field:08X}").unwrap());
+            archive.extend(name.bytes().chain([0]));
+            archive.resize(archive.len().next_multiple_of(4), 0);
+            if *name != "TRAILER!!!" {
+                archive.extend(b"bytes");
+                archive.resize(archive.len().next_multiple_of(4), 0);
+            }
+        }
+        archive.resize(archive.len().next_multiple_of(512), 0);
+        archive
+    }
+
+    fn found(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
+        let fixture = Fixture::new();
+        fixture.file("boot/initrd", bytes);
+        let tree = fixture.tree();
+        modules(&Files::new(&tree), "/boot/initrd")
+    }
+
+    #[test]
+    fn modules_are_found_behind_the_processors_updates_however_they_are_packed() {
+        let early = cpio(&["kernel/x86/microcode/AuthenticAMD.bin"]);
+        let main = cpio(&["usr/lib/modules/6.1/kernel/drivers/block/virtio_blk.ko.xz", "lib/modules/6.1/hv-storvsc.ko", "init"]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&main).unwrap();
+        let zstd = ruzstd::encoding::compress_to_vec(main.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
+        let block = lz4_flex::block::compress(&main);
+        let lz4 = [&[0x02, 0x21, 0x4c, 0x18], u32::try_from(block.len()).unwrap().to_le_bytes().as_slice(), &block].concat();
+        let wanted: BTreeSet<_> = ["virtio_blk", "hv_storvsc"].map(str::to_owned).into();
+        for packed in [main.clone(), gzip.finish().unwrap(), zstd, lz4] {
+            assert_eq!(found(&packed).unwrap(), wanted);
+            assert_eq!(found(&[early.clone(), packed].concat()).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_broken_says_so() {
+        let main = cpio(&["a.ko"]);
+        assert!(found(&main[..150]).is_err());
+        assert!(found(b"BZh9").is_err());
+        assert!(found(&[0x1f, 0x8b, 8, 0, 0]).is_err());
+    }
 }

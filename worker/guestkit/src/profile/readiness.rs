@@ -1,10 +1,12 @@
 //! Whether a system is ready for a target: the migration checks, and what must be done about those that do not hold.
 
-use super::checks::migration::{TARGETS, cloud_init_for, guest_agent_for, initramfs_drivers};
+use super::checks::migration::{
+    TARGETS, cloud_init_for, console_for, disk_layout_for, guest_agent_for, initramfs_drivers, kernel_drivers, vm_tools_for,
+};
 use super::guest::Guest;
 use super::outcome::{Outcome, Status};
 use super::report::{Readiness, RequiredChange};
-use super::rule::Rule;
+use super::rule::{Rule, Severity};
 
 /// The targets that matter.
 pub(crate) fn targets(asked: Option<&str>) -> Vec<&'static str> {
@@ -26,6 +28,10 @@ fn for_target<'r>(guest: &Guest<'_>, target: &str, judged: impl Iterator<Item = 
         // What depends on the target is judged for it.
         let own = match rule.id.as_str() {
             "mig.initramfs-virtio" => Some(initramfs_drivers(guest, target)),
+            "mig.kernel-virtio" => Some(kernel_drivers(guest, target)),
+            "mig.console" => Some(console_for(guest, target)),
+            "mig.disk-layout" => Some(disk_layout_for(guest, target)),
+            "mig.vm-tools" => Some(vm_tools_for(guest, target)),
             "mig.guest-agent" => Some(guest_agent_for(guest, target)),
             "mig.cloud-init-datasource" => Some(cloud_init_for(guest, target)),
             _ => None,
@@ -35,6 +41,10 @@ fn for_target<'r>(guest: &Guest<'_>, target: &str, judged: impl Iterator<Item = 
         match (outcome.status, migration.how.as_str()) {
             (Status::Fail, "blocker") => readiness.blockers.push(told),
             (Status::Unknown | Status::Error, "blocker") => readiness.unknowns.push(told),
+            // What a tool could mend but nobody could look at may still keep the system from starting.
+            (Status::Unknown | Status::Error, how) if how != "information" && rule.severity >= Severity::High => {
+                readiness.unknowns.push(told);
+            }
             (Status::Fail | Status::Warn, how @ ("automatic" | "manual-before" | "manual-after")) => {
                 readiness.required_changes.push(RequiredChange {
                     id: rule.id.clone(),

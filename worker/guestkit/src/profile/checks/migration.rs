@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+
 use crate::guest::report::Kernel;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
@@ -133,6 +135,12 @@ pub(crate) fn fs_clean(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let evidence = Evidence::metadata(&*device.name, "state", told);
         if state.is_clean { looked_at.push(evidence) } else { bad.push(Bad::new(&*device.name, evidence)) }
     }
+    for device in devices_of(guest, &["swsuspend"]) {
+        bad.push(Bad::new(&*device.name, Evidence::metadata(&*device.name, "state", "the system sleeps on the disk (suspended)")));
+    }
+    let (dirty, clean) = ntfs_states(guest);
+    bad.extend(dirty);
+    looked_at.extend(clean);
     if guest.is_windows() && is_hibernated(guest) {
         bad.push(Bad::new("hiberfil.sys", Evidence::metadata("/hiberfil.sys", "state", "the system sleeps on the disk (hibernation or Fast Startup)")));
     }
@@ -146,6 +154,21 @@ pub(crate) fn fs_clean(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     Outcome::none_of(bad, "file systems that no tool may write to", "every file system may be written to", looked_at)
+}
+
+/// NTFS volumes that Windows would check before it uses them, and those that it would not, as their reader found them.
+pub(super) fn ntfs_states(guest: &Guest<'_>) -> (Vec<Bad>, Vec<Evidence>) {
+    let (mut dirty, mut clean) = (Vec::new(), Vec::new());
+    for (path, file_system) in guest.root.tree.mounts().filter(|(_, file_system)| file_system.info().kind == "ntfs") {
+        let path = String::from_utf8_lossy(&path).into_owned();
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        if file_system.warnings().iter().any(|warning| warning.starts_with("the volume is dirty")) {
+            dirty.push(Bad::new(&*path, Evidence::metadata(&*path, "state", "dirty")));
+        } else {
+            clean.push(Evidence::metadata(path, "state", "clean"));
+        }
+    }
+    (dirty, clean)
 }
 
 /// Whether Windows left its memory on the disk: the file begins with `HIBR` or `hibr`; what was resumed begins with zeros.
@@ -162,7 +185,10 @@ fn is_device_name(spec: &str) -> bool {
     let disk = ["sd", "hd", "vd", "xvd"].iter().any(|start| {
         name.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
     });
-    disk || name.starts_with("nvme") || name.starts_with("disk/by-path/") || name.starts_with("disk/by-id/")
+    // What is called by what lies on it, not by the disk's serial number, moves with it.
+    let by_id = name.strip_prefix("disk/by-id/");
+    let by_serial = by_id.is_some_and(|id| !["dm-uuid-", "dm-name-", "lvm-pv-uuid-", "md-uuid-", "md-name-"].iter().any(|start| id.starts_with(start)));
+    disk || name.starts_with("nvme") || name.starts_with("disk/by-path/") || by_serial
 }
 
 /// Disks are named by what moves with them.
@@ -256,10 +282,14 @@ pub(crate) fn initramfs_virtio(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     initramfs_drivers(guest, target(guest))
 }
 
-/// The kernel has the drivers at all.
+/// The kernel has the drivers of the target that is asked for.
 pub(crate) fn kernel_virtio(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    kernel_drivers(guest, target(guest))
+}
+
+/// The kernel has a target's drivers at all.
+pub(crate) fn kernel_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
     let Some(kernel) = default_kernel(guest) else { return Outcome::not_applicable("no kernel is installed") };
-    let target = target(guest);
     let inside = built_in(guest, kernel);
     let config = guest.files.text(&format!("/boot/config-{}", kernel.version)).unwrap_or_default();
     let Some(modules) = loadable(guest, kernel).or_else(|| (!inside.is_empty()).then(BTreeSet::new)) else {
@@ -320,10 +350,10 @@ pub(crate) fn nic_names(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let fixed = line.split_whitespace().any(|word| word == "net.ifnames=0");
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for interface in network.interfaces.iter().filter(|interface| interface.name != "lo") {
-        let by_rule = network.persistent_names.iter().any(|rule| rule.name == interface.name);
+        let by_rule = network.persistent_names.iter().any(|rule| rule.name == interface.name && rule.mac.is_some());
         let is_static = !interface.addresses.is_empty();
         let evidence = Evidence::explicit(&*interface.source, "interface", format!("{}{}", interface.name, if is_static { ", static" } else { "" }));
-        let survives = interface.name.contains(['*', '?']) || (fixed && interface.name.starts_with("eth")) || (by_rule && interface.mac.is_some());
+        let survives = interface.name.contains(['*', '?']) || (fixed && interface.name.starts_with("eth")) || by_rule;
         if is_slot_name(&interface.name) && !survives && interface.kind.as_deref().is_none_or(|kind| kind == "ethernet") {
             bad.push(Bad::new(format!("{} (on {} likely {})", interface.name, target(guest), predicted(target(guest))), evidence));
         } else {
@@ -383,8 +413,18 @@ const TOOLS: [(&str, &[&str]); 6] = [
     ("Azure agent", &["walinuxagent", "WALinuxAgent"]),
 ];
 
-/// What the old platform left.
+/// What the old platform left, of no use on the target that is asked for.
 pub(crate) fn vm_tools(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    vm_tools_for(guest, target(guest))
+}
+
+/// What the old platform left, of no use on a target.
+pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
+    let is_for_target = |what: &str| match what {
+        "Hyper-V daemons" => matches!(target, "hyperv" | "azure"),
+        "Azure agent" => target == "azure",
+        _ => false,
+    };
     let mut bad = Vec::new();
     if guest.is_windows() {
         let known = ["VMware Tools", "Oracle VM VirtualBox Guest Additions", "Oracle VirtualBox Guest Additions", "Parallels Tools", "Citrix XenServer", "XenServer", "Xen PV"];
@@ -399,7 +439,7 @@ pub(crate) fn vm_tools(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             bad.extend(guest.unit(name).map(|unit| Bad::new(name, Evidence::explicit(&*unit.path, name, &*unit.state))));
         }
     } else {
-        for (what, packages) in TOOLS {
+        for (what, packages) in TOOLS.into_iter().filter(|(what, _)| !is_for_target(what)) {
             bad.extend(any_installed(guest, packages).map(|evidence| Bad::new(what, evidence)));
         }
         for path in ["/usr/bin/vmware-config-tools.pl", "/etc/vmware-tools/locations", "/opt/VBoxGuestAdditions-init", "/usr/sbin/VBoxService", "/usr/lib/parallels-tools"] {
@@ -484,6 +524,34 @@ fn devices_of<'g>(guest: &'g Guest<'_>, kinds: &[&str]) -> Vec<&'g crate::disk::
     guest.disk.devices().iter().filter(|device| device.probe.as_ref().is_some_and(|probe| kinds.contains(&probe.kind))).collect()
 }
 
+/// Whether a LUKS2 header's JSON has a token that a TPM opens: systemd's, or Clevis's, which names its pin in the protected
+/// header of a JWE (RFC 7516), for a threshold of several pins in one inside.
+fn has_tpm_token(json: &str) -> bool {
+    let Ok(root) = serde_json::from_str::<serde_json::Value>(json) else { return false };
+    let tokens = root.get("tokens").and_then(serde_json::Value::as_object);
+    tokens.into_iter().flatten().any(|(_, token)| match token.get("type").and_then(serde_json::Value::as_str) {
+        Some("systemd-tpm2") => true,
+        Some("clevis") => {
+            let header = token.get("jwe").and_then(|jwe| jwe.get("protected")?.as_str());
+            header.is_some_and(|header| names_tpm(header, 4))
+        }
+        _ => false,
+    })
+}
+
+/// Whether a protected header, or one of those inside it, names the pin `tpm2`.
+fn names_tpm(header: &str, depth: u32) -> bool {
+    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header.trim_end_matches('='));
+    let value = decoded.ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let Some(clevis) = value.as_ref().and_then(|value| value.get("clevis")) else { return false };
+    if clevis.get("pin").and_then(serde_json::Value::as_str) == Some("tpm2") {
+        return true;
+    }
+    let inner = clevis.get("sss").and_then(|shares| shares.get("jwe")?.as_array());
+    let mut inner = inner.into_iter().flatten().filter_map(|jwe| jwe.as_str()?.split('.').next());
+    depth > 0 && inner.any(|header| names_tpm(header, depth.saturating_sub(1)))
+}
+
 /// Nothing opens only with the old machine's TPM.
 pub(crate) fn tpm_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let luks = devices_of(guest, &["crypto_LUKS"]);
@@ -500,8 +568,7 @@ pub(crate) fn tpm_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let mut area = vec![0; 12_288];
         if crate::read_at::ReadAt::read_exact_at(&*device.source(), &mut area, 4_096).is_ok() {
             let text = String::from_utf8_lossy(&area);
-            let text = text.split('\0').next().unwrap_or_default();
-            if text.contains("systemd-tpm2") || (text.contains("clevis") && text.contains("tpm2")) {
+            if has_tpm_token(text.split('\0').next().unwrap_or_default()) {
                 bad.push(Bad::new(&*device.name, Evidence::metadata(&*device.name, "token", "TPM 2")));
             }
         }
@@ -539,7 +606,14 @@ pub(crate) fn lvm_filters(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
     }
     let devices = "/etc/lvm/devices/system.devices";
-    for (at, line) in guest.files.text(devices).unwrap_or_default().lines().enumerate() {
+    // Where it is switched off, the file is not read. Source: lvmdevices(8).
+    let is_ignored = guest.files.text(conf).unwrap_or_default().lines().any(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        line.split_once('=').is_some_and(|(key, value)| key.trim() == "use_devicesfile" && value.trim() == "0")
+    });
+    let listed = if is_ignored { None } else { guest.files.text(devices) };
+    for (at, line) in listed.unwrap_or_default().lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
         if line.contains("IDTYPE=sys_wwid") || line.contains("IDTYPE=sys_serial") {
             bad.push(Bad::new(devices, Evidence::explicit(devices, "device", line.trim()).at_line(at.saturating_add(1))));
         }
@@ -585,15 +659,20 @@ pub(crate) fn shared_disk(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     Outcome::none_of(bad, "the machine is part of a cluster", "the machine shares no disk", vec![Evidence::absent("/etc/systemd/system", "pacemaker, corosync, GFS2, OCFS2")])
 }
 
-/// A console that the target shows.
+/// A console that the target shows that is asked for.
 pub(crate) fn console(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    console_for(guest, target(guest))
+}
+
+/// A console that a target shows.
+pub(crate) fn console_for(guest: &Guest<'_>, target: &str) -> Outcome {
     let line = match command_line(guest) {
         Ok(line) => line,
         Err(outcome) => return outcome,
     };
     let consoles = arguments(&line, &["console="]);
     let evidence = vec![Evidence::explicit("kernel command line", "console", if consoles.is_empty() { "default".to_owned() } else { consoles.join(" ") })];
-    let is_cloud = matches!(target(guest), "aws" | "azure" | "gcp" | "openstack");
+    let is_cloud = matches!(target, "aws" | "azure" | "gcp" | "openstack");
     let has_serial = consoles.iter().any(|word| word.starts_with("console=ttyS0"));
     if let Some(odd) = consoles.iter().find(|word| ["console=hvc", "console=xvc", "console=ttyAMA"].iter().any(|start| word.starts_with(start))) {
         return Outcome::warn(format!("{odd} is a console of another platform"), evidence);
@@ -714,8 +793,13 @@ pub(crate) fn architecture(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
 }
 
-/// Disks that the target takes as they are.
+/// Disks that the target that is asked for takes as they are.
 pub(crate) fn disk_layout(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    disk_layout_for(guest, target(guest))
+}
+
+/// Disks that a target takes as they are.
+pub(crate) fn disk_layout_for(guest: &Guest<'_>, target: &str) -> Outcome {
     let drives = guest.disk.drives();
     let mut bad = Vec::new();
     let mut looked_at = Vec::new();
@@ -730,7 +814,7 @@ pub(crate) fn disk_layout(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             bad.push(Bad::new(format!("{}: what lies behind 2 TiB is beyond its partition table", drive.name), evidence));
         } else if sector != 512 {
             bad.push(Bad::new(format!("{}: sectors of {sector} bytes", drive.name), evidence));
-        } else if target(guest) == "azure" && drives.first().is_some_and(|first| first.name == drive.name) && size > 4_095 << 30 {
+        } else if target == "azure" && drives.first().is_some_and(|first| first.name == drive.name) && size > 4_095 << 30 {
             bad.push(Bad::new(format!("{}: larger than what Azure starts from", drive.name), evidence));
         } else {
             looked_at.push(evidence);
@@ -870,4 +954,34 @@ pub(crate) fn apps_inventory(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let databases = guest.system.databases.as_ref().map(|databases| databases.databases.as_slice()).unwrap_or_default();
     found.extend(databases.iter().map(|database| Bad::new(&*database.engine, Evidence::explicit(database.config.as_deref().unwrap_or("configuration"), "version", database.version.clone().unwrap_or_default()))));
     Outcome::none_of(found, "applications to plan for", "no application that needs a plan of its own", vec![Evidence::absent(guest.package_database(), "Oracle, SAP, Kubernetes, Ceph, Exchange")]).softened()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    #[test]
+    fn tokens_of_a_tpm_are_found_in_what_clevis_encodes() {
+        let token = |header: &str| format!(r#"{{"tokens":{{"0":{{"type":"clevis","keyslots":["1"],"jwe":{{"protected":"{header}"}}}}}}}}"#);
+        let tpm = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","clevis":{"pin":"tpm2","tpm2":{"hash":"sha256"}}}"#);
+        let tang = URL_SAFE_NO_PAD.encode(r#"{"alg":"ECDH-ES","clevis":{"pin":"tang","tang":{}}}"#);
+        let both = format!(r#"{{"clevis":{{"pin":"sss","sss":{{"t":2,"jwe":["{tang}.x.y.z","{tpm}.x.y.z"]}}}}}}"#);
+        assert!(has_tpm_token(&token(&tpm)));
+        assert!(!has_tpm_token(&token(&tang)));
+        assert!(has_tpm_token(&token(&URL_SAFE_NO_PAD.encode(both))));
+        assert!(has_tpm_token(r#"{"tokens":{"0":{"type":"systemd-tpm2","keyslots":["1"]}}}"#));
+        assert!(!has_tpm_token(r#"{"tokens":{}}"#) && !has_tpm_token("{"));
+    }
+
+    #[test]
+    fn disks_are_named_by_the_machine_or_by_what_lies_on_them() {
+        for name in ["/dev/sda1", "/dev/vdb", "/dev/nvme0n1p2", "/dev/disk/by-path/pci-0", "/dev/disk/by-id/scsi-36000c29"] {
+            assert!(is_device_name(name), "{name}");
+        }
+        for name in ["UUID=1", "/dev/vg/root", "/dev/mapper/a", "/dev/sr0", "/dev/disk/by-uuid/1", "/dev/disk/by-id/dm-uuid-LVM-x"] {
+            assert!(!is_device_name(name), "{name}");
+        }
+    }
 }

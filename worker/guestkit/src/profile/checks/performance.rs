@@ -15,6 +15,7 @@ use crate::profile::settings::Systemd;
 use crate::profile::superblock;
 use crate::profile::text::assignments;
 
+use super::migration::ntfs_states;
 use super::mounts::{fstab, is_local};
 use super::services::{any_installed, any_started};
 
@@ -74,6 +75,9 @@ pub(crate) fn fs_errors(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             bad.push(Bad::new(&*device.name, evidence));
         }
     }
+    let (dirty, clean) = ntfs_states(guest);
+    bad.extend(dirty);
+    looked_at.extend(clean);
     if bad.is_empty() && looked_at.is_empty() {
         return Outcome::unknown("no file system of the disk records its state in a way that is read here");
     }
