@@ -76,7 +76,9 @@ fn compressed(mut input: impl BufRead, found: &mut BTreeSet<String>) -> Result<(
     };
     match start.as_slice() {
         [0x1f, 0x8b, ..] => unpacked(&mut flate2::bufread::MultiGzDecoder::new(input)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => unpacked(&mut lzma_rust2::XzReader::new_mem_limit(input, true, MEMORY_KIB_MAX)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            unpacked(&mut lzma_rust2::XzReader::new_mem_limit(input, true, MEMORY_KIB_MAX))
+        }
         [0x5d, 0, 0, ..] => {
             let stream = lzma_rust2::LzmaReader::new_mem_limit(input, MEMORY_KIB_MAX, None);
             unpacked(&mut stream.map_err(|error| error.to_string())?)
@@ -142,7 +144,9 @@ fn archive(input: &mut impl BufRead, found: &mut BTreeSet<String>) -> Result<(),
         let number = |field: usize| -> Result<u64, String> {
             let start = field.saturating_mul(8).saturating_add(6);
             let digits = header.get(start..start.saturating_add(8)).and_then(|digits| std::str::from_utf8(digits).ok());
-            digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| "a file's header holds no number".to_owned())
+            digits
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+                .ok_or_else(|| "a file's header holds no number".to_owned())
         };
         let (size, name_size) = (number(6)?, number(11)?);
         if name_size > NAME_MAX {
@@ -153,7 +157,8 @@ fn archive(input: &mut impl BufRead, found: &mut BTreeSet<String>) -> Result<(),
         // Header and name together, and contents, are padded to four bytes.
         let padding = (4 - (110_u64.saturating_add(name_size)) % 4) % 4;
         let skipped = padding.saturating_add(size).saturating_add((4 - size % 4) % 4);
-        let copied = std::io::copy(&mut input.take(skipped), &mut std::io::sink()).map_err(|error| error.to_string())?;
+        let copied =
+            std::io::copy(&mut input.take(skipped), &mut std::io::sink()).map_err(|error| error.to_string())?;
         let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(&name)).into_owned();
         if name == "TRAILER!!!" {
             return Ok(());
@@ -179,7 +184,21 @@ mod tests {
     fn cpio(names: &[&str]) -> Vec<u8> {
         let mut archive = Vec::new();
         for name in names.iter().chain(&["TRAILER!!!"]) {
-            let fields = [1, 0o100_644, 0, 0, 1, 0, 5 * u32::from(*name != "TRAILER!!!"), 0, 0, 0, 0, u32::try_from(name.len()).unwrap() + 1, 0];
+            let fields = [
+                1,
+                0o100_644,
+                0,
+                0,
+                1,
+                0,
+                5 * u32::from(*name != "TRAILER!!!"),
+                0,
+                0,
+                0,
+                0,
+                u32::try_from(name.len()).unwrap() + 1,
+                0,
+            ];
             archive.extend(b"070701");
             fields.iter().for_each(|field| write!(archive, "{field:08X}").unwrap());
             archive.extend(name.bytes().chain([0]));
@@ -203,12 +222,17 @@ mod tests {
     #[test]
     fn modules_are_found_behind_the_processors_updates_however_they_are_packed() {
         let early = cpio(&["kernel/x86/microcode/AuthenticAMD.bin"]);
-        let main = cpio(&["usr/lib/modules/6.1/kernel/drivers/block/virtio_blk.ko.xz", "lib/modules/6.1/hv-storvsc.ko", "init"]);
+        let main = cpio(&[
+            "usr/lib/modules/6.1/kernel/drivers/block/virtio_blk.ko.xz",
+            "lib/modules/6.1/hv-storvsc.ko",
+            "init",
+        ]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&main).unwrap();
         let zstd = ruzstd::encoding::compress_to_vec(main.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
         let block = lz4_flex::block::compress(&main);
-        let lz4 = [&[0x02, 0x21, 0x4c, 0x18], u32::try_from(block.len()).unwrap().to_le_bytes().as_slice(), &block].concat();
+        let lz4 =
+            [&[0x02, 0x21, 0x4c, 0x18], u32::try_from(block.len()).unwrap().to_le_bytes().as_slice(), &block].concat();
         let wanted: BTreeSet<_> = ["virtio_blk", "hv_storvsc"].map(str::to_owned).into();
         for packed in [main.clone(), gzip.finish().unwrap(), zstd, lz4] {
             assert_eq!(found(&packed).unwrap(), wanted);

@@ -1,7 +1,8 @@
 //! Whether a system is ready for a target: the migration checks, and what must be done about those that do not hold.
 
 use super::checks::migration::{
-    TARGETS, cloud_init_for, console_for, disk_layout_for, guest_agent_for, initramfs_drivers, kernel_drivers, vm_tools_for,
+    TARGETS, cloud_init_for, console_for, disk_layout_for, guest_agent_for, initramfs_drivers, kernel_drivers,
+    vm_tools_for,
 };
 use super::guest::Guest;
 use super::outcome::{Outcome, Status};
@@ -14,8 +15,14 @@ pub(crate) fn targets(asked: Option<&str>) -> Vec<&'static str> {
 }
 
 /// The readiness for each target, of rules and what they came to.
-pub(crate) fn of<'r>(guest: &Guest<'_>, judged: impl Iterator<Item = (&'r Rule, &'r Outcome)> + Clone) -> Vec<Readiness> {
-    targets(guest.options.target.as_deref()).into_iter().map(|target| for_target(guest, target, judged.clone())).collect()
+pub(crate) fn of<'r>(
+    guest: &Guest<'_>,
+    judged: impl Iterator<Item = (&'r Rule, &'r Outcome)> + Clone,
+) -> Vec<Readiness> {
+    targets(guest.options.target.as_deref())
+        .into_iter()
+        .map(|target| for_target(guest, target, judged.clone()))
+        .collect()
 }
 
 fn for_target<'r>(guest: &Guest<'_>, target: &str, judged: impl Iterator<Item = (&'r Rule, &'r Outcome)>) -> Readiness {
@@ -65,12 +72,13 @@ fn for_target<'r>(guest: &Guest<'_>, target: &str, judged: impl Iterator<Item = 
     // First what people do before, then what a tool does, then what is left for afterwards.
     let order = |how: &str| ["manual-before", "automatic", "manual-after"].iter().position(|known| *known == how);
     readiness.required_changes.sort_by_key(|change| order(&change.how));
-    readiness.state = match (readiness.blockers.is_empty(), readiness.unknowns.is_empty(), readiness.required_changes.is_empty()) {
-        (false, ..) => "not-ready",
-        (true, false, _) => "unknown",
-        (true, true, false) => "ready-with-changes",
-        (true, true, true) => "ready",
-    }
-    .to_owned();
+    readiness.state =
+        match (readiness.blockers.is_empty(), readiness.unknowns.is_empty(), readiness.required_changes.is_empty()) {
+            (false, ..) => "not-ready",
+            (true, false, _) => "unknown",
+            (true, true, false) => "ready-with-changes",
+            (true, true, true) => "ready",
+        }
+        .to_owned();
     readiness
 }

@@ -57,17 +57,33 @@ fn target<'g>(guest: &'g Guest<'_>) -> &'g str {
 /// Systems that the makers of the targets support: the oldest release. Sources: virt-v2v-support(1); the lists of endorsed
 /// distributions of Microsoft Azure, AWS VM Import and Google Cloud.
 const SUPPORTED: [(&str, u32); 16] = [
-    ("debian", 9), ("ubuntu", 18), ("rhel", 7), ("centos", 7), ("almalinux", 8), ("rocky", 8), ("ol", 7), ("fedora", 38), ("sles", 12),
-    ("opensuse-leap", 15), ("amzn", 2), ("alpine", 3), ("arch", 0), ("photon", 3), ("flatcar", 0), ("fedora-coreos", 0),
+    ("debian", 9),
+    ("ubuntu", 18),
+    ("rhel", 7),
+    ("centos", 7),
+    ("almalinux", 8),
+    ("rocky", 8),
+    ("ol", 7),
+    ("fedora", 38),
+    ("sles", 12),
+    ("opensuse-leap", 15),
+    ("amzn", 2),
+    ("alpine", 3),
+    ("arch", 0),
+    ("photon", 3),
+    ("flatcar", 0),
+    ("fedora-coreos", 0),
 ];
 
 /// The targets take this system.
 pub(crate) fn os_supported(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let system = &guest.system.operating_system;
     let name = system.product_name.clone().unwrap_or_else(|| system.r#type.clone());
-    let evidence = vec![Evidence::explicit(system.sources.first().map_or("/etc/os-release", String::as_str), "system", &*name)];
+    let evidence =
+        vec![Evidence::explicit(system.sources.first().map_or("/etc/os-release", String::as_str), "system", &*name)];
     if system.r#type == "windows" {
-        let build: u32 = system.windows.as_ref().and_then(|windows| windows.build.as_deref()?.parse().ok()).unwrap_or(0);
+        let build: u32 =
+            system.windows.as_ref().and_then(|windows| windows.build.as_deref()?.parse().ok()).unwrap_or(0);
         return match build {
             14_393.. => Outcome::pass(format!("{name} is taken by every target"), evidence),
             9_200.. => Outcome::warn(format!("{name} is taken by some targets only"), evidence),
@@ -80,9 +96,16 @@ pub(crate) fn os_supported(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let distribution = system.distribution.as_deref().unwrap_or_default();
     let major = system.version_major.unwrap_or(0);
     match SUPPORTED.iter().find(|(known, _)| *known == distribution) {
-        Some((_, oldest)) if major >= *oldest => Outcome::pass(format!("{name} is on the lists of the targets"), evidence),
-        Some((_, oldest)) => Outcome::warn(format!("{name} is older than what the targets support ({oldest})"), evidence),
-        None => Outcome::warn(format!("{name} is not on the lists of the targets, which need not mean that it does not run"), evidence),
+        Some((_, oldest)) if major >= *oldest => {
+            Outcome::pass(format!("{name} is on the lists of the targets"), evidence)
+        }
+        Some((_, oldest)) => {
+            Outcome::warn(format!("{name} is older than what the targets support ({oldest})"), evidence)
+        }
+        None => Outcome::warn(
+            format!("{name} is not on the lists of the targets, which need not mean that it does not run"),
+            evidence,
+        ),
     }
 }
 
@@ -111,7 +134,8 @@ pub(crate) fn free_space(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             path if path.contains("efi") => 1,
             _ => 10,
         } * MIB;
-        let inodes_left = mount.inodes.zip(mount.inodes_used).filter(|(all, _)| *all > 0).map(|(all, used)| all.saturating_sub(used));
+        let inodes_left =
+            mount.inodes.zip(mount.inodes_used).filter(|(all, _)| *all > 0).map(|(all, used)| all.saturating_sub(used));
         let evidence = Evidence::metadata(&*mount.path, "free", format!("{} MiB", mount.free_bytes / MIB));
         if mount.free_bytes < wanted || inodes_left.is_some_and(|left| left < 100) {
             bad.push(Bad::new(&*mount.path, evidence));
@@ -119,7 +143,12 @@ pub(crate) fn free_space(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             looked_at.push(evidence);
         }
     }
-    Outcome::none_of(bad, "file systems without room for what a move writes", "there is room for what a move writes", looked_at)
+    Outcome::none_of(
+        bad,
+        "file systems without room for what a move writes",
+        "there is room for what a move writes",
+        looked_at,
+    )
 }
 
 /// File systems that a tool may write to: clean, or with a journal that can be replayed; nobody sleeps.
@@ -136,18 +165,36 @@ pub(crate) fn fs_clean(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         if state.is_clean { looked_at.push(evidence) } else { bad.push(Bad::new(&*device.name, evidence)) }
     }
     for device in devices_of(guest, &["swsuspend"]) {
-        bad.push(Bad::new(&*device.name, Evidence::metadata(&*device.name, "state", "the system sleeps on the disk (suspended)")));
+        bad.push(Bad::new(
+            &*device.name,
+            Evidence::metadata(&*device.name, "state", "the system sleeps on the disk (suspended)"),
+        ));
     }
     let (dirty, clean) = ntfs_states(guest);
     bad.extend(dirty);
     looked_at.extend(clean);
     if guest.is_windows() && is_hibernated(guest) {
-        bad.push(Bad::new("hiberfil.sys", Evidence::metadata("/hiberfil.sys", "state", "the system sleeps on the disk (hibernation or Fast Startup)")));
+        bad.push(Bad::new(
+            "hiberfil.sys",
+            Evidence::metadata("/hiberfil.sys", "state", "the system sleeps on the disk (hibernation or Fast Startup)"),
+        ));
     }
-    let unreadable = guest.filesystems.iter().filter(|found| !found.readable && found.r#type.as_deref().is_some_and(|kind| kind.starts_with("ext") || matches!(kind, "xfs" | "btrfs" | "ntfs")));
-    bad.extend(unreadable.map(|found| Bad::new(&*found.device, Evidence::metadata(&*found.device, "state", "cannot be read"))));
+    let unreadable = guest.filesystems.iter().filter(|found| {
+        !found.readable
+            && found
+                .r#type
+                .as_deref()
+                .is_some_and(|kind| kind.starts_with("ext") || matches!(kind, "xfs" | "btrfs" | "ntfs"))
+    });
+    bad.extend(
+        unreadable.map(|found| Bad::new(&*found.device, Evidence::metadata(&*found.device, "state", "cannot be read"))),
+    );
     if bad.is_empty() && looked_at.is_empty() {
-        let readable = guest.filesystems.iter().filter(|found| found.readable).map(|found| Evidence::metadata(&*found.device, "state", "readable"));
+        let readable = guest
+            .filesystems
+            .iter()
+            .filter(|found| found.readable)
+            .map(|found| Evidence::metadata(&*found.device, "state", "readable"));
         looked_at.extend(readable);
         if looked_at.is_empty() {
             return Outcome::unknown("the state of the file systems is not known");
@@ -182,12 +229,14 @@ pub(crate) fn is_hibernated(guest: &Guest<'_>) -> bool {
 /// Whether a name is one that the old machine's controller gave.
 fn is_device_name(spec: &str) -> bool {
     let Some(name) = spec.strip_prefix("/dev/") else { return false };
-    let disk = ["sd", "hd", "vd", "xvd"].iter().any(|start| {
-        name.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
-    });
+    let disk = ["sd", "hd", "vd", "xvd"]
+        .iter()
+        .any(|start| name.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())));
     // What is called by what lies on it, not by the disk's serial number, moves with it.
     let by_id = name.strip_prefix("disk/by-id/");
-    let by_serial = by_id.is_some_and(|id| !["dm-uuid-", "dm-name-", "lvm-pv-uuid-", "md-uuid-", "md-name-"].iter().any(|start| id.starts_with(start)));
+    let by_serial = by_id.is_some_and(|id| {
+        !["dm-uuid-", "dm-name-", "lvm-pv-uuid-", "md-uuid-", "md-name-"].iter().any(|start| id.starts_with(start))
+    });
     disk || name.starts_with("nvme") || name.starts_with("disk/by-path/") || by_serial
 }
 
@@ -206,46 +255,74 @@ pub(crate) fn root_by_device_name(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let crypttab = guest.system.storage.as_ref().map(|storage| storage.crypttab.as_slice()).unwrap_or_default();
     for entry in crypttab {
         let evidence = Evidence::explicit("/etc/crypttab", &*entry.name, &*entry.spec);
-        if is_device_name(&entry.spec) { bad.push(Bad::new(format!("/etc/crypttab: {}", entry.spec), evidence)) } else { looked_at.push(evidence) }
+        if is_device_name(&entry.spec) {
+            bad.push(Bad::new(format!("/etc/crypttab: {}", entry.spec), evidence))
+        } else {
+            looked_at.push(evidence)
+        }
     }
     let line = guest.system.operating_system.kernel_command_line.clone().unwrap_or_default();
     for word in line.split_whitespace() {
-        if let Some((key, value)) = word.split_once('=').filter(|(key, _)| matches!(*key, "root" | "resume" | "cryptdevice")) {
+        if let Some((key, value)) =
+            word.split_once('=').filter(|(key, _)| matches!(*key, "root" | "resume" | "cryptdevice"))
+        {
             let evidence = Evidence::explicit("kernel command line", key, value);
             if is_device_name(value) { bad.push(Bad::new(word, evidence)) } else { looked_at.push(evidence) }
         }
     }
     for path in ["/boot/grub/device.map", "/boot/grub2/device.map", "/etc/lilo.conf"] {
-        for (at, line) in guest.files.text(path).unwrap_or_default().lines().enumerate().filter(|(_, line)| !line.trim().starts_with('#')) {
+        for (at, line) in guest
+            .files
+            .text(path)
+            .unwrap_or_default()
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().starts_with('#'))
+        {
             if let Some(word) = line.split(['=', ' ', '\t']).find(|word| is_device_name(word)) {
-                bad.push(Bad::new(format!("{path}: {word}"), Evidence::explicit(path, "device", word).at_line(at.saturating_add(1))));
+                bad.push(Bad::new(
+                    format!("{path}: {word}"),
+                    Evidence::explicit(path, "device", word).at_line(at.saturating_add(1)),
+                ));
             }
         }
     }
     if bad.is_empty() && looked_at.is_empty() {
         return Outcome::not_applicable("neither /etc/fstab nor the boot loader names a disk");
     }
-    Outcome::none_of(bad, "disks named as the old machine names them", "disks are named by what moves with them", looked_at)
+    Outcome::none_of(
+        bad,
+        "disks named as the old machine names them",
+        "disks are named by what moves with them",
+        looked_at,
+    )
 }
 
 /// The kernel that starts by default.
 fn default_kernel<'g>(guest: &'g Guest<'_>) -> Option<&'g Kernel> {
     let kernels = &guest.system.operating_system.kernels;
-    kernels.iter().find(|kernel| kernel.is_default == Some(true)).or_else(|| kernels.iter().find(|kernel| kernel.path.is_some())).or_else(|| kernels.first())
+    kernels
+        .iter()
+        .find(|kernel| kernel.is_default == Some(true))
+        .or_else(|| kernels.iter().find(|kernel| kernel.path.is_some()))
+        .or_else(|| kernels.first())
 }
 
 /// Modules that are part of a kernel.
 fn built_in(guest: &Guest<'_>, kernel: &Kernel) -> BTreeSet<String> {
     let path = kernel.modules.as_ref().map(|modules| format!("{modules}/modules.builtin"));
     let text = path.and_then(|path| guest.files.text(&path)).unwrap_or_default();
-    let base = |line: &str| line.rsplit('/').next().and_then(|name| name.split(".ko").next()).map(|name| name.replace('-', "_"));
+    let base = |line: &str| {
+        line.rsplit('/').next().and_then(|name| name.split(".ko").next()).map(|name| name.replace('-', "_"))
+    };
     text.lines().filter_map(base).collect()
 }
 
 /// Modules that a kernel can load.
 fn loadable(guest: &Guest<'_>, kernel: &Kernel) -> Option<BTreeSet<String>> {
     let text = guest.files.text(&format!("{}/modules.dep", kernel.modules.as_ref()?))?;
-    let base = |line: &str| line.split(':').next()?.rsplit('/').next()?.split(".ko").next().map(|name| name.replace('-', "_"));
+    let base =
+        |line: &str| line.split(':').next()?.rsplit('/').next()?.split(".ko").next().map(|name| name.replace('-', "_"));
     Some(text.lines().filter_map(base).collect())
 }
 
@@ -255,26 +332,35 @@ pub(crate) fn initramfs_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
     let drivers = disk_drivers(target);
     let bus = bus_driver(target);
     let inside = built_in(guest, kernel);
-    let has = |modules: &BTreeSet<String>, name: &str| name.is_empty() || modules.contains(name) || inside.contains(name);
+    let has =
+        |modules: &BTreeSet<String>, name: &str| name.is_empty() || modules.contains(name) || inside.contains(name);
     let named = |what: &str| Evidence::metadata(kernel.modules.as_deref().unwrap_or("/boot"), "built in", what);
     if has(&inside, bus) && drivers.iter().any(|driver| inside.contains(*driver)) {
         let found: Vec<&str> = drivers.iter().copied().filter(|driver| inside.contains(*driver)).collect();
         return Outcome::pass(format!("{} is part of the kernel", found.join(", ")), vec![named(&found.join(", "))]);
     }
     let Some(path) = &kernel.initrd else {
-        return Outcome::fail(format!("kernel {} has no initial RAM disk, and no driver for {target} built in", kernel.version), vec![named("none")]);
+        return Outcome::fail(
+            format!("kernel {} has no initial RAM disk, and no driver for {target} built in", kernel.version),
+            vec![named("none")],
+        );
     };
     let modules = match guest.initramfs_modules(path) {
         Ok(modules) => modules,
         Err(why) => return Outcome::unknown(format!("the initial RAM disk could not be looked through: {why}")),
     };
     let found: Vec<&str> = drivers.iter().copied().filter(|driver| has(modules, driver)).collect();
-    let evidence = vec![Evidence::metadata(&**path, "drivers", if found.is_empty() { "none".to_owned() } else { found.join(", ") })];
+    let evidence = vec![Evidence::metadata(
+        &**path,
+        "drivers",
+        if found.is_empty() { "none".to_owned() } else { found.join(", ") },
+    )];
     if !found.is_empty() && has(modules, bus) {
         return Outcome::pass(format!("the initial RAM disk has {}", found.join(", ")), evidence);
     }
     let missing = if found.is_empty() { drivers.join(" or ") } else { bus.to_owned() };
-    Outcome::fail(format!("the initial RAM disk of {} lacks {missing}", kernel.version), evidence).with_subjects([kernel.version.clone()])
+    Outcome::fail(format!("the initial RAM disk of {} lacks {missing}", kernel.version), evidence)
+        .with_subjects([kernel.version.clone()])
 }
 
 /// The same for the target that is asked for.
@@ -297,7 +383,9 @@ pub(crate) fn kernel_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
     };
     let has = |name: &str| {
         let option = format!("CONFIG_{}=", name.to_ascii_uppercase());
-        modules.contains(name) || inside.contains(name) || config.lines().any(|line| line.starts_with(&option) && !line.ends_with("=n"))
+        modules.contains(name)
+            || inside.contains(name)
+            || config.lines().any(|line| line.starts_with(&option) && !line.ends_with("=n"))
     };
     let mut missing = Vec::new();
     if !disk_drivers(target).iter().any(|driver| has(driver)) {
@@ -306,11 +394,16 @@ pub(crate) fn kernel_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
     if !network_drivers(target).iter().any(|driver| has(driver)) {
         missing.push(network_drivers(target).join(" or "));
     }
-    let evidence = vec![Evidence::metadata(kernel.modules.as_deref().unwrap_or("/lib/modules"), "modules", format!("{} loadable, {} built in", modules.len(), inside.len()))];
+    let evidence = vec![Evidence::metadata(
+        kernel.modules.as_deref().unwrap_or("/lib/modules"),
+        "modules",
+        format!("{} loadable, {} built in", modules.len(), inside.len()),
+    )];
     if missing.is_empty() {
         return Outcome::pass(format!("kernel {} has the drivers of {target}", kernel.version), evidence);
     }
-    Outcome::fail(format!("kernel {} has no {}", kernel.version, missing.join(", no ")), evidence).with_subjects(missing)
+    Outcome::fail(format!("kernel {} has no {}", kernel.version, missing.join(", no ")), evidence)
+        .with_subjects(missing)
 }
 
 /// What the boot loader starts is there.
@@ -338,24 +431,34 @@ pub(crate) fn default_kernel_exists(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome
 
 /// Whether a name of an interface comes from where the card sat in the old machine.
 fn is_slot_name(name: &str) -> bool {
-    ["ens", "enp", "eno", "enx", "eth", "em", "p1p", "p2p"].iter().any(|start| {
-        name.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit()))
-    })
+    ["ens", "enp", "eno", "enx", "eth", "em", "p1p", "p2p"]
+        .iter()
+        .any(|start| name.strip_prefix(start).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit())))
 }
 
 /// Interfaces are configured by names that will still be there.
 pub(crate) fn nic_names(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(network) = &guest.system.network else { return Outcome::unknown("the network's configuration could not be read") };
+    let Some(network) = &guest.system.network else {
+        return Outcome::unknown("the network's configuration could not be read");
+    };
     let line = guest.system.operating_system.kernel_command_line.clone().unwrap_or_default();
     let fixed = line.split_whitespace().any(|word| word == "net.ifnames=0");
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for interface in network.interfaces.iter().filter(|interface| interface.name != "lo") {
         let by_rule = network.persistent_names.iter().any(|rule| rule.name == interface.name && rule.mac.is_some());
         let is_static = !interface.addresses.is_empty();
-        let evidence = Evidence::explicit(&*interface.source, "interface", format!("{}{}", interface.name, if is_static { ", static" } else { "" }));
+        let evidence = Evidence::explicit(
+            &*interface.source,
+            "interface",
+            format!("{}{}", interface.name, if is_static { ", static" } else { "" }),
+        );
         let survives = interface.name.contains(['*', '?']) || (fixed && interface.name.starts_with("eth")) || by_rule;
-        if is_slot_name(&interface.name) && !survives && interface.kind.as_deref().is_none_or(|kind| kind == "ethernet") {
-            bad.push(Bad::new(format!("{} (on {} likely {})", interface.name, target(guest), predicted(target(guest))), evidence));
+        if is_slot_name(&interface.name) && !survives && interface.kind.as_deref().is_none_or(|kind| kind == "ethernet")
+        {
+            bad.push(Bad::new(
+                format!("{} (on {} likely {})", interface.name, target(guest), predicted(target(guest))),
+                evidence,
+            ));
         } else {
             looked_at.push(evidence);
         }
@@ -378,35 +481,70 @@ fn predicted(target: &str) -> &'static str {
 
 /// Addresses that must be given again.
 pub(crate) fn nic_static_ip(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(network) = &guest.system.network else { return Outcome::unknown("the network's configuration could not be read") };
-    let fixed: Vec<_> = network.interfaces.iter().filter(|interface| interface.name != "lo" && !interface.addresses.is_empty()).collect();
-    let evidence: Vec<_> = fixed.iter().map(|interface| {
-        let value = format!("{} via {} dns {}", interface.addresses.join(" "), interface.gateways.join(" "), interface.dns_servers.join(" "));
-        Evidence::explicit(&*interface.source, &*interface.name, value)
-    }).collect();
+    let Some(network) = &guest.system.network else {
+        return Outcome::unknown("the network's configuration could not be read");
+    };
+    let fixed: Vec<_> = network
+        .interfaces
+        .iter()
+        .filter(|interface| interface.name != "lo" && !interface.addresses.is_empty())
+        .collect();
+    let evidence: Vec<_> = fixed
+        .iter()
+        .map(|interface| {
+            let value = format!(
+                "{} via {} dns {}",
+                interface.addresses.join(" "),
+                interface.gateways.join(" "),
+                interface.dns_servers.join(" ")
+            );
+            Evidence::explicit(&*interface.source, &*interface.name, value)
+        })
+        .collect();
     if fixed.is_empty() {
         return Outcome::pass("no address is fixed", vec![Evidence::absent("/etc", "static addresses")]);
     }
-    let names: Vec<_> = fixed.iter().map(|interface| format!("{}: {}", interface.name, interface.addresses.join(" "))).collect();
+    let names: Vec<_> =
+        fixed.iter().map(|interface| format!("{}: {}", interface.name, interface.addresses.join(" "))).collect();
     if fixed.iter().any(|interface| is_slot_name(&interface.name) || guest.is_windows()) {
-        return Outcome::fail(format!("addresses hang on interfaces that change: {}", names.join(", ")), evidence).with_subjects(names);
+        return Outcome::fail(format!("addresses hang on interfaces that change: {}", names.join(", ")), evidence)
+            .with_subjects(names);
     }
     Outcome::warn(format!("addresses to keep: {}", names.join(", ")), evidence).with_subjects(names)
 }
 
 /// Hardware addresses that are written down.
 pub(crate) fn mac_pinned(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(network) = &guest.system.network else { return Outcome::unknown("the network's configuration could not be read") };
-    let by_interface = network.interfaces.iter().filter_map(|interface| Some(Bad::new(&*interface.name, Evidence::explicit(&*interface.source, "address", interface.mac.clone()?))));
-    let by_rule = network.persistent_names.iter().filter_map(|rule| Some(Bad::new(&*rule.name, Evidence::explicit(&*rule.source, "address", rule.mac.clone()?))));
+    let Some(network) = &guest.system.network else {
+        return Outcome::unknown("the network's configuration could not be read");
+    };
+    let by_interface = network.interfaces.iter().filter_map(|interface| {
+        Some(Bad::new(&*interface.name, Evidence::explicit(&*interface.source, "address", interface.mac.clone()?)))
+    });
+    let by_rule = network.persistent_names.iter().filter_map(|rule| {
+        Some(Bad::new(&*rule.name, Evidence::explicit(&*rule.source, "address", rule.mac.clone()?)))
+    });
     let bad = by_interface.chain(by_rule).collect();
-    Outcome::none_of(bad, "hardware addresses that the target must keep", "no hardware address is written down", vec![Evidence::absent("/etc/udev/rules.d", "hardware addresses")])
+    Outcome::none_of(
+        bad,
+        "hardware addresses that the target must keep",
+        "no hardware address is written down",
+        vec![Evidence::absent("/etc/udev/rules.d", "hardware addresses")],
+    )
 }
 
 /// Tools of the old platform, by packages of Linux.
 const TOOLS: [(&str, &[&str]); 6] = [
     ("VMware Tools", &["open-vm-tools", "open-vm-tools-desktop", "vmware-tools"]),
-    ("VirtualBox Guest Additions", &["virtualbox-guest-utils", "virtualbox-guest-x11", "virtualbox-guest-additions-iso", "virtualbox-guest-additions"]),
+    (
+        "VirtualBox Guest Additions",
+        &[
+            "virtualbox-guest-utils",
+            "virtualbox-guest-x11",
+            "virtualbox-guest-additions-iso",
+            "virtualbox-guest-additions",
+        ],
+    ),
     ("Parallels Tools", &["parallels-tools", "prltoolsd"]),
     ("XenServer tools", &["xe-guest-utilities", "xe-guest-utilities-latest"]),
     ("Hyper-V daemons", &["hyperv-daemons", "hyperv-tools", "linux-cloud-tools-virtual"]),
@@ -427,7 +565,15 @@ pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
     };
     let mut bad = Vec::new();
     if guest.is_windows() {
-        let known = ["VMware Tools", "Oracle VM VirtualBox Guest Additions", "Oracle VirtualBox Guest Additions", "Parallels Tools", "Citrix XenServer", "XenServer", "Xen PV"];
+        let known = [
+            "VMware Tools",
+            "Oracle VM VirtualBox Guest Additions",
+            "Oracle VirtualBox Guest Additions",
+            "Parallels Tools",
+            "Citrix XenServer",
+            "XenServer",
+            "Xen PV",
+        ];
         for package in guest.packages().into_iter().flatten() {
             let name = package.display_name.as_deref().unwrap_or(&package.name);
             if known.iter().any(|start| name.starts_with(start)) {
@@ -436,14 +582,24 @@ pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
         }
         let services = ["VMTools", "vm3dservice", "vmci", "vmxnet3ndis6", "pvscsi", "VBoxService", "xenbus"];
         for name in services {
-            bad.extend(guest.unit(name).map(|unit| Bad::new(name, Evidence::explicit(&*unit.path, name, &*unit.state))));
+            bad.extend(
+                guest.unit(name).map(|unit| Bad::new(name, Evidence::explicit(&*unit.path, name, &*unit.state))),
+            );
         }
     } else {
         for (what, packages) in TOOLS.into_iter().filter(|(what, _)| !is_for_target(what)) {
             bad.extend(any_installed(guest, packages).map(|evidence| Bad::new(what, evidence)));
         }
-        for path in ["/usr/bin/vmware-config-tools.pl", "/etc/vmware-tools/locations", "/opt/VBoxGuestAdditions-init", "/usr/sbin/VBoxService", "/usr/lib/parallels-tools"] {
-            if guest.files.exists(path) && !bad.iter().any(|one| one.subject.starts_with("VMware") && path.contains("vmware")) {
+        for path in [
+            "/usr/bin/vmware-config-tools.pl",
+            "/etc/vmware-tools/locations",
+            "/opt/VBoxGuestAdditions-init",
+            "/usr/sbin/VBoxService",
+            "/usr/lib/parallels-tools",
+        ] {
+            if guest.files.exists(path)
+                && !bad.iter().any(|one| one.subject.starts_with("VMware") && path.contains("vmware"))
+            {
                 bad.push(Bad::new(path, Evidence::metadata(path, "file", "present")));
             }
         }
@@ -456,17 +612,36 @@ pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
 pub(crate) fn guest_agent_for(guest: &Guest<'_>, target: &str) -> Outcome {
     let (packages, units, name): (&[&str], &[&str], &str) = match target {
         "aws" => (&["amazon-ssm-agent"], &["amazon-ssm-agent.service", "AmazonSSMAgent"], "amazon-ssm-agent"),
-        "azure" => (&["walinuxagent", "WALinuxAgent"], &["walinuxagent.service", "waagent.service", "WindowsAzureGuestAgent"], "walinuxagent"),
-        "gcp" => (&["google-guest-agent", "google-compute-engine"], &["google-guest-agent.service", "GCEAgent"], "google-guest-agent"),
-        "hyperv" => (&["hyperv-daemons", "hyperv-tools"], &["hv-kvp-daemon.service", "hypervkvpd.service", "vmicheartbeat"], "hyperv-daemons"),
+        "azure" => (
+            &["walinuxagent", "WALinuxAgent"],
+            &["walinuxagent.service", "waagent.service", "WindowsAzureGuestAgent"],
+            "walinuxagent",
+        ),
+        "gcp" => (
+            &["google-guest-agent", "google-compute-engine"],
+            &["google-guest-agent.service", "GCEAgent"],
+            "google-guest-agent",
+        ),
+        "hyperv" => (
+            &["hyperv-daemons", "hyperv-tools"],
+            &["hv-kvp-daemon.service", "hypervkvpd.service", "vmicheartbeat"],
+            "hyperv-daemons",
+        ),
         _ => (&["qemu-guest-agent"], &["qemu-guest-agent.service", "QEMU-GA"], "qemu-guest-agent"),
     };
     let package = any_installed(guest, packages);
-    let unit = any_started(guest, units).or_else(|| units.iter().find_map(|name| guest.unit(name)).map(|unit| Evidence::metadata(&*unit.path, &*unit.name, &*unit.state)));
+    let unit = any_started(guest, units).or_else(|| {
+        units
+            .iter()
+            .find_map(|name| guest.unit(name))
+            .map(|unit| Evidence::metadata(&*unit.path, &*unit.name, &*unit.state))
+    });
     match (package, unit) {
         (package, Some(unit)) => Outcome::pass(format!("{name} is there"), package.into_iter().chain([unit]).collect()),
         (Some(package), None) => Outcome::warn(format!("{name} is installed, but does not start"), vec![package]),
-        (None, None) => Outcome::fail(format!("{name} is not installed"), vec![Evidence::absent(guest.package_database(), name)]),
+        (None, None) => {
+            Outcome::fail(format!("{name} is not installed"), vec![Evidence::absent(guest.package_database(), name)])
+        }
     }
 }
 
@@ -478,14 +653,22 @@ pub(crate) fn guest_agent(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// The target starts the system the way it started before.
 pub(crate) fn boot_firmware(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let firmware = guest.system.operating_system.firmware.as_deref();
-    let has_esp = guest.partition_table.is_some_and(|table| table.partitions.iter().any(|partition| partition.type_name.as_deref() == Some("efi-system")));
+    let has_esp = guest.partition_table.is_some_and(|table| {
+        table.partitions.iter().any(|partition| partition.type_name.as_deref() == Some("efi-system"))
+    });
     let table = guest.partition_table.map_or("none", |table| table.r#type.as_str());
     let mut evidence = vec![Evidence::metadata("disk", "partition table", table)];
     evidence.extend(firmware.map(|firmware| Evidence::metadata("/boot", "firmware", firmware)));
     if !has_esp && firmware != Some("uefi") {
         return Outcome::pass("the system starts by BIOS", evidence);
     }
-    let fallback = ["/boot/efi/EFI/BOOT/BOOTX64.EFI", "/efi/EFI/BOOT/BOOTX64.EFI", "/boot/EFI/BOOT/BOOTX64.EFI", "/boot/efi/EFI/BOOT/BOOTAA64.EFI", "/boot/efi/EFI/BOOT/bootx64.efi"];
+    let fallback = [
+        "/boot/efi/EFI/BOOT/BOOTX64.EFI",
+        "/efi/EFI/BOOT/BOOTX64.EFI",
+        "/boot/EFI/BOOT/BOOTX64.EFI",
+        "/boot/efi/EFI/BOOT/BOOTAA64.EFI",
+        "/boot/efi/EFI/BOOT/bootx64.efi",
+    ];
     let fallback = fallback.into_iter().find(|path| guest.files.exists(path));
     match fallback {
         Some(path) => {
@@ -494,7 +677,10 @@ pub(crate) fn boot_firmware(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         None if has_esp || firmware == Some("uefi") => {
             evidence.push(Evidence::absent("/boot/efi/EFI/BOOT/BOOTX64.EFI", "loader"));
-            Outcome::warn("the system starts by UEFI through an entry that the old machine keeps; the ESP has no fallback that was seen", evidence)
+            Outcome::warn(
+                "the system starts by UEFI through an entry that the old machine keeps; the ESP has no fallback that was seen",
+                evidence,
+            )
         }
         None => Outcome::pass("the system starts by BIOS", evidence),
     }
@@ -505,23 +691,36 @@ pub(crate) fn secure_boot(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if guest.is_windows() {
         let state = guest.system.security.as_ref().and_then(|security| security.windows.as_ref()?.secure_boot);
         return match state {
-            Some(on) => Outcome::pass(format!("Secure Boot was {}", if on { "on" } else { "off" }), vec![Evidence::explicit("SYSTEM", "SecureBoot\\State", on.to_string())]),
+            Some(on) => Outcome::pass(
+                format!("Secure Boot was {}", if on { "on" } else { "off" }),
+                vec![Evidence::explicit("SYSTEM", "SecureBoot\\State", on.to_string())],
+            ),
             None => Outcome::unknown("whether Secure Boot was on is not recorded"),
         };
     }
     let shim = guest.system.security.as_ref().and_then(|security| security.secure_boot.as_ref());
     let evidence = vec![Evidence::metadata("/boot/efi/EFI", "shim", shim.is_some_and(|found| found.shim).to_string())];
-    let dkms: Vec<String> = guest.files.names("/var/lib/dkms").into_iter().filter(|name| name != "mok.key" && name != "mok.pub").collect();
+    let dkms: Vec<String> =
+        guest.files.names("/var/lib/dkms").into_iter().filter(|name| name != "mok.key" && name != "mok.pub").collect();
     let own_key = shim.is_some_and(|found| found.machine_owner_key);
     if !dkms.is_empty() && !own_key {
-        return Outcome::warn(format!("modules without a signature, where the target enforces one: {}", dkms.join(", ")), evidence).with_subjects(dkms);
+        return Outcome::warn(
+            format!("modules without a signature, where the target enforces one: {}", dkms.join(", ")),
+            evidence,
+        )
+        .with_subjects(dkms);
     }
     Outcome::pass("no module of third parties without a key of the machine's owner", evidence)
 }
 
 /// Devices by what a superblock says they are.
 fn devices_of<'g>(guest: &'g Guest<'_>, kinds: &[&str]) -> Vec<&'g crate::disk::Device> {
-    guest.disk.devices().iter().filter(|device| device.probe.as_ref().is_some_and(|probe| kinds.contains(&probe.kind))).collect()
+    guest
+        .disk
+        .devices()
+        .iter()
+        .filter(|device| device.probe.as_ref().is_some_and(|probe| kinds.contains(&probe.kind)))
+        .collect()
 }
 
 /// Whether a LUKS2 header's JSON has a token that a TPM opens: systemd's, or Clevis's, which names its pin in the protected
@@ -560,7 +759,9 @@ pub(crate) fn tpm_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::pass("nothing is encrypted", vec![Evidence::absent(guest.root.name(), "LUKS, BitLocker")]);
     }
     if !bitlocker.is_empty() {
-        return Outcome::unknown("which protectors BitLocker has is not read; make sure that the recovery key is known");
+        return Outcome::unknown(
+            "which protectors BitLocker has is not read; make sure that the recovery key is known",
+        );
     }
     let mut bad = Vec::new();
     for device in &luks {
@@ -583,8 +784,14 @@ pub(crate) fn encrypted_root(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if encrypted.is_empty() {
         return Outcome::pass("nothing is encrypted", vec![Evidence::absent(guest.root.name(), "LUKS, BitLocker")]);
     }
-    let evidence = encrypted.iter().map(|device| Evidence::metadata(&*device.name, "encryption", device.probe.as_ref().map_or("", |probe| probe.kind))).collect();
-    Outcome::warn("volumes that must be opened on the target", evidence).with_subjects(encrypted.iter().map(|device| device.name.clone()))
+    let evidence = encrypted
+        .iter()
+        .map(|device| {
+            Evidence::metadata(&*device.name, "encryption", device.probe.as_ref().map_or("", |probe| probe.kind))
+        })
+        .collect();
+    Outcome::warn("volumes that must be opened on the target", evidence)
+        .with_subjects(encrypted.iter().map(|device| device.name.clone()))
 }
 
 /// LVM looks at the target's disks.
@@ -596,13 +803,22 @@ pub(crate) fn lvm_filters(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut bad = Vec::new();
     for (at, line) in guest.files.text(conf).unwrap_or_default().lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
-        let Some((key, value)) = line.split_once('=').filter(|(key, _)| matches!(key.trim(), "filter" | "global_filter")) else { continue };
+        let Some((key, value)) =
+            line.split_once('=').filter(|(key, _)| matches!(key.trim(), "filter" | "global_filter"))
+        else {
+            continue;
+        };
         // One that rejects the rest lets in only what it names, and that is the old machine's.
         let rejects = value.contains("\"r|.*|\"") || value.contains("\"r/.*/\"") || value.contains("r|/dev/");
         let accepts_all = value.contains("\"a|.*|\"") || value.contains("\"a/.*/\"");
-        let takes_new = ["vd", "sd.*", "nvme"].iter().any(|name| value.contains(&format!("a|/dev/{name}")) || value.contains(&format!("a|^/dev/{name}")));
+        let takes_new = ["vd", "sd.*", "nvme"]
+            .iter()
+            .any(|name| value.contains(&format!("a|/dev/{name}")) || value.contains(&format!("a|^/dev/{name}")));
         if rejects && !accepts_all && !takes_new {
-            bad.push(Bad::new(key.trim(), Evidence::explicit(conf, key.trim(), value.trim()).at_line(at.saturating_add(1))));
+            bad.push(Bad::new(
+                key.trim(),
+                Evidence::explicit(conf, key.trim(), value.trim()).at_line(at.saturating_add(1)),
+            ));
         }
     }
     let devices = "/etc/lvm/devices/system.devices";
@@ -615,33 +831,69 @@ pub(crate) fn lvm_filters(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for (at, line) in listed.unwrap_or_default().lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         if line.contains("IDTYPE=sys_wwid") || line.contains("IDTYPE=sys_serial") {
-            bad.push(Bad::new(devices, Evidence::explicit(devices, "device", line.trim()).at_line(at.saturating_add(1))));
+            bad.push(Bad::new(
+                devices,
+                Evidence::explicit(devices, "device", line.trim()).at_line(at.saturating_add(1)),
+            ));
         }
     }
-    Outcome::none_of(bad, "LVM will not see the target's disks", "LVM sees the target's disks", vec![Evidence::absent(conf, "filter")])
+    Outcome::none_of(
+        bad,
+        "LVM will not see the target's disks",
+        "LVM sees the target's disks",
+        vec![Evidence::absent(conf, "filter")],
+    )
 }
 
 /// Paths to disks of a storage network.
 pub(crate) fn multipath(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let unit = any_started(guest, &["multipathd.service", "iscsid.service", "iscsi.service", "open-iscsi.service"]);
     let other = any_installed(guest, &["EMCpower.LINUX", "DellEMCPower.LINUX", "HDLM"]);
-    let used = guest.files.exists("/etc/multipath.conf") || fstab(guest).iter().any(|entry| entry.spec.contains("mpath"));
+    let used =
+        guest.files.exists("/etc/multipath.conf") || fstab(guest).iter().any(|entry| entry.spec.contains("mpath"));
     let nodes = guest.files.names("/etc/iscsi/nodes").len() + guest.files.names("/var/lib/iscsi/nodes").len();
     let mut bad: Vec<_> = other.into_iter().map(|evidence| Bad::new(evidence.key.clone(), evidence)).collect();
     if let Some(unit) = unit.filter(|_| used || nodes > 0) {
         bad.push(Bad::new(unit.key.clone(), unit));
     }
-    Outcome::none_of(bad, "disks are reached over a storage network", "no disk is reached over a storage network", vec![Evidence::absent("/etc/multipath.conf", "multipath, iSCSI")])
+    Outcome::none_of(
+        bad,
+        "disks are reached over a storage network",
+        "no disk is reached over a storage network",
+        vec![Evidence::absent("/etc/multipath.conf", "multipath, iSCSI")],
+    )
 }
 
 /// Shares that the target must reach.
 pub(crate) fn network_mounts(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let remote = fstab(guest).iter().filter(|entry| matches!(entry.r#type.as_str(), "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "glusterfs" | "fuse.sshfs" | "lustre")).collect::<Vec<_>>();
+    let remote = fstab(guest)
+        .iter()
+        .filter(|entry| {
+            matches!(
+                entry.r#type.as_str(),
+                "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "glusterfs" | "fuse.sshfs" | "lustre"
+            )
+        })
+        .collect::<Vec<_>>();
     if remote.is_empty() {
-        return Outcome::pass("no share of another machine is mounted", vec![Evidence::absent("/etc/fstab", "nfs, cifs, ceph, glusterfs")]);
+        return Outcome::pass(
+            "no share of another machine is mounted",
+            vec![Evidence::absent("/etc/fstab", "nfs, cifs, ceph, glusterfs")],
+        );
     }
-    let evidence: Vec<_> = remote.iter().map(|entry| Evidence::explicit("/etc/fstab", &*entry.path, format!("{} {}", entry.spec, entry.options.join(",")))).collect();
-    let waits: Vec<String> = remote.iter().filter(|entry| !entry.options.iter().any(|option| option == "nofail" || option == "_netdev" || option == "noauto")).map(|entry| entry.path.clone()).collect();
+    let evidence: Vec<_> = remote
+        .iter()
+        .map(|entry| {
+            Evidence::explicit("/etc/fstab", &*entry.path, format!("{} {}", entry.spec, entry.options.join(",")))
+        })
+        .collect();
+    let waits: Vec<String> = remote
+        .iter()
+        .filter(|entry| {
+            !entry.options.iter().any(|option| option == "nofail" || option == "_netdev" || option == "noauto")
+        })
+        .map(|entry| entry.path.clone())
+        .collect();
     if !waits.is_empty() {
         return Outcome::fail(format!("a start waits for shares: {}", waits.join(", ")), evidence).with_subjects(waits);
     }
@@ -652,11 +904,19 @@ pub(crate) fn network_mounts(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn shared_disk(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut bad = Vec::new();
     for device in devices_of(guest, &["gfs2", "ocfs2", "vmfs", "lustre"]) {
-        bad.push(Bad::new(&*device.name, Evidence::metadata(&*device.name, "file system", device.probe.as_ref().map_or("", |probe| probe.kind))));
+        bad.push(Bad::new(
+            &*device.name,
+            Evidence::metadata(&*device.name, "file system", device.probe.as_ref().map_or("", |probe| probe.kind)),
+        ));
     }
     let units = ["pacemaker.service", "corosync.service", "o2cb.service", "ClusSvc"];
     bad.extend(any_started(guest, &units).map(|evidence| Bad::new(evidence.key.clone(), evidence)));
-    Outcome::none_of(bad, "the machine is part of a cluster", "the machine shares no disk", vec![Evidence::absent("/etc/systemd/system", "pacemaker, corosync, GFS2, OCFS2")])
+    Outcome::none_of(
+        bad,
+        "the machine is part of a cluster",
+        "the machine shares no disk",
+        vec![Evidence::absent("/etc/systemd/system", "pacemaker, corosync, GFS2, OCFS2")],
+    )
 }
 
 /// A console that the target shows that is asked for.
@@ -671,10 +931,17 @@ pub(crate) fn console_for(guest: &Guest<'_>, target: &str) -> Outcome {
         Err(outcome) => return outcome,
     };
     let consoles = arguments(&line, &["console="]);
-    let evidence = vec![Evidence::explicit("kernel command line", "console", if consoles.is_empty() { "default".to_owned() } else { consoles.join(" ") })];
+    let evidence = vec![Evidence::explicit(
+        "kernel command line",
+        "console",
+        if consoles.is_empty() { "default".to_owned() } else { consoles.join(" ") },
+    )];
     let is_cloud = matches!(target, "aws" | "azure" | "gcp" | "openstack");
     let has_serial = consoles.iter().any(|word| word.starts_with("console=ttyS0"));
-    if let Some(odd) = consoles.iter().find(|word| ["console=hvc", "console=xvc", "console=ttyAMA"].iter().any(|start| word.starts_with(start))) {
+    if let Some(odd) = consoles
+        .iter()
+        .find(|word| ["console=hvc", "console=xvc", "console=ttyAMA"].iter().any(|start| word.starts_with(start)))
+    {
         return Outcome::warn(format!("{odd} is a console of another platform"), evidence);
     }
     if is_cloud && !has_serial {
@@ -691,11 +958,20 @@ pub(crate) fn display_driver(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for path in paths {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
             let lower = line.trim().to_ascii_lowercase();
-            let driver = ["vmware", "fglrx", "nvidia", "cirrus", "vboxvideo"].into_iter().find(|driver| lower.starts_with("driver") && lower.contains(driver));
-            bad.extend(driver.map(|driver| Bad::new(driver, Evidence::explicit(&*path, "Driver", driver).at_line(at.saturating_add(1)))));
+            let driver = ["vmware", "fglrx", "nvidia", "cirrus", "vboxvideo"]
+                .into_iter()
+                .find(|driver| lower.starts_with("driver") && lower.contains(driver));
+            bad.extend(driver.map(|driver| {
+                Bad::new(driver, Evidence::explicit(&*path, "Driver", driver).at_line(at.saturating_add(1)))
+            }));
         }
     }
-    Outcome::none_of(bad, "a display's driver is fixed", "no display's driver is fixed", vec![Evidence::absent("/etc/X11/xorg.conf", "Driver")])
+    Outcome::none_of(
+        bad,
+        "a display's driver is fixed",
+        "no display's driver is fixed",
+        vec![Evidence::absent("/etc/X11/xorg.conf", "Driver")],
+    )
 }
 
 /// Arguments for hardware that the target does not have.
@@ -704,31 +980,79 @@ pub(crate) fn cmdline_hw(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         Ok(line) => line,
         Err(outcome) => return outcome,
     };
-    let starts = ["intel_iommu=", "amd_iommu=", "pci=", "acpi=", "noapic", "nolapic", "vmw_pvscsi.", "xen_", "clocksource=", "hv_", "nomodeset", "ide", "edd="];
+    let starts = [
+        "intel_iommu=",
+        "amd_iommu=",
+        "pci=",
+        "acpi=",
+        "noapic",
+        "nolapic",
+        "vmw_pvscsi.",
+        "xen_",
+        "clocksource=",
+        "hv_",
+        "nomodeset",
+        "ide",
+        "edd=",
+    ];
     let words = arguments(&line, &starts);
     let evidence = vec![Evidence::explicit("kernel command line", "arguments", &*line)];
-    let stops: Vec<_> = words.iter().filter(|word| matches!(word.as_str(), "acpi=off" | "noapic" | "nolapic" | "pci=noacpi")).cloned().collect();
+    let stops: Vec<_> = words
+        .iter()
+        .filter(|word| matches!(word.as_str(), "acpi=off" | "noapic" | "nolapic" | "pci=noacpi"))
+        .cloned()
+        .collect();
     if !stops.is_empty() {
-        return Outcome::fail(format!("arguments that may keep the target from starting: {}", stops.join(" ")), evidence).with_subjects(stops);
+        return Outcome::fail(
+            format!("arguments that may keep the target from starting: {}", stops.join(" ")),
+            evidence,
+        )
+        .with_subjects(stops);
     }
-    if words.is_empty() { Outcome::pass("no argument is for hardware", evidence) } else { Outcome::warn(format!("arguments for hardware: {}", words.join(" ")), evidence).with_subjects(words) }
+    if words.is_empty() {
+        Outcome::pass("no argument is for hardware", evidence)
+    } else {
+        Outcome::warn(format!("arguments for hardware: {}", words.join(" ")), evidence).with_subjects(words)
+    }
 }
 
 /// Modules that are loaded for the old machine.
 pub(crate) fn hw_modules(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    const OLD: [&str; 12] = ["vmxnet", "vmxnet3", "vmw_pvscsi", "vmw_balloon", "vmw_vmci", "vmwgfx", "vboxguest", "vboxsf", "xen_netfront", "xen_blkfront", "e1000", "mptspi"];
+    const OLD: [&str; 12] = [
+        "vmxnet",
+        "vmxnet3",
+        "vmw_pvscsi",
+        "vmw_balloon",
+        "vmw_vmci",
+        "vmwgfx",
+        "vboxguest",
+        "vboxsf",
+        "xen_netfront",
+        "xen_blkfront",
+        "e1000",
+        "mptspi",
+    ];
     let mut paths = vec!["/etc/modules".to_owned()];
     paths.extend(guest.files.with_suffix("/etc/modules-load.d", ".conf"));
     let (mut aliases, mut loaded) = (Vec::new(), Vec::new());
     for path in paths {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
-            let name = line.split('#').next().unwrap_or_default().split_whitespace().next().unwrap_or_default().replace('-', "_");
+            let name = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .replace('-', "_");
             if OLD.contains(&name.as_str()) {
-                loaded.push(Bad::new(&*name, Evidence::explicit(&*path, "module", &*name).at_line(at.saturating_add(1))));
+                loaded
+                    .push(Bad::new(&*name, Evidence::explicit(&*path, "module", &*name).at_line(at.saturating_add(1))));
             }
         }
     }
-    for path in guest.files.with_suffix("/etc/modprobe.d", ".conf").into_iter().chain(["/etc/modprobe.conf".to_owned()]) {
+    for path in guest.files.with_suffix("/etc/modprobe.d", ".conf").into_iter().chain(["/etc/modprobe.conf".to_owned()])
+    {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let ["alias", name, module] = words.as_slice()
@@ -743,7 +1067,12 @@ pub(crate) fn hw_modules(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if aliases.is_empty() && !loaded.is_empty() {
         return Outcome::none_of(loaded, "modules of the old machine are loaded", "", looked_at).softened();
     }
-    Outcome::none_of(aliases, "names that lead to the old machine's drivers", "no name leads to the old machine's drivers", looked_at)
+    Outcome::none_of(
+        aliases,
+        "names that lead to the old machine's drivers",
+        "no name leads to the old machine's drivers",
+        looked_at,
+    )
 }
 
 /// Licences that are bound to a machine.
@@ -754,12 +1083,20 @@ pub(crate) fn license_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             node.text("KeyManagementServiceName").map(|server| (node.path(), server))
         });
         return match channel {
-            Some((path, server)) => Outcome::pass("the system is activated by a server of its network", vec![Evidence::explicit(path, "KeyManagementServiceName", server)]),
-            None => Outcome::manual("whether the licence moves depends on its kind (OEM, retail, volume), which people must tell", vec![Evidence::absent("SOFTWARE", "KeyManagementServiceName")]),
+            Some((path, server)) => Outcome::pass(
+                "the system is activated by a server of its network",
+                vec![Evidence::explicit(path, "KeyManagementServiceName", server)],
+            ),
+            None => Outcome::manual(
+                "whether the licence moves depends on its kind (OEM, retail, volume), which people must tell",
+                vec![Evidence::absent("SOFTWARE", "KeyManagementServiceName")],
+            ),
         };
     }
     let mut bad = Vec::new();
-    for pattern in ["/opt/*/*.lic", "/opt/*/licenses/*.lic", "/usr/local/*/*.lic", "/usr/local/flexlm/licenses/*", "/etc/*.lic"] {
+    for pattern in
+        ["/opt/*/*.lic", "/opt/*/licenses/*.lic", "/usr/local/*/*.lic", "/usr/local/flexlm/licenses/*", "/etc/*.lic"]
+    {
         for path in guest.files.glob(pattern) {
             let text = guest.files.text(&path).unwrap_or_default();
             if text.lines().any(|line| line.starts_with("SERVER ") || line.contains("HOSTID=")) {
@@ -769,7 +1106,13 @@ pub(crate) fn license_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
     let packages = ["oracle-database-ee-19c", "matlab", "sapinst", "oracle-xe", "oracle-database-xe-21c"];
     bad.extend(any_installed(guest, &packages).map(|evidence| Bad::new(evidence.key.clone(), evidence)));
-    Outcome::none_of(bad, "licences that may be bound to the machine", "no licence that is bound to a machine was found", vec![Evidence::absent("/opt", "*.lic")]).softened()
+    Outcome::none_of(
+        bad,
+        "licences that may be bound to the machine",
+        "no licence that is bound to a machine was found",
+        vec![Evidence::absent("/opt", "*.lic")],
+    )
+    .softened()
 }
 
 /// The target's processors run the system.
@@ -787,7 +1130,9 @@ pub(crate) fn architecture(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     };
     let evidence = vec![Evidence::metadata("/sbin/init", "architecture", format!("{arch}, {level}"))];
     match arch {
-        "i386" | "i486" | "i586" | "i686" => Outcome::warn("the system is of 32 bits, which some targets do not take", evidence),
+        "i386" | "i486" | "i586" | "i686" => {
+            Outcome::warn("the system is of 32 bits, which some targets do not take", evidence)
+        }
         _ if level != "baseline" => Outcome::warn(format!("the target's processor model must offer {level}"), evidence),
         _ => Outcome::pass(format!("{arch}, without demands on the processor"), evidence),
     }
@@ -808,19 +1153,32 @@ pub(crate) fn disk_layout_for(guest: &Guest<'_>, target: &str) -> Outcome {
     }
     for drive in drives {
         let size = drive.image.top().map_or(0, |top| top.virtual_size_bytes);
-        let (kind, sector) = drive.partition_table().map_or(("none", 512), |table| (table.kind.name(), table.sector_bytes));
-        let evidence = Evidence::metadata(&*drive.name, "disk", format!("{} MiB, {kind}, sectors of {sector}", size / MIB));
+        let (kind, sector) =
+            drive.partition_table().map_or(("none", 512), |table| (table.kind.name(), table.sector_bytes));
+        let evidence =
+            Evidence::metadata(&*drive.name, "disk", format!("{} MiB, {kind}, sectors of {sector}", size / MIB));
         if kind == "dos" && size > 2 << 40 {
-            bad.push(Bad::new(format!("{}: what lies behind 2 TiB is beyond its partition table", drive.name), evidence));
+            bad.push(Bad::new(
+                format!("{}: what lies behind 2 TiB is beyond its partition table", drive.name),
+                evidence,
+            ));
         } else if sector != 512 {
             bad.push(Bad::new(format!("{}: sectors of {sector} bytes", drive.name), evidence));
-        } else if target == "azure" && drives.first().is_some_and(|first| first.name == drive.name) && size > 4_095 << 30 {
+        } else if target == "azure"
+            && drives.first().is_some_and(|first| first.name == drive.name)
+            && size > 4_095 << 30
+        {
             bad.push(Bad::new(format!("{}: larger than what Azure starts from", drive.name), evidence));
         } else {
             looked_at.push(evidence);
         }
     }
-    Outcome::none_of(bad, "disks that the target does not take as they are", "the target takes the disks as they are", looked_at)
+    Outcome::none_of(
+        bad,
+        "disks that the target does not take as they are",
+        "the target takes the disks as they are",
+        looked_at,
+    )
 }
 
 /// One consolidated image.
@@ -830,9 +1188,17 @@ pub(crate) fn snapshots(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         bad.push(Bad::new(&*layer.path, Evidence::metadata(&*layer.path, "layer below", &*layer.format)));
     }
     if let Some(count) = internal_snapshots(guest).filter(|count| *count > 0) {
-        bad.push(Bad::new(format!("{count} snapshots inside"), Evidence::metadata(&*guest.image.path, "internal snapshots", count.to_string())));
+        bad.push(Bad::new(
+            format!("{count} snapshots inside"),
+            Evidence::metadata(&*guest.image.path, "internal snapshots", count.to_string()),
+        ));
     }
-    Outcome::none_of(bad, "the image is not one", "the image is one, without snapshots", vec![Evidence::metadata(&*guest.image.path, "layers", "1")])
+    Outcome::none_of(
+        bad,
+        "the image is not one",
+        "the image is one, without snapshots",
+        vec![Evidence::metadata(&*guest.image.path, "layers", "1")],
+    )
 }
 
 /// Labels after an edit from outside.
@@ -841,9 +1207,15 @@ pub(crate) fn selinux_relabel(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     match mode.as_deref() {
         Some("enforcing" | "permissive") => {
             if guest.files.exists("/.autorelabel") {
-                return Outcome::pass("labels are written anew at the next start", vec![Evidence::metadata("/.autorelabel", "file", "present")]);
+                return Outcome::pass(
+                    "labels are written anew at the next start",
+                    vec![Evidence::metadata("/.autorelabel", "file", "present")],
+                );
             }
-            Outcome::warn("whatever the move writes needs labels: /.autorelabel, or labels written with it", vec![Evidence::absent("/.autorelabel", "file")])
+            Outcome::warn(
+                "whatever the move writes needs labels: /.autorelabel, or labels written with it",
+                vec![Evidence::absent("/.autorelabel", "file")],
+            )
         }
         _ => Outcome::not_applicable("SELinux is not in use"),
     }
@@ -852,7 +1224,9 @@ pub(crate) fn selinux_relabel(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// Whether the hardware clock keeps universal time.
 pub(crate) fn time_and_clock(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if guest.is_windows() {
-        let universal = guest.hives.and_then(|hives| hives.control_key("Control\\TimeZoneInformation")?.number("RealTimeIsUniversal"));
+        let universal = guest
+            .hives
+            .and_then(|hives| hives.control_key("Control\\TimeZoneInformation")?.number("RealTimeIsUniversal"));
         let evidence = Evidence::explicit("SYSTEM", "RealTimeIsUniversal", universal.unwrap_or(0).to_string());
         return if universal == Some(1) {
             Outcome::pass("the hardware clock keeps universal time", vec![evidence])
@@ -868,7 +1242,10 @@ pub(crate) fn time_and_clock(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         None => Evidence::default("/etc/adjtime", "clock", "UTC"),
     };
     if local {
-        return Outcome::warn("the hardware clock keeps local time: the target's definition must say so", vec![evidence]);
+        return Outcome::warn(
+            "the hardware clock keeps local time: the target's definition must say so",
+            vec![evidence],
+        );
     }
     if sync {
         return Outcome::warn("VMware Tools set the clock, and will be gone", vec![evidence]);
@@ -884,9 +1261,15 @@ pub(crate) fn hostname(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     };
     let evidence = vec![Evidence::explicit(path, "host name", name)];
     let is_label = |label: &str| {
-        !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    let is_default = ["localhost", "localhost.localdomain", "debian", "ubuntu", "centos", "fedora", "archlinux", "alpine"].contains(&name);
+    let is_default =
+        ["localhost", "localhost.localdomain", "debian", "ubuntu", "centos", "fedora", "archlinux", "alpine"]
+            .contains(&name);
     if !name.split('.').all(is_label) || name.len() > 253 {
         return Outcome::fail(format!("{name:?} is no name that a network takes"), evidence);
     }
@@ -899,10 +1282,16 @@ pub(crate) fn hostname(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// cloud-init looks where the target tells it something.
 pub(crate) fn cloud_init_for(guest: &Guest<'_>, target: &str) -> Outcome {
     if guest.files.first_existing(&["/etc/cloud/cloud.cfg", "/usr/bin/cloud-init"]).is_none() {
-        return Outcome::pass("cloud-init is absent by design", vec![Evidence::absent("/etc/cloud/cloud.cfg", "cloud-init")]);
+        return Outcome::pass(
+            "cloud-init is absent by design",
+            vec![Evidence::absent("/etc/cloud/cloud.cfg", "cloud-init")],
+        );
     }
     if guest.files.exists("/etc/cloud/cloud-init.disabled") {
-        return Outcome::pass("cloud-init is switched off", vec![Evidence::metadata("/etc/cloud/cloud-init.disabled", "file", "present")]);
+        return Outcome::pass(
+            "cloud-init is switched off",
+            vec![Evidence::metadata("/etc/cloud/cloud-init.disabled", "file", "present")],
+        );
     }
     let wanted: &[&str] = match target {
         "aws" => &["Ec2"],
@@ -917,14 +1306,24 @@ pub(crate) fn cloud_init_for(guest: &Guest<'_>, target: &str) -> Outcome {
     for path in paths {
         for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
             if let Some(value) = line.trim().strip_prefix("datasource_list:") {
-                list = Some((value.trim().to_owned(), Evidence::explicit(&*path, "datasource_list", value.trim()).at_line(at.saturating_add(1))));
+                list = Some((
+                    value.trim().to_owned(),
+                    Evidence::explicit(&*path, "datasource_list", value.trim()).at_line(at.saturating_add(1)),
+                ));
             }
         }
     }
     match list {
-        None => Outcome::pass("cloud-init looks everywhere", vec![Evidence::default("/etc/cloud/cloud.cfg", "datasource_list", "every one")]),
-        Some((value, evidence)) if wanted.iter().any(|name| value.contains(name)) => Outcome::pass(format!("cloud-init looks for what {target} gives"), vec![evidence]),
-        Some((_, evidence)) => Outcome::fail(format!("cloud-init does not look for {}", wanted.join(" or ")), vec![evidence]),
+        None => Outcome::pass(
+            "cloud-init looks everywhere",
+            vec![Evidence::default("/etc/cloud/cloud.cfg", "datasource_list", "every one")],
+        ),
+        Some((value, evidence)) if wanted.iter().any(|name| value.contains(name)) => {
+            Outcome::pass(format!("cloud-init looks for what {target} gives"), vec![evidence])
+        }
+        Some((_, evidence)) => {
+            Outcome::fail(format!("cloud-init does not look for {}", wanted.join(" or ")), vec![evidence])
+        }
     }
 }
 
@@ -945,15 +1344,35 @@ pub(crate) fn apps_inventory(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         ("FreeIPA", &["freeipa-server", "ipa-server"]),
         ("Pacemaker", &["pacemaker"]),
     ];
-    let mut found: Vec<Bad> = known.iter().filter_map(|(name, packages)| Some(Bad::new(*name, any_installed(guest, packages)?))).collect();
-    for (service, name) in [("NTDS", "Active Directory"), ("MSSQLSERVER", "SQL Server"), ("MSExchangeIS", "Exchange"), ("vpxd", "vCenter")] {
+    let mut found: Vec<Bad> =
+        known.iter().filter_map(|(name, packages)| Some(Bad::new(*name, any_installed(guest, packages)?))).collect();
+    for (service, name) in
+        [("NTDS", "Active Directory"), ("MSSQLSERVER", "SQL Server"), ("MSExchangeIS", "Exchange"), ("vpxd", "vCenter")]
+    {
         if guest.is_windows() {
-            found.extend(guest.unit(service).map(|unit| Bad::new(name, Evidence::explicit(&*unit.path, service, &*unit.state))));
+            found.extend(
+                guest.unit(service).map(|unit| Bad::new(name, Evidence::explicit(&*unit.path, service, &*unit.state))),
+            );
         }
     }
     let databases = guest.system.databases.as_ref().map(|databases| databases.databases.as_slice()).unwrap_or_default();
-    found.extend(databases.iter().map(|database| Bad::new(&*database.engine, Evidence::explicit(database.config.as_deref().unwrap_or("configuration"), "version", database.version.clone().unwrap_or_default()))));
-    Outcome::none_of(found, "applications to plan for", "no application that needs a plan of its own", vec![Evidence::absent(guest.package_database(), "Oracle, SAP, Kubernetes, Ceph, Exchange")]).softened()
+    found.extend(databases.iter().map(|database| {
+        Bad::new(
+            &*database.engine,
+            Evidence::explicit(
+                database.config.as_deref().unwrap_or("configuration"),
+                "version",
+                database.version.clone().unwrap_or_default(),
+            ),
+        )
+    }));
+    Outcome::none_of(
+        found,
+        "applications to plan for",
+        "no application that needs a plan of its own",
+        vec![Evidence::absent(guest.package_database(), "Oracle, SAP, Kubernetes, Ceph, Exchange")],
+    )
+    .softened()
 }
 
 #[cfg(test)]
@@ -964,7 +1383,9 @@ mod tests {
 
     #[test]
     fn tokens_of_a_tpm_are_found_in_what_clevis_encodes() {
-        let token = |header: &str| format!(r#"{{"tokens":{{"0":{{"type":"clevis","keyslots":["1"],"jwe":{{"protected":"{header}"}}}}}}}}"#);
+        let token = |header: &str| {
+            format!(r#"{{"tokens":{{"0":{{"type":"clevis","keyslots":["1"],"jwe":{{"protected":"{header}"}}}}}}}}"#)
+        };
         let tpm = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","clevis":{"pin":"tpm2","tpm2":{"hash":"sha256"}}}"#);
         let tang = URL_SAFE_NO_PAD.encode(r#"{"alg":"ECDH-ES","clevis":{"pin":"tang","tang":{}}}"#);
         let both = format!(r#"{{"clevis":{{"pin":"sss","sss":{{"t":2,"jwe":["{tang}.x.y.z","{tpm}.x.y.z"]}}}}}}"#);
@@ -977,10 +1398,19 @@ mod tests {
 
     #[test]
     fn disks_are_named_by_the_machine_or_by_what_lies_on_them() {
-        for name in ["/dev/sda1", "/dev/vdb", "/dev/nvme0n1p2", "/dev/disk/by-path/pci-0", "/dev/disk/by-id/scsi-36000c29"] {
+        for name in
+            ["/dev/sda1", "/dev/vdb", "/dev/nvme0n1p2", "/dev/disk/by-path/pci-0", "/dev/disk/by-id/scsi-36000c29"]
+        {
             assert!(is_device_name(name), "{name}");
         }
-        for name in ["UUID=1", "/dev/vg/root", "/dev/mapper/a", "/dev/sr0", "/dev/disk/by-uuid/1", "/dev/disk/by-id/dm-uuid-LVM-x"] {
+        for name in [
+            "UUID=1",
+            "/dev/vg/root",
+            "/dev/mapper/a",
+            "/dev/sr0",
+            "/dev/disk/by-uuid/1",
+            "/dev/disk/by-id/dm-uuid-LVM-x",
+        ] {
             assert!(!is_device_name(name), "{name}");
         }
     }

@@ -26,7 +26,12 @@ pub(super) fn command_line(guest: &Guest<'_>) -> Result<String, Outcome> {
     if !guest.has_kernel() {
         return Err(Outcome::not_applicable("no kernel is installed"));
     }
-    guest.system.operating_system.kernel_command_line.clone().ok_or_else(|| Outcome::unknown("the kernel's command line is not known"))
+    guest
+        .system
+        .operating_system
+        .kernel_command_line
+        .clone()
+        .ok_or_else(|| Outcome::unknown("the kernel's command line is not known"))
 }
 
 fn usage<'g>(guest: &'g Guest<'_>) -> &'g [MountUsage] {
@@ -34,7 +39,11 @@ fn usage<'g>(guest: &'g Guest<'_>) -> &'g [MountUsage] {
 }
 
 fn usage_evidence(mount: &MountUsage) -> Evidence {
-    Evidence::metadata(&*mount.path, "usage", format!("{:.0} % of {} MiB, {} MiB free", mount.used_percent, mount.size_bytes / MIB, mount.free_bytes / MIB))
+    Evidence::metadata(
+        &*mount.path,
+        "usage",
+        format!("{:.0} % of {} MiB, {} MiB free", mount.used_percent, mount.size_bytes / MIB, mount.free_bytes / MIB),
+    )
 }
 
 /// File systems with room: bytes and inodes.
@@ -46,7 +55,11 @@ pub(crate) fn fs_usage(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (mut full, mut filling, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
     for mount in mounts {
         let evidence = usage_evidence(mount);
-        let inodes_left = mount.inodes.zip(mount.inodes_used).filter(|(all, _)| *all > 0).map(|(all, used)| all.saturating_sub(used).saturating_mul(100) / all);
+        let inodes_left = mount
+            .inodes
+            .zip(mount.inodes_used)
+            .filter(|(all, _)| *all > 0)
+            .map(|(all, used)| all.saturating_sub(used).saturating_mul(100) / all);
         let is_boot_full = mount.path == "/boot" && mount.free_bytes < 100 * MIB;
         if mount.used_percent >= 95.0 || inodes_left.is_some_and(|left| left <= 5) {
             full.push(Bad::new(&*mount.path, evidence));
@@ -88,7 +101,9 @@ pub(crate) fn fs_errors(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn fs_mount_atime(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let entries: Vec<_> = fstab(guest).iter().filter(|entry| is_local(entry)).collect();
     let bad = entries.iter().filter(|entry| entry.options.iter().any(|option| option == "strictatime"));
-    let bad: Vec<_> = bad.map(|entry| Bad::new(&*entry.path, Evidence::explicit("/etc/fstab", &*entry.path, entry.options.join(",")))).collect();
+    let bad: Vec<_> = bad
+        .map(|entry| Bad::new(&*entry.path, Evidence::explicit("/etc/fstab", &*entry.path, entry.options.join(","))))
+        .collect();
     let looked_at = vec![Evidence::explicit("/etc/fstab", "disks", entries.len().to_string())];
     Outcome::none_of(bad, "every read writes (strictatime)", "reads write nothing, or little", looked_at).softened()
 }
@@ -98,10 +113,18 @@ pub(crate) fn fs_discard(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if let Some(evidence) = any_started(guest, &["fstrim.timer"]) {
         return Outcome::pass("free room is given back every week", vec![evidence]);
     }
-    let by_option = fstab(guest).iter().find(|entry| entry.options.iter().any(|option| option == "discard" || option == "discard=async"));
+    let by_option = fstab(guest)
+        .iter()
+        .find(|entry| entry.options.iter().any(|option| option == "discard" || option == "discard=async"));
     match by_option {
-        Some(entry) => Outcome::pass("free room is given back at once", vec![Evidence::explicit("/etc/fstab", &*entry.path, entry.options.join(","))]),
-        None => Outcome::fail("free room is never given back", vec![Evidence::absent("/etc/systemd/system", "fstrim.timer"), Evidence::absent("/etc/fstab", "discard")]),
+        Some(entry) => Outcome::pass(
+            "free room is given back at once",
+            vec![Evidence::explicit("/etc/fstab", &*entry.path, entry.options.join(","))],
+        ),
+        None => Outcome::fail(
+            "free room is never given back",
+            vec![Evidence::absent("/etc/systemd/system", "fstrim.timer"), Evidence::absent("/etc/fstab", "discard")],
+        ),
     }
 }
 
@@ -111,8 +134,13 @@ pub(crate) fn fs_legacy(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for device in guest.disk.devices().iter().filter(|device| device.is_candidate()) {
         let kind = device.probe.as_ref().map_or("", |probe| probe.kind);
         let Some(state) = superblock::state(device) else { continue };
-        let essential: Vec<_> = state.lacks.iter().copied().filter(|lack| !matches!(*lack, "metadata_csum" | "64bit")).collect();
-        let evidence = Evidence::metadata(&*device.name, kind, if state.lacks.is_empty() { "complete".to_owned() } else { format!("without {}", state.lacks.join(", ")) });
+        let essential: Vec<_> =
+            state.lacks.iter().copied().filter(|lack| !matches!(*lack, "metadata_csum" | "64bit")).collect();
+        let evidence = Evidence::metadata(
+            &*device.name,
+            kind,
+            if state.lacks.is_empty() { "complete".to_owned() } else { format!("without {}", state.lacks.join(", ")) },
+        );
         if matches!(kind, "ext2" | "ext3") || !essential.is_empty() {
             bad.push(Bad::new(&*device.name, evidence));
         } else {
@@ -142,7 +170,12 @@ pub(crate) fn partition_alignment(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             looked_at.push(evidence);
         }
     }
-    Outcome::none_of(bad, "partitions that begin inside a mebibyte", "every partition begins at a whole mebibyte", looked_at)
+    Outcome::none_of(
+        bad,
+        "partitions that begin inside a mebibyte",
+        "every partition begins at a whole mebibyte",
+        looked_at,
+    )
 }
 
 /// Snapshots inside a qcow2 image. Source: QEMU, `docs/interop/qcow2.rst`, header bytes 60–63.
@@ -184,8 +217,13 @@ pub(crate) fn lvm_snapshots(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let name = format!("{}/{}", group.name, volume.name);
         Bad::new(&*name, Evidence::metadata(&*name, "snapshot of", volume.origin.clone().unwrap_or_default()))
     });
-    let looked_at = volumes.clone().take(20).map(|(group, volume)| Evidence::metadata(format!("{}/{}", group.name, volume.name), "kind", &*volume.kind)).collect();
-    Outcome::none_of(bad.collect(), "classic snapshots, whose age is not recorded", "no classic snapshot", looked_at).softened()
+    let looked_at = volumes
+        .clone()
+        .take(20)
+        .map(|(group, volume)| Evidence::metadata(format!("{}/{}", group.name, volume.name), "kind", &*volume.kind))
+        .collect();
+    Outcome::none_of(bad.collect(), "classic snapshots, whose age is not recorded", "no classic snapshot", looked_at)
+        .softened()
 }
 
 /// Arrays with every member.
@@ -198,35 +236,52 @@ pub(crate) fn raid_degraded(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for array in arrays {
         let name = array.device.clone().or_else(|| array.name.clone()).unwrap_or_else(|| array.uuid.clone());
         let present = array.members.len();
-        let evidence = Evidence::metadata(&*name, &*array.level, format!("{present} of {} members", array.members_expected));
+        let evidence =
+            Evidence::metadata(&*name, &*array.level, format!("{present} of {} members", array.members_expected));
         if u32::try_from(present).unwrap_or(u32::MAX) < array.members_expected {
             bad.push(Bad::new(name, evidence));
         } else {
             looked_at.push(evidence);
         }
     }
-    Outcome::none_of(bad, "arrays that lack members, at least among the disks that were given", "every array has its members", looked_at)
+    Outcome::none_of(
+        bad,
+        "arrays that lack members, at least among the disks that were given",
+        "every array has its members",
+        looked_at,
+    )
 }
 
 /// Somewhere to put what memory cannot hold.
 pub(crate) fn swap(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let storage = guest.system.storage.as_ref();
     let areas = storage.map(|storage| storage.swap.as_slice()).unwrap_or_default();
-    let zram = ["/etc/systemd/zram-generator.conf", "/usr/lib/systemd/zram-generator.conf"].into_iter().find(|path| guest.files.exists(path));
+    let zram = ["/etc/systemd/zram-generator.conf", "/usr/lib/systemd/zram-generator.conf"]
+        .into_iter()
+        .find(|path| guest.files.exists(path));
     let mut evidence: Vec<_> = areas.iter().map(|area| Evidence::explicit("/etc/fstab", "swap", &*area.path)).collect();
     evidence.extend(zram.map(|path| Evidence::metadata(path, "zram", "configured")));
-    let lost = fstab(guest).iter().find(|entry| entry.r#type == "swap" && entry.device.is_none() && !entry.spec.starts_with('/') );
+    let lost = fstab(guest)
+        .iter()
+        .find(|entry| entry.r#type == "swap" && entry.device.is_none() && !entry.spec.starts_with('/'));
     if let Some(entry) = lost {
         evidence.push(Evidence::explicit("/etc/fstab", "swap", &*entry.spec));
         return Outcome::fail("fstab names a swap area that is not there, for which every start waits", evidence);
     }
     if evidence.is_empty() {
-        return Outcome::warn("there is no swap: a lack of memory ends programs", vec![Evidence::absent("/etc/fstab", "swap")]);
+        return Outcome::warn(
+            "there is no swap: a lack of memory ends programs",
+            vec![Evidence::absent("/etc/fstab", "swap")],
+        );
     }
     let swappiness = facts::sysctl(guest, "vm.swappiness").ok();
     let value = swappiness.as_ref().and_then(|fact| fact.value.as_ref()).and_then(number).unwrap_or(60);
     evidence.extend(swappiness.into_iter().flat_map(|fact| fact.evidence));
-    if (1..=60).contains(&value) { Outcome::pass("there is swap", evidence) } else { Outcome::warn(format!("vm.swappiness is {value}"), evidence) }
+    if (1..=60).contains(&value) {
+        Outcome::pass("there is swap", evidence)
+    } else {
+        Outcome::warn(format!("vm.swappiness is {value}"), evidence)
+    }
 }
 
 /// Kernel messages that were kept as text: path, line number, line.
@@ -238,7 +293,10 @@ fn kernel_log(guest: &Guest<'_>, wanted: &[&str]) -> (bool, Vec<Evidence>) {
         is_there = true;
         for (at, line) in text.lines().enumerate() {
             if found.len() < 1_000 && wanted.iter().any(|pattern| line.contains(pattern)) {
-                found.push(Evidence::explicit(path, "message", line.chars().take(200).collect::<String>()).at_line(at.saturating_add(1)));
+                found.push(
+                    Evidence::explicit(path, "message", line.chars().take(200).collect::<String>())
+                        .at_line(at.saturating_add(1)),
+                );
             }
         }
     }
@@ -258,7 +316,12 @@ fn recorded(guest: &Guest<'_>, wanted: &[&str], found: &str, clean: &str) -> Out
 
 /// Programs that were ended for lack of memory.
 pub(crate) fn oom_history(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    recorded(guest, &["Out of memory: Kill", "oom-kill:", "Memory cgroup out of memory"], "programs were ended for lack of memory", "no program was ended for lack of memory")
+    recorded(
+        guest,
+        &["Out of memory: Kill", "oom-kill:", "Memory cgroup out of memory"],
+        "programs were ended for lack of memory",
+        "no program was ended for lack of memory",
+    )
 }
 
 /// Disks that failed to read or write.
@@ -266,8 +329,17 @@ pub(crate) fn io_errors(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if guest.is_windows() {
         return Outcome::unknown("event logs of Windows are not read here");
     }
-    let patterns = ["I/O error, dev", "Buffer I/O error", "blk_update_request: I/O error", "EXT4-fs error", "XFS (", "ata1.00: failed", "blocked for more than 120 seconds"];
-    let patterns: Vec<&str> = patterns.into_iter().filter(|pattern| *pattern != "XFS (").chain(["Metadata corruption detected"]).collect();
+    let patterns = [
+        "I/O error, dev",
+        "Buffer I/O error",
+        "blk_update_request: I/O error",
+        "EXT4-fs error",
+        "XFS (",
+        "ata1.00: failed",
+        "blocked for more than 120 seconds",
+    ];
+    let patterns: Vec<&str> =
+        patterns.into_iter().filter(|pattern| *pattern != "XFS (").chain(["Metadata corruption detected"]).collect();
     recorded(guest, &patterns, "disks failed", "no failure of a disk was recorded")
 }
 
@@ -278,7 +350,10 @@ pub(crate) fn sar_history(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     files.extend(guest.files.glob("/var/log/atop/atop_*"));
     match files.last() {
         None => Outcome::unknown("no history of utilisation was kept (sysstat is off)"),
-        Some(path) => Outcome::manual(format!("{} files of history are there; how busy the system was is for sar to tell", files.len()), vec![Evidence::metadata(&**path, "history", "present")]),
+        Some(path) => Outcome::manual(
+            format!("{} files of history are there; how busy the system was is for sar to tell", files.len()),
+            vec![Evidence::metadata(&**path, "history", "present")],
+        ),
     }
 }
 
@@ -287,9 +362,21 @@ pub(crate) fn log_growth(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
     let mounts = usage(guest);
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for path in ["/var/log", "/var/spool", "/var/cache", "/var/log/journal", "/var/lib/docker", "/var/lib/systemd/coredump", "/var/crash"] {
+    for path in [
+        "/var/log",
+        "/var/spool",
+        "/var/cache",
+        "/var/log/journal",
+        "/var/lib/docker",
+        "/var/lib/systemd/coredump",
+        "/var/crash",
+    ] {
         let Some(size) = walk.sizes.get(path).copied() else { continue };
-        let below = |mount: &&MountUsage| mount.path == "/" || path == mount.path || path.strip_prefix(mount.path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let below = |mount: &&MountUsage| {
+            mount.path == "/"
+                || path == mount.path
+                || path.strip_prefix(mount.path.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
         let mount = mounts.iter().filter(below).max_by_key(|mount| mount.path.len());
         let evidence = Evidence::metadata(path, "bytes", size.to_string());
         let is_large = mount.is_some_and(|mount| mount.size_bytes > 0 && size.saturating_mul(5) > mount.size_bytes);
@@ -311,10 +398,15 @@ pub(crate) fn journal_limit(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if let Some((_, evidence)) = Systemd::read(guest, "journald.conf").get("Journal", "SystemMaxUse") {
         return Outcome::pass("the journal is bounded", vec![evidence]);
     }
-    let root = usage(guest).iter().filter(|mount| matches!(mount.path.as_str(), "/" | "/var" | "/var/log")).max_by_key(|mount| mount.path.len());
+    let root = usage(guest)
+        .iter()
+        .filter(|mount| matches!(mount.path.as_str(), "/" | "/var" | "/var/log"))
+        .max_by_key(|mount| mount.path.len());
     let evidence = vec![Evidence::default("/etc/systemd/journald.conf", "SystemMaxUse", "10 %, at most 4 GiB")];
     match root {
-        Some(mount) if mount.size_bytes / 10 > mount.free_bytes => Outcome::fail("the journal may grow larger than what is free", evidence),
+        Some(mount) if mount.size_bytes / 10 > mount.free_bytes => {
+            Outcome::fail("the journal may grow larger than what is free", evidence)
+        }
         _ => Outcome::pass("the journal takes a tenth at most", evidence),
     }
 }
@@ -325,11 +417,21 @@ pub(crate) fn tuned_profile(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         return Outcome::not_applicable("tuned does not start");
     }
     let Some(profile) = guest.files.first_line("/etc/tuned/active_profile") else {
-        return Outcome::fail("tuned has no active profile", vec![Evidence::absent("/etc/tuned/active_profile", "profile")]);
+        return Outcome::fail(
+            "tuned has no active profile",
+            vec![Evidence::absent("/etc/tuned/active_profile", "profile")],
+        );
     };
     let evidence = vec![Evidence::explicit("/etc/tuned/active_profile", "profile", &*profile)];
-    let includes = assignments(guest.files, &format!("/etc/tuned/{profile}/tuned.conf")).into_iter().find(|one| one.key == "include").map(|one| one.value);
-    let fits = |name: &str| ["virtual-guest", "throughput-performance", "latency-performance", "network-latency"].iter().any(|known| name.contains(known));
+    let includes = assignments(guest.files, &format!("/etc/tuned/{profile}/tuned.conf"))
+        .into_iter()
+        .find(|one| one.key == "include")
+        .map(|one| one.value);
+    let fits = |name: &str| {
+        ["virtual-guest", "throughput-performance", "latency-performance", "network-latency"]
+            .iter()
+            .any(|known| name.contains(known))
+    };
     if fits(&profile) || includes.as_deref().is_some_and(fits) {
         return Outcome::pass(format!("tuned's profile is {profile}"), evidence);
     }
@@ -338,7 +440,10 @@ pub(crate) fn tuned_profile(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// Words of the kernel's arguments that match one of these beginnings.
 pub(super) fn arguments(line: &str, starts: &[&str]) -> Vec<String> {
-    line.split_whitespace().filter(|word| starts.iter().any(|start| word.starts_with(start))).map(str::to_owned).collect()
+    line.split_whitespace()
+        .filter(|word| starts.iter().any(|start| word.starts_with(start)))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn argument_check(guest: &Guest<'_>, starts: &[&str], found: &str, clean: &str) -> Outcome {
@@ -348,7 +453,11 @@ fn argument_check(guest: &Guest<'_>, starts: &[&str], found: &str, clean: &str) 
     };
     let evidence = vec![Evidence::explicit("kernel command line", "arguments", &*line)];
     let words = arguments(&line, starts);
-    if words.is_empty() { Outcome::pass(clean, evidence) } else { Outcome::warn(format!("{found}: {}", words.join(" ")), evidence).with_subjects(words) }
+    if words.is_empty() {
+        Outcome::pass(clean, evidence)
+    } else {
+        Outcome::warn(format!("{found}: {}", words.join(" ")), evidence).with_subjects(words)
+    }
 }
 
 /// The scheduler is the kernel's choice.
@@ -358,7 +467,8 @@ pub(crate) fn io_scheduler(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// Databases that suffer from huge pages have them where they ask.
 pub(crate) fn thp(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let databases = ["mongodb-org-server", "redis-server", "redis", "postgresql", "oracle-database-ee-19c", "couchbase-server"];
+    let databases =
+        ["mongodb-org-server", "redis-server", "redis", "postgresql", "oracle-database-ee-19c", "couchbase-server"];
     let Some(package) = any_installed(guest, &databases) else {
         return Outcome::not_applicable("no database that huge pages hurt is installed");
     };
@@ -368,19 +478,32 @@ pub(crate) fn thp(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     };
     let evidence = vec![package, Evidence::explicit("kernel command line", "arguments", &*line)];
     if arguments(&line, &["transparent_hugepage=never", "transparent_hugepage=madvise"]).is_empty() {
-        return Outcome::warn("huge pages are the kernel's choice, which the database's maker advises against", evidence);
+        return Outcome::warn(
+            "huge pages are the kernel's choice, which the database's maker advises against",
+            evidence,
+        );
     }
     Outcome::pass("huge pages are only where they are asked for", evidence)
 }
 
 /// What protects against flaws of processors is as the kernel chooses.
 pub(crate) fn mitigations_cost(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    argument_check(guest, &["mitigations=", "spectre_v2=", "mds=", "l1tf=", "nopti", "pti="], "set by hand", "the kernel chooses")
+    argument_check(
+        guest,
+        &["mitigations=", "spectre_v2=", "mds=", "l1tf=", "nopti", "pti="],
+        "set by hand",
+        "the kernel chooses",
+    )
 }
 
 /// The clock is the kernel's choice.
 pub(crate) fn clocksource(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    argument_check(guest, &["clocksource=", "tsc=", "notsc", "lpj=", "divider=", "hpet=", "nohz=off"], "the clock of another hypervisor is forced", "no clock is forced")
+    argument_check(
+        guest,
+        &["clocksource=", "tsc=", "notsc", "lpj=", "divider=", "hpet=", "nohz=off"],
+        "the clock of another hypervisor is forced",
+        "no clock is forced",
+    )
 }
 
 /// Memory and processors that are set aside, which the target must have too.
@@ -389,13 +512,19 @@ pub(crate) fn numa_hugepages(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         Ok(line) => line,
         Err(outcome) => return outcome,
     };
-    let mut words = arguments(&line, &["hugepages=", "hugepagesz=", "default_hugepagesz=", "isolcpus=", "nohz_full=", "numa="]);
-    let pages = facts::sysctl(guest, "vm.nr_hugepages").ok().and_then(|fact| fact.value).as_ref().and_then(number).unwrap_or(0);
+    let mut words =
+        arguments(&line, &["hugepages=", "hugepagesz=", "default_hugepagesz=", "isolcpus=", "nohz_full=", "numa="]);
+    let pages =
+        facts::sysctl(guest, "vm.nr_hugepages").ok().and_then(|fact| fact.value).as_ref().and_then(number).unwrap_or(0);
     if pages > 0 {
         words.push(format!("vm.nr_hugepages={pages}"));
     }
     let evidence = vec![Evidence::explicit("kernel command line", "arguments", &*line)];
-    if words.is_empty() { Outcome::pass("nothing is set aside", evidence) } else { Outcome::warn(format!("the target must offer the same: {}", words.join(" ")), evidence).with_subjects(words) }
+    if words.is_empty() {
+        Outcome::pass("nothing is set aside", evidence)
+    } else {
+        Outcome::warn(format!("the target must offer the same: {}", words.join(" ")), evidence).with_subjects(words)
+    }
 }
 
 /// Settings of the network that do harm.
@@ -404,19 +533,36 @@ pub(crate) fn net_buffers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let is_harmful = |key: &str, value: &str| match key {
         // Removed in 4.12, and before that it lost connections behind address translation.
         "net.ipv4.tcp_tw_recycle" => true,
-        "net.core.rmem_max" | "net.core.wmem_max" | "net.core.rmem_default" | "net.core.wmem_default" => value.trim().parse::<u64>().is_ok_and(|bytes| bytes < 212_992),
+        "net.core.rmem_max" | "net.core.wmem_max" | "net.core.rmem_default" | "net.core.wmem_default" => {
+            value.trim().parse::<u64>().is_ok_and(|bytes| bytes < 212_992)
+        }
         "net.ipv4.tcp_window_scaling" | "net.ipv4.tcp_sack" => value.trim() == "0",
         _ => false,
     };
     let bad = settings.iter().filter(|setting| is_harmful(&setting.key, &setting.value));
-    let bad: Vec<_> = bad.map(|setting| Bad::new(&*setting.key, Evidence::explicit(&*setting.source, &*setting.key, &*setting.value))).collect();
+    let bad: Vec<_> = bad
+        .map(|setting| Bad::new(&*setting.key, Evidence::explicit(&*setting.source, &*setting.key, &*setting.value)))
+        .collect();
     let looked_at = vec![Evidence::explicit("/etc/sysctl.d", "settings", settings.len().to_string())];
-    Outcome::none_of(bad, "settings of the network that do harm", "no setting of the network does harm", looked_at).softened()
+    Outcome::none_of(bad, "settings of the network that do harm", "no setting of the network does harm", looked_at)
+        .softened()
 }
 
 /// Daemons that open much may open enough.
 pub(crate) fn limits(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let known = ["nginx.service", "apache2.service", "httpd.service", "mysql.service", "mariadb.service", "postgresql.service", "haproxy.service", "redis.service", "redis-server.service", "mongod.service", "elasticsearch.service"];
+    let known = [
+        "nginx.service",
+        "apache2.service",
+        "httpd.service",
+        "mysql.service",
+        "mariadb.service",
+        "postgresql.service",
+        "haproxy.service",
+        "redis.service",
+        "redis-server.service",
+        "mongod.service",
+        "elasticsearch.service",
+    ];
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     let default = Systemd::read(guest, "system.conf").get("Manager", "DefaultLimitNOFILE");
     for name in known.into_iter().filter(|name| guest.is_enabled(name)) {
@@ -425,10 +571,17 @@ pub(crate) fn limits(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         for path in &unit.drop_ins {
             file.merge(&guest.files.text(path).unwrap_or_default());
         }
-        let value = file.last("Service", "LimitNOFILE").map(str::to_owned).or_else(|| default.as_ref().map(|(value, _)| value.clone()));
+        let value = file
+            .last("Service", "LimitNOFILE")
+            .map(str::to_owned)
+            .or_else(|| default.as_ref().map(|(value, _)| value.clone()));
         // systemd's own default is 1024, up to 524288 for programs that ask.
         let told = value.clone().unwrap_or_else(|| "1024:524288".to_owned());
-        let most = told.rsplit(':').next().and_then(|value| if value == "infinity" { Some(u64::MAX) } else { value.parse::<u64>().ok() }).unwrap_or(0);
+        let most = told
+            .rsplit(':')
+            .next()
+            .and_then(|value| if value == "infinity" { Some(u64::MAX) } else { value.parse::<u64>().ok() })
+            .unwrap_or(0);
         let evidence = Evidence::explicit(&*unit.path, "LimitNOFILE", told);
         if most < 65_536 { bad.push(Bad::new(name, evidence)) } else { looked_at.push(evidence) }
     }
@@ -443,22 +596,54 @@ pub(crate) fn service_count(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(services) = guest.services() else { return Outcome::unknown("no service manager was found") };
     let kinds: [(&str, &[&str]); 4] = [
         ("loggers", &["rsyslog.service", "syslog-ng.service", "syslog.service"]),
-        ("clocks", &["chrony.service", "chronyd.service", "ntpd.service", "ntpsec.service", "systemd-timesyncd.service"]),
-        ("monitoring agents", &["zabbix-agent.service", "zabbix-agent2.service", "nrpe.service", "telegraf.service", "datadog-agent.service", "node_exporter.service", "prometheus-node-exporter.service"]),
-        ("scanners for malware", &["clamav-daemon.service", "falcon-sensor.service", "mdatp.service", "ds_agent.service", "sophos-spl.service"]),
+        (
+            "clocks",
+            &["chrony.service", "chronyd.service", "ntpd.service", "ntpsec.service", "systemd-timesyncd.service"],
+        ),
+        (
+            "monitoring agents",
+            &[
+                "zabbix-agent.service",
+                "zabbix-agent2.service",
+                "nrpe.service",
+                "telegraf.service",
+                "datadog-agent.service",
+                "node_exporter.service",
+                "prometheus-node-exporter.service",
+            ],
+        ),
+        (
+            "scanners for malware",
+            &[
+                "clamav-daemon.service",
+                "falcon-sensor.service",
+                "mdatp.service",
+                "ds_agent.service",
+                "sophos-spl.service",
+            ],
+        ),
     ];
     let mut bad = Vec::new();
     for (kind, names) in kinds {
         let mut paths = std::collections::BTreeSet::new();
-        let running: Vec<_> = names.iter().copied().filter(|name| guest.is_enabled(name)).filter(|name| {
-            // An alias is the same unit under another name.
-            guest.unit(name).is_some_and(|unit| unit.alias_of.is_none() && paths.insert(unit.path.clone()))
-        }).collect();
+        let running: Vec<_> = names
+            .iter()
+            .copied()
+            .filter(|name| guest.is_enabled(name))
+            .filter(|name| {
+                // An alias is the same unit under another name.
+                guest.unit(name).is_some_and(|unit| unit.alias_of.is_none() && paths.insert(unit.path.clone()))
+            })
+            .collect();
         if running.len() > 1 {
-            bad.push(Bad::new(format!("{kind}: {}", running.join(", ")), Evidence::metadata("/etc/systemd/system", kind, running.join(", "))));
+            bad.push(Bad::new(
+                format!("{kind}: {}", running.join(", ")),
+                Evidence::metadata("/etc/systemd/system", kind, running.join(", ")),
+            ));
         }
     }
-    let looked_at = vec![Evidence::metadata("/etc/systemd/system", "enabled units", services.enabled.len().to_string())];
+    let looked_at =
+        vec![Evidence::metadata("/etc/systemd/system", "enabled units", services.enabled.len().to_string())];
     Outcome::none_of(bad, "two of a kind", "no two units do one job", looked_at).softened()
 }
 
@@ -466,15 +651,26 @@ pub(crate) fn service_count(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 pub(crate) fn boot_blockers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let Some(_) = guest.services() else { return Outcome::unknown("no service manager was found") };
     let mut bad = Vec::new();
-    let waits = ["NetworkManager-wait-online.service", "systemd-networkd-wait-online.service", "ifupdown-wait-online.service", "plymouth-quit-wait.service"];
+    let waits = [
+        "NetworkManager-wait-online.service",
+        "systemd-networkd-wait-online.service",
+        "ifupdown-wait-online.service",
+        "plymouth-quit-wait.service",
+    ];
     for name in waits {
         bad.extend(any_started(guest, &[name]).map(|evidence| Bad::new(name, evidence)));
     }
     for entry in fstab(guest) {
-        let has = |option: &str| entry.options.iter().any(|known| known == option || known.starts_with(&format!("{option}=")));
+        let has = |option: &str| {
+            entry.options.iter().any(|known| known == option || known.starts_with(&format!("{option}=")))
+        };
         let optional = has("nofail") || has("noauto") || has("x-systemd.automount");
         let is_remote = matches!(entry.r#type.as_str(), "nfs" | "nfs4" | "cifs" | "ceph" | "glusterfs");
-        let evidence = Evidence::explicit("/etc/fstab", &*entry.path, format!("{} {} {}", entry.spec, entry.r#type, entry.options.join(",")));
+        let evidence = Evidence::explicit(
+            "/etc/fstab",
+            &*entry.path,
+            format!("{} {} {}", entry.spec, entry.r#type, entry.options.join(",")),
+        );
         if is_remote && !optional && !has("_netdev") {
             bad.push(Bad::new(&*entry.path, evidence));
         } else if is_local(entry) && entry.device.is_none() && !optional && entry.path != "/" {
@@ -502,7 +698,10 @@ pub(crate) fn db_memory(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
                 let line = line.split('#').next().unwrap_or_default().trim();
                 if let Some(rest) = line.strip_prefix(key) {
-                    evidence.push(Evidence::explicit(&*path, key, rest.trim_start_matches([' ', '=', '\t'])).at_line(at.saturating_add(1)));
+                    evidence.push(
+                        Evidence::explicit(&*path, key, rest.trim_start_matches([' ', '=', '\t']))
+                            .at_line(at.saturating_add(1)),
+                    );
                 }
             }
         }
@@ -510,7 +709,8 @@ pub(crate) fn db_memory(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if evidence.is_empty() {
         return Outcome::not_applicable("no database is told how much memory to take");
     }
-    Outcome::unknown("how much memory the machine has is not on the disk; compare it with what the databases are told").with_evidence(evidence)
+    Outcome::unknown("how much memory the machine has is not on the disk; compare it with what the databases are told")
+        .with_evidence(evidence)
 }
 
 /// Jobs that start in the same minute.
@@ -527,11 +727,22 @@ pub(crate) fn cron_storm(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
                 && !minute.is_empty()
                 && words.len() > 5
             {
-                at.entry(format!("{hour}:{minute}")).or_default().push(format!("{path}: {}", words.get(5..).unwrap_or_default().join(" ")));
+                at.entry(format!("{hour}:{minute}"))
+                    .or_default()
+                    .push(format!("{path}: {}", words.get(5..).unwrap_or_default().join(" ")));
             }
         }
     }
-    let bad = at.iter().filter(|(_, jobs)| jobs.len() >= 5).map(|(time, jobs)| Bad::new(&**time, Evidence::explicit("/etc/crontab", &**time, jobs.len().to_string())));
-    let looked_at = vec![Evidence::explicit("/etc/crontab", "jobs at a fixed minute", at.values().map(Vec::len).sum::<usize>().to_string())];
-    Outcome::none_of(bad.collect(), "five jobs or more in one minute", "no crowd in one minute", looked_at).softened().with_severity(Severity::Info)
+    let bad = at
+        .iter()
+        .filter(|(_, jobs)| jobs.len() >= 5)
+        .map(|(time, jobs)| Bad::new(&**time, Evidence::explicit("/etc/crontab", &**time, jobs.len().to_string())));
+    let looked_at = vec![Evidence::explicit(
+        "/etc/crontab",
+        "jobs at a fixed minute",
+        at.values().map(Vec::len).sum::<usize>().to_string(),
+    )];
+    Outcome::none_of(bad.collect(), "five jobs or more in one minute", "no crowd in one minute", looked_at)
+        .softened()
+        .with_severity(Severity::Info)
 }
