@@ -1,5 +1,6 @@
 //! Reads the rules of the profiles, so that a rule that cannot hold is no program: an unknown function or fact, an id that is
 //! there twice, a mapping that is missing, a check without a guest that passes it and one that does not.
+#![allow(clippy::panic, reason = "a build script tells what is wrong by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,7 +10,7 @@ use std::{env, fs};
 use serde_json::Value;
 
 #[path = "src/profile/rule.rs"]
-#[allow(dead_code, reason = "the program uses what this does not")]
+#[allow(dead_code, unreachable_pub, reason = "the program uses what this does not")]
 mod rule;
 
 use rule::Rule;

@@ -97,22 +97,6 @@ pub(crate) fn package(guest: &Guest<'_>, names: &str) -> Result<Fact, Missing> {
     })
 }
 
-/// Whether a unit starts with the system, one of several names: `unit:cron.service,crond.service`.
-pub(crate) fn unit(guest: &Guest<'_>, names: &str) -> Result<Fact, Missing> {
-    if guest.services().is_none() {
-        return Err(Missing::Unknown("no service manager was found".to_owned()));
-    }
-    for name in names.split(',') {
-        if guest.is_enabled(name) {
-            let unit = guest.unit(name);
-            let path = unit.map_or(name, |unit| unit.path.as_str());
-            let state = unit.map_or("enabled", |unit| unit.state.as_str());
-            return Ok(Fact::set(true, Evidence::metadata(path, name, state)));
-        }
-    }
-    Ok(Fact { value: Some(false.into()), ..Fact::absent("/etc/systemd/system", names) })
-}
-
 /// Whether the system has a kernel of its own.
 pub(crate) fn kernel(guest: &Guest<'_>, _: &str) -> Result<Fact, Missing> {
     let kernels = &guest.system.operating_system.kernels;

@@ -57,7 +57,7 @@ fn read(file: Source, found: &mut BTreeSet<String>) -> Result<(), String> {
     }
 }
 
-fn peek<'i>(input: &'i mut impl BufRead) -> Result<&'i [u8], String> {
+fn peek(input: &mut impl BufRead) -> Result<&[u8], String> {
     input.fill_buf().map_err(|error| error.to_string())
 }
 

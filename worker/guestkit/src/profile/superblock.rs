@@ -2,7 +2,6 @@
 //! `Documentation/filesystems/ext4/super.rst`; XFS Algorithms & Data Structures, "Superblocks".
 
 use crate::disk::Device;
-use crate::read_at::ReadAt as _;
 
 /// What one file system says of its state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

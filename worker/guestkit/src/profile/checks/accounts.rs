@@ -534,6 +534,9 @@ pub(crate) fn password_complexity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     Outcome::fail("new passwords need fewer than three kinds of characters", all)
 }
 
+/// Whether a number is one that a rule allows.
+type Holds = fn(i64) -> bool;
+
 /// Dictionary words, repeats and sequences in new passwords.
 pub(crate) fn password_dictcheck(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let line = match quality_module(guest) {
@@ -542,7 +545,7 @@ pub(crate) fn password_dictcheck(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     };
     let mut evidence = vec![line.evidence()];
     let mut lax = Vec::new();
-    let rules: [(&str, i64, fn(i64) -> bool); 4] = [
+    let rules: [(&str, i64, Holds); 4] = [
         ("dictcheck", 1, |value| value != 0),
         ("maxrepeat", 0, |value| (1..=3).contains(&value)),
         ("maxsequence", 0, |value| (1..=3).contains(&value)),
@@ -1106,7 +1109,7 @@ pub(crate) fn login_definition(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
         Ok(fact) => fact,
         Err(_) => return missing("/etc/login.defs"),
     };
-    let number = |name: &str| asked.with.get(name).and_then(|value| value.as_i64());
+    let number = |name: &str| asked.with.get(name).and_then(serde_json::Value::as_i64);
     let unset = number("unset").unwrap_or(-1);
     let value = fact.value.as_ref().and_then(|value| value.as_str()?.trim().parse::<i64>().ok()).unwrap_or(unset);
     let most = if asked.with.get("most").is_some() { asked.limit_number(i64::MAX) } else { i64::MAX };

@@ -64,10 +64,10 @@ fn walked(walk: &Walk, kind: &Kind, found: &str, clean: &str, is_bad: impl Fn(&s
         .filter(|one| is_bad(&one.path))
         .map(|one| Bad::new(&*one.path, stat(&one.path, &one.metadata)))
         .collect();
-    if bad.is_empty() {
-        if let Some(why) = &walk.incomplete {
-            return Outcome::unknown(format!("not every directory could be read: {why}"));
-        }
+    if bad.is_empty()
+        && let Some(why) = &walk.incomplete
+    {
+        return Outcome::unknown(format!("not every directory could be read: {why}"));
     }
     let looked_at = vec![Evidence::metadata("/", "entries", walk.entries.to_string())];
     Outcome::none_of(bad, found, clean, looked_at)
@@ -344,10 +344,10 @@ pub(crate) fn capabilities_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outco
     let bad: Vec<_> = bad
         .map(|(found, names)| Bad::new(&*found.path, Evidence::metadata(&*found.path, "security.capability", &**names)))
         .collect();
-    if bad.is_empty() {
-        if let Some(why) = &walk.incomplete {
-            return Outcome::unknown(format!("not every directory could be read: {why}"));
-        }
+    if bad.is_empty()
+        && let Some(why) = &walk.incomplete
+    {
+        return Outcome::unknown(format!("not every directory could be read: {why}"));
     }
     let looked_at = vec![Evidence::metadata("/", "programs with capabilities", walk.capabilities.len().to_string())];
     Outcome::none_of(

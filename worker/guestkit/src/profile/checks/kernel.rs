@@ -394,7 +394,7 @@ pub(crate) fn selinux_labels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let label = label.map(|label| String::from_utf8_lossy(&label.value).trim_end_matches('\0').to_owned());
         match label {
             Some(label) if !label.contains("unlabeled_t") => {
-                looked_at.push(Evidence::metadata(path, "security.selinux", label))
+                looked_at.push(Evidence::metadata(path, "security.selinux", label));
             }
             other => bad.push(Bad::new(
                 path,

@@ -256,9 +256,9 @@ pub(crate) fn root_by_device_name(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for entry in crypttab {
         let evidence = Evidence::explicit("/etc/crypttab", &*entry.name, &*entry.spec);
         if is_device_name(&entry.spec) {
-            bad.push(Bad::new(format!("/etc/crypttab: {}", entry.spec), evidence))
+            bad.push(Bad::new(format!("/etc/crypttab: {}", entry.spec), evidence));
         } else {
-            looked_at.push(evidence)
+            looked_at.push(evidence);
         }
     }
     let line = guest.system.operating_system.kernel_command_line.clone().unwrap_or_default();

@@ -156,13 +156,10 @@ const ELSEWHERE: [&str; 18] = [
 /// Whether a line of fstab means a disk of this machine.
 pub(super) fn is_local(entry: &FstabEntry) -> bool {
     let has = |option: &str| entry.options.iter().any(|known| known == option);
-    !ELSEWHERE.contains(&entry.r#type.as_str())
-        && !entry.spec.starts_with("//")
-        && !(entry.spec.contains(':') && !entry.spec.starts_with('/'))
-        && !has("bind")
-        && !has("rbind")
-        && !has("_netdev")
-        && (entry.spec.starts_with("/dev/") || entry.spec.contains('='))
+    let is_share = entry.spec.starts_with("//") || (entry.spec.contains(':') && !entry.spec.starts_with('/'));
+    let is_elsewhere = ELSEWHERE.contains(&entry.r#type.as_str()) || is_share;
+    let is_no_disk = has("bind") || has("rbind") || has("_netdev");
+    !is_elsewhere && !is_no_disk && (entry.spec.starts_with("/dev/") || entry.spec.contains('='))
 }
 
 /// Every disk that fstab names is there.

@@ -151,7 +151,7 @@ pub(crate) fn suspicious(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     match guest.files.text("/etc/ld.so.preload").filter(|text| !text.trim().is_empty()) {
         Some(text) => {
-            bad.push(Bad::new("/etc/ld.so.preload", Evidence::explicit("/etc/ld.so.preload", "library", text.trim())))
+            bad.push(Bad::new("/etc/ld.so.preload", Evidence::explicit("/etc/ld.so.preload", "library", text.trim())));
         }
         None => looked_at.push(Evidence::absent("/etc/ld.so.preload", "library")),
     }
