@@ -64,6 +64,14 @@ fn rules() -> Vec<Rule> {
     rules
 }
 
+/// Checks that no guest that is written down can show both ways, and why.
+const WITHOUT_GUESTS: [(&str, &str); 4] = [
+    ("perf.db-memory", "how much memory the machine has is on no disk, so that it never passes or fails"),
+    ("perf.lvm-snapshots", "volume groups are shown on images of the corpus"),
+    ("perf.raid-degraded", "arrays are shown on images of the corpus"),
+    ("perf.sar-history", "what is recorded is for people to judge, so that it never passes or fails"),
+];
+
 /// Each check has guests that pass it and guests that do not; no guest is of a check that is not there.
 fn check_fixtures(rules: &[Rule]) {
     let mut verdicts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -85,9 +93,8 @@ fn check_fixtures(rules: &[Rule]) {
         !(has("pass") && (has("fail") || has("warn")))
     };
     let bare: Vec<_> = rules.iter().filter(bad).map(|rule| rule.id.as_str()).collect();
-    if !bare.is_empty() {
-        println!("cargo::warning=checks without a guest that passes and one that does not: {}", bare.join(" "));
-    }
+    let bare: Vec<_> = bare.into_iter().filter(|id| !WITHOUT_GUESTS.iter().any(|(known, _)| known == id)).collect();
+    assert!(bare.is_empty(), "checks without a guest that passes and one that does not: {}", bare.join(" "));
 }
 
 /// The functions and facts that the rules name, found by name; one that is not there does not compile.

@@ -18,7 +18,6 @@ use guestkit::profile::report::ProfileReport;
 use guestkit::profile::{Content, Profile, ProfileOptions, Semantics};
 use guestkit::{Disk, ImageSpec, Limits};
 
-#[allow(dead_code, reason = "this uses some of it")]
 mod support;
 
 const GUESTS: [&str; 3] = ["base", "weak", "vm"];
@@ -169,3 +168,18 @@ const EXPLAINED: [(&str, &str); 3] = [
         "it wants one algorithm by name; ours takes every sound one, and PAM's first",
     ),
 ];
+
+/// What a YAML guest cannot hold: an array with and without its members, a volume group.
+#[test]
+fn arrays_and_volume_groups_are_judged_on_real_disks() {
+    let Some(corpus) = support::corpus() else { return };
+    let status = |images: &[&str], check: &str| {
+        let specs: Vec<_> = images.iter().map(|name| ImageSpec::recognised(corpus.join("guests").join(name))).collect();
+        let disk = Disk::open(&specs, &Roots::anywhere(), &Limits::default()).unwrap();
+        let report = disk.profile(&Content::embedded(), &everything(), &mut ());
+        report.checks.into_iter().find(|found| found.id == check).map(|found| found.status)
+    };
+    assert_eq!(status(&["md1.1.raw", "md1.2.raw"], "perf.raid-degraded").as_deref(), Some("pass"));
+    assert_eq!(status(&["md1.1.raw"], "perf.raid-degraded").as_deref(), Some("fail"));
+    assert_eq!(status(&["lvm.raw"], "perf.lvm-snapshots").as_deref(), Some("pass"));
+}

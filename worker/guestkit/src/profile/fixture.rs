@@ -58,6 +58,10 @@ struct Written {
     /// Bytes of the disk by offset, in hexadecimal; the rest is zero. What is not written of an ext superblock is that of a
     /// file system of 4096 blocks.
     disk: BTreeMap<u64, String>,
+    /// Bytes of the disk; 16 MiB where it is left out.
+    disk_bytes: Option<u64>,
+    /// Device of the root file system; `/dev/sda1` where it is left out.
+    root: Option<String>,
     explicit: bool,
     standard: Option<String>,
     target: Option<String>,
@@ -312,7 +316,7 @@ impl Written {
         let memory: Arc<dyn FileSystem> = Arc::new(Memory::new(entries));
         let tree = Tree::new(memory, Budget::new(&Limits::default()));
         let blank = tempfile::NamedTempFile::new().unwrap();
-        blank.as_file().set_len(16 << 20).unwrap();
+        blank.as_file().set_len(self.disk_bytes.unwrap_or(16 << 20)).unwrap();
         for (offset, digits) in &self.disk {
             std::os::unix::fs::FileExt::write_all_at(blank.as_file(), &unhex(digits), *offset).unwrap();
         }
@@ -324,7 +328,7 @@ impl Written {
             self.mountpoints.clone()
         };
         let root = Root {
-            device: "/dev/sda1".to_owned(),
+            device: self.root.clone().unwrap_or_else(|| "/dev/sda1".to_owned()),
             subvolume: None,
             tree,
             mountpoints,
