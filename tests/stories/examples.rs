@@ -6,8 +6,22 @@ use serde_json::{Value, json};
 
 use crate::house::{Answer, COMPLETED, House, REFUSED, example, text};
 
-const RUNNABLE: [&str; 3] = ["echo-test.json", "guestkit-inspect-basic.json", "guestkit-inspect-full.json"];
-const UNSUPPORTED: &str = "guestkit-profile-security.json";
+const EXAMPLES: [&str; 6] = [
+    "echo-test.json",
+    "guestkit-inspect-basic.json",
+    "guestkit-inspect-full.json",
+    "guestkit-profile-compliance.json",
+    "guestkit-profile-migration.json",
+    "guestkit-profile-security.json",
+];
+
+/// A sound document whose operation this version does not have.
+fn unsupported() -> Value {
+    json!({
+        "version": "1.0", "kind": "VMOperation", "operation": "guestkit.compare",
+        "payload": {"type": "guestkit.compare.v1", "data": {}},
+    })
+}
 
 #[test]
 fn every_example_is_known_here() {
@@ -18,29 +32,26 @@ fn every_example_is_known_here() {
         .filter(|name| name.ends_with(".json") && !name.ends_with(".schema.json"))
         .collect();
     found.sort();
-    let mut known = RUNNABLE.to_vec();
-    known.push(UNSUPPORTED);
-    assert_eq!(found, known);
+    assert_eq!(found, EXAMPLES);
 }
 
 #[test]
 fn over_the_command_line() {
     let house = House::new(&["one"]);
-    for name in RUNNABLE {
+    for name in EXAMPLES {
         let document = example(name, &house.guest(), &house.reports());
         let report = house.submit_and_watch(&document).expect_code(COMPLETED).json();
         assert_report(name, &report);
         let again = house.guestkit(&["report", "-o", "json", document["job_id"].as_str().unwrap()]);
         assert_eq!(again.expect_code(COMPLETED).json(), report);
     }
-    let refused = example(UNSUPPORTED, &house.guest(), &house.reports());
-    house.submit_and_watch(&refused).expect_code(REFUSED).expect_in_stderr(&["guestkit.profile"]);
+    house.submit_and_watch(&unsupported()).expect_code(REFUSED).expect_in_stderr(&["guestkit.compare"]);
 }
 
 #[test]
 fn in_this_process_without_a_coordinator() {
     let house = House::new(&[]);
-    for name in RUNNABLE {
+    for name in EXAMPLES {
         let mut document = example(name, &house.guest(), &house.reports());
         if let Some(data) = document["payload"]["data"].as_object_mut() {
             data.remove("output");
@@ -54,6 +65,9 @@ fn in_this_process_without_a_coordinator() {
 fn assert_report(name: &str, report: &Value) {
     if name == "echo-test.json" {
         assert!(report.to_string().len() > 2, "{report}");
+    } else if name.contains("profile") {
+        assert_eq!(report["systems"][0]["operating_system"]["hostname"], "demo-vm", "{name}: {report:#}");
+        assert!(report["content_version"].is_string() && report["summary"]["checks"].is_u64(), "{name}: {report:#}");
     } else {
         assert_eq!(report["systems"][0]["operating_system"]["hostname"], "demo-vm", "{name}: {report:#}");
     }
@@ -62,7 +76,7 @@ fn assert_report(name: &str, report: &Value) {
 #[test]
 fn over_a_grpc_client_that_is_not_ours() {
     let house = House::new(&["one"]);
-    for name in RUNNABLE {
+    for name in EXAMPLES {
         let document = example(name, &house.guest(), &house.reports());
         let submitted = curl(&house, "Jobs/Submit", &document).expect_code(0).json();
         let job_id = submitted["job"]["jobId"].as_str().unwrap();
@@ -78,9 +92,9 @@ fn over_a_grpc_client_that_is_not_ours() {
         let report = curl(&house, "Jobs/GetReport", &json!({"jobId": job_id})).expect_code(0).json();
         assert_eq!(report["result"]["status"], "completed");
     }
-    let refused = curl(&house, "Jobs/Submit", &example(UNSUPPORTED, &house.guest(), &house.reports()));
+    let refused = curl(&house, "Jobs/Submit", &unsupported());
     assert_ne!(refused.code, 0);
-    refused.expect_in_stderr(&["guestkit.profile"]);
+    refused.expect_in_stderr(&["guestkit.compare"]);
 }
 
 /// `buf curl` finds the services by reflection, as grpcurl does.

@@ -35,8 +35,8 @@ fn a_job_is_run_and_everything_is_where_people_look_for_it() {
     let log = worker.log();
     for line in [
         "Starting worker demo-worker",
-        "Registered 2 operation handlers",
-        "Supported operations: [\"guestkit.inspect\", \"system.echo\"]",
+        "Registered 3 operation handlers",
+        "Supported operations: [\"guestkit.inspect\", \"guestkit.profile\", \"system.echo\"]",
         "Received job: echo-test-001",
         "[echo-test-001] processing - Echoing the message (50%)",
         "[echo-test-001] complete - Echo complete (100%)",
@@ -116,10 +116,10 @@ fn what_is_no_job_is_kept_with_the_reason_and_costs_nobody_else_anything() {
         ("disagree.json", json!({"operation": "guestkit.inspect"}), "INVALID_DOCUMENT", "payload.type"),
         ("absent.json", json!({"job_id": ""}), "INVALID_DOCUMENT", "job_id"),
         (
-            "profile.json",
-            json!({"operation": "guestkit.profile", "payload": {"type": "guestkit.profile.v1", "data": {}}}),
+            "compare.json",
+            json!({"operation": "guestkit.compare", "payload": {"type": "guestkit.compare.v1", "data": {}}}),
             "UNSUPPORTED_OPERATION",
-            "guestkit.profile",
+            "guestkit.compare",
         ),
         ("old.json", json!({"constraints": {"minimum_worker_version": "99.0.0"}}), "VALIDATION_ERROR", "99.0.0"),
         ("able.json", json!({"constraints": {"required_capabilities": ["fs.zfs"]}}), "VALIDATION_ERROR", "fs.zfs"),

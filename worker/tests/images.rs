@@ -244,3 +244,114 @@ fn keys_are_named_and_never_told_and_several_disks_are_one_machine() {
         }
     }
 }
+
+fn profile(id: &str, image: &Path, data: &Value) -> Value {
+    let mut all = json!({"image": {"path": image}});
+    for (name, value) in data.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    json!({
+        "version": "1.0", "job_id": id, "kind": "VMOperation", "operation": "guestkit.profile",
+        "payload": {"type": "guestkit.profile.v1", "data": all},
+    })
+}
+
+/// The small guest that the repository carries: its root has no password.
+fn small_guest() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/debian12-small.qcow2")
+}
+
+#[test]
+fn a_guest_is_judged_and_what_is_critical_fails_the_job_that_says_so() {
+    let folders = Folders::new();
+    let image = folders.path("images").join("small.qcow2");
+    fs::copy(small_guest(), &image).unwrap();
+    let out = |name: &str, format: &str| json!({"destination": folders.path("out").join(name), "format": format});
+    let waiver =
+        |id: &str| json!({"id": id, "justification": "a test", "approver": "the tester", "expires": "2027-01-31"});
+    // A critical check of our own, by an operator's rules, so that no content decides what this test sees.
+    fs::create_dir(folders.path("rules")).unwrap();
+    let rules = "- id: site.always\n  title: Whatever is there\n  severity: critical\n  profiles: [security]\n  \
+        applies_to: [any]\n  check: {fact: 'sshd:Port', eq: 1}\n  remediation: None.\n";
+    fs::write(folders.path("rules/site.yaml"), rules).unwrap();
+
+    let all = json!({"all": true, "reference_time": "2026-01-31T00:00:00Z"});
+    folders.drop_job(
+        "a.json",
+        &profile("profile-all-1", &image, &json!({"options": all, "output": out("a.json", "json")})),
+    );
+    let fail = json!({"fail_on_critical": true});
+    folders.drop_job(
+        "b.json",
+        &profile("profile-fail-1", &image, &json!({"options": fail, "output": out("b.sarif", "sarif")})),
+    );
+    let waived =
+        json!({"fail_on_critical": true, "waivers": [waiver("site.always")], "severity_threshold": "critical"});
+    folders.drop_job("c.json", &profile("profile-waived-1", &image, &json!({"options": waived})));
+    let unknown = json!({"waivers": [waiver("site.nothing"), waiver("mig.clean-shutdown")]});
+    folders.drop_job("d.json", &profile("profile-unknown-1", &image, &json!({"options": unknown})));
+    let _worker = folders.worker("w", &["--image-root", "images", "--output-root", "out", "--rules", "rules"]);
+
+    let all = folders.result("profile-all-1");
+    assert_eq!(all["status"], "completed", "{all:#}");
+    let report = &all["data"];
+    assert_eq!(report["image_path"], json!(image));
+    assert_eq!(report["reference_time"], "2026-01-31T00:00:00Z");
+    assert!(report["content_version"].as_str().unwrap().contains("+local."), "{}", report["content_version"]);
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(json!(checks.len()), report["summary"]["checks"]);
+    assert!(checks.iter().all(|check| check["description"].as_str().is_some_and(|reason| !reason.is_empty())));
+    let written: Value = serde_json::from_slice(&fs::read(folders.path("out/a.json")).unwrap()).unwrap();
+    assert_eq!(&written, report, "the file holds the report that is returned");
+
+    let failed = folders.result("profile-fail-1");
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("CRITICAL_FINDINGS")));
+    assert_eq!(failed["error"]["retry_recommended"], false);
+    let named = failed["error"]["details"]["checks"].as_array().unwrap();
+    assert!(named.contains(&json!("site.always")), "{}", failed["error"]);
+    assert!(failed["data"]["findings"].as_array().is_some_and(|findings| !findings.is_empty()));
+    let sarif: Value = serde_json::from_slice(&fs::read(folders.path("out/b.sarif")).unwrap()).unwrap();
+    assert_eq!(sarif["version"], "2.1.0");
+    assert_eq!(failed["outputs"]["artifacts"][0]["media_type"], "application/sarif+json");
+
+    let waived = folders.result("profile-waived-1");
+    let finding = waived["data"]["findings"].as_array().unwrap().iter().find(|one| one["id"] == "site.always").unwrap();
+    assert_eq!((&finding["status"], &finding["waiver"]["approver"]), (&json!("waived"), &json!("the tester")));
+    let counted = waived["data"]["summary"]["by_severity"]["critical"].as_u64().unwrap();
+    assert_eq!(waived["status"] == "failed", counted > 0, "{:#}", waived["data"]["summary"]);
+    let before = failed["data"]["summary"]["by_severity"]["critical"].as_u64().unwrap();
+    assert_eq!(counted + 1, before);
+
+    let unknown = folders.result("profile-unknown-1");
+    assert_eq!(unknown["error"]["code"], "VALIDATION_ERROR");
+    let said = unknown["error"]["message"].as_str().unwrap();
+    assert!(said.contains("\"site.nothing\": there is no such check") && said.contains("mig.clean-shutdown"), "{said}");
+}
+
+#[test]
+fn a_profile_tells_its_progress_and_never_goes_back() {
+    let settings = guestkit_worker::local::Settings::unrestricted().unwrap();
+    let document = profile("profile-steps-1", &small_guest().canonicalize().unwrap(), &json!({}));
+    let document = guestkit_protocol::document::parse(document.to_string().as_bytes()).unwrap();
+    let mut steps = Vec::new();
+    let result = guestkit_worker::local::run(&document, &settings, &mut |step| {
+        steps.push((step.phase, step.progress_percent));
+    });
+    assert_eq!(result.status, "completed", "{:?}", result.error);
+    let mut phases: Vec<&str> = steps.iter().map(|(phase, _)| phase.as_str()).collect();
+    phases.dedup();
+    assert_eq!(phases, ["validation", "inspection", "profile", "analysis", "export", "complete"]);
+    assert!(steps.is_sorted_by(|a, b| a.1 <= b.1), "{steps:?}");
+    assert_eq!(steps.last().map(|step| step.1), Some(100.0));
+}
+
+#[test]
+fn rules_that_do_not_hold_keep_a_worker_from_starting() {
+    let folders = Folders::new();
+    fs::create_dir(folders.path("rules")).unwrap();
+    fs::write(folders.path("rules/site.yaml"), "- id: ssh.permit-rot-login\n  severity: low\n").unwrap();
+    let mut worker = folders.worker("w", &["--rules", "rules"]);
+    let status = worker.child.wait().unwrap();
+    assert_eq!(status.code(), Some(2), "{}", worker.log());
+    assert!(worker.log().contains("site.yaml: ssh.permit-rot-login: there is no such check"), "{}", worker.log());
+}

@@ -847,6 +847,8 @@ pub(crate) enum ProfileName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StandardName {
     Cis,
+    #[value(name = "cis-level1")]
+    CisLevel1,
     #[value(alias = "pci")]
     PciDss,
     Hipaa,

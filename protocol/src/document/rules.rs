@@ -96,7 +96,7 @@ const RULES: &[(&str, Rule)] = &[
     ("EchoPayload.fail_with", Rule::Words(&["failed", "crash"])),
     ("ProfilePayload.profiles", Rule::Choice(&["security", "compliance", "hardening", "performance", "migration"])),
     ("ProfileOptions.severity_threshold", Rule::Words(&["info", "low", "medium", "high", "critical"])),
-    ("ProfileOptions.standards", Rule::Choice(&["cis", "pci-dss", "hipaa", "nist-800-53"])),
+    ("ProfileOptions.standards", Rule::Choice(&["cis", "cis-level1", "pci-dss", "hipaa", "nist-800-53"])),
     (
         "ProfileOptions.target",
         Rule::Words(&["kvm", "kubevirt", "proxmox", "openstack", "hyperv", "aws", "azure", "gcp"]),

@@ -288,6 +288,9 @@ impl Disk {
             system.add_to(&mut report, options, &place, &mut waivers);
         }
         report.notes.extend(waivers.unused());
+        if rules.is_empty() {
+            report.notes.push("no check belongs to these profiles and standards: nothing was judged".to_owned());
+        }
         report.warnings = inspected.warnings;
         sort_findings(&mut report);
         report
