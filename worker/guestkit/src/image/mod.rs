@@ -61,6 +61,8 @@ pub struct Layer {
     pub data_file: Option<PathBuf>,
     /// What a VMDK's descriptor calls its CID: changes whenever the contents were changed.
     pub content_id: Option<u32>,
+    /// Snapshots inside the image: earlier states that it keeps, and that nobody below sees.
+    pub internal_snapshots: u32,
 }
 
 /// An opened image, with all it rests on.
@@ -247,6 +249,7 @@ impl Chain<'_> {
             compression: None,
             data_file: None,
             content_id: None,
+            internal_snapshots: 0,
         };
         let is_guess = known == Known::GuessBacking;
         let naming = if is_guess { Naming::Refused(GUESSED) } else { Naming::Allowed };
@@ -291,6 +294,7 @@ impl Chain<'_> {
         layer.virtual_size_bytes = header.virtual_size;
         layer.cluster_size_bytes = Some(header.cluster_bytes());
         layer.compression = Some(header.compression);
+        layer.internal_snapshots = header.snapshots;
         if header.backing_name.is_some() || header.has_data_file {
             naming.check(&path)?;
         }

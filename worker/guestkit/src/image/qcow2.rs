@@ -76,6 +76,8 @@ pub(crate) struct Header {
     pub(crate) virtual_size: u64,
     l1_entries: u32,
     l1_offset: u64,
+    /// Snapshots inside the image.
+    pub(crate) snapshots: u32,
     pub(crate) compression: Compression,
     pub(crate) extended_l2: bool,
     pub(crate) marked_corrupt: bool,
@@ -149,6 +151,7 @@ impl Header {
             virtual_size: field64(24)?,
             l1_entries: field32(36)?,
             l1_offset: field64(40)?,
+            snapshots: field32(60)?,
             compression,
             extended_l2: features & incompatible::EXTENDED_L2 != 0,
             marked_corrupt: features & incompatible::CORRUPT != 0,

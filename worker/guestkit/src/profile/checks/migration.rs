@@ -1187,7 +1187,8 @@ pub(crate) fn snapshots(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     for layer in &guest.image.backing_chain {
         bad.push(Bad::new(&*layer.path, Evidence::metadata(&*layer.path, "layer below", &*layer.format)));
     }
-    if let Some(count) = internal_snapshots(guest).filter(|count| *count > 0) {
+    let count = internal_snapshots(guest);
+    if count > 0 {
         bad.push(Bad::new(
             format!("{count} snapshots inside"),
             Evidence::metadata(&*guest.image.path, "internal snapshots", count.to_string()),

@@ -178,21 +178,16 @@ pub(crate) fn partition_alignment(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     )
 }
 
-/// Snapshots inside a qcow2 image. Source: QEMU, `docs/interop/qcow2.rst`, header bytes 60–63.
-pub(super) fn internal_snapshots(guest: &Guest<'_>) -> Option<u32> {
-    let top = guest.disk.drives().first()?.image.top()?;
-    if top.format.name() != "qcow2" {
-        return Some(0);
-    }
-    let mut header = [0; 64];
-    std::fs::File::open(&top.path).ok().and_then(|mut file| std::io::Read::read_exact(&mut file, &mut header).ok())?;
-    Some(u32::from_be_bytes(header.get(60..64)?.try_into().ok()?))
+/// Snapshots inside the image.
+pub(super) fn internal_snapshots(guest: &Guest<'_>) -> u32 {
+    let top = guest.disk.drives().first().and_then(|drive| drive.image.top());
+    top.map_or(0, |layer| layer.internal_snapshots)
 }
 
 /// The image is one file, without layers below and snapshots inside.
 pub(crate) fn image_chain(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let depth = guest.image.backing_chain.len().saturating_add(1);
-    let snapshots = internal_snapshots(guest).unwrap_or(0);
+    let snapshots = internal_snapshots(guest);
     let evidence = vec![
         Evidence::metadata(&*guest.image.path, "layers", depth.to_string()),
         Evidence::metadata(&*guest.image.path, "internal snapshots", snapshots.to_string()),
