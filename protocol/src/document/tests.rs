@@ -275,7 +275,7 @@ fn each_rule_of_a_profile_refuses_by_name() {
     check_one("profile", json!("security"), "did you mean profiles?");
     check_one("options.severity_threshold", json!("severe"), "must be one of info, low, medium, high, critical");
     check_one("options.fail_on_critical", json!("yes"), "must be true or false");
-    check_one("options.standards[0]", json!(["pci"]), "must be one of cis, pci-dss");
+    check_one("options.standards[0]", json!(["pci"]), "must be one of cis, cis-level1, pci-dss");
     check_one("options.target", json!("kvm"), "no effect without the migration profile");
     check_one("options.reference_time", json!("2026-01-31"), "RFC 3339");
     check_one("options.semantics", json!("strict"), "must be one of effective, explicit");
