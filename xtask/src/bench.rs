@@ -4,6 +4,7 @@
 mod engine;
 mod images;
 mod inspect;
+mod profile;
 mod program;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::engine::Engine;
 use self::inspect::Inspect;
+use self::profile::Profile;
 
 use crate::record::{machine, record};
 use crate::shell::{Need, cargo, check, require, root, say, target_dir};
@@ -30,6 +32,8 @@ pub(crate) enum Part {
     Engine(Engine),
     /// What an inspection costs, beside the tools that do the same; and a fleet that inspects ten thousand images.
     Inspect(Inspect),
+    /// What judging a guest by every profile costs, beside OpenSCAP.
+    Profile(Profile),
     /// What the fleet costs: its scenarios one after another, then the aims with their verdicts.
     Fleet(Fleet),
     /// Run one program and print what it took: the others use it.
@@ -68,6 +72,7 @@ pub(crate) fn run(part: Option<Part>) -> Result<()> {
     match part {
         Some(Part::Engine(what)) => engine::run(&what),
         Some(Part::Inspect(what)) => inspect::run(&what),
+        Some(Part::Profile(what)) => profile::run(&what),
         Some(Part::Fleet(what)) => fleet(&what),
         Some(Part::One { .. }) | None => {
             engine::run(&Engine::default())?;

@@ -156,5 +156,5 @@ macro_rules! targets {
 
 targets! {
     qcow2 vmdk vmdk_descriptor vdi vhd vhdx vhdx_log ova partition lvm md luks ext ext_journal xfs xfs_log btrfs btrfs_log ntfs
-    fat exfat iso9660 squashfs probes registry sqlite rpm journal packages configs languages
+    fat exfat iso9660 squashfs probes registry sqlite rpm journal packages configs languages profile surroundings
 }

@@ -17,7 +17,7 @@ use crate::shell::{Need, cargo, check, require, root, say, target_dir};
 const VMSPECT: &str = "0.9.0";
 const DISSECT: &str = "dissect.target[full]==3.25.1";
 /// The server of the README's figures, in a corpus that was laid out.
-const SERVER: &str = "profile-debian12-vm";
+pub(super) const SERVER: &str = "profile-debian12-vm";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inspect {
@@ -200,7 +200,7 @@ fn vmspect_programs(text: &str) -> usize {
     document.and_then(|document| Some(document.get("installed_programs")?.as_array()?.len())).unwrap_or_default()
 }
 
-fn corpus() -> Result<PathBuf> {
+pub(super) fn corpus() -> Result<PathBuf> {
     let corpus = std::env::var_os("GUESTKIT_CORPUS").map_or_else(|| target_dir().join("corpus"), PathBuf::from);
     corpus.canonicalize().with_context(|| format!("failed to find the corpus in {}", corpus.display()))
 }

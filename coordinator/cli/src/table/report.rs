@@ -165,6 +165,7 @@ pub(crate) fn system_name(system: &v1::GuestSystem) -> String {
 fn guest(sheet: Sheet, system: &v1::GuestSystem) -> Sheet {
     let pairs = operating_system(system);
     let pairs = software(pairs, system);
+    let pairs = surroundings(pairs, system);
     let pairs = accounts(pairs, system.users.as_ref());
     let pairs = network(pairs, system.network.as_ref());
     let pairs = security(pairs, system.security.as_ref());
@@ -240,6 +241,48 @@ fn software(pairs: Pairs, system: &v1::GuestSystem) -> Pairs {
                 .put("Starts into", services.default_target.as_deref().unwrap_or_default())
         }
     }
+}
+
+/// What the place a system runs in brought it, and what runs in it.
+fn surroundings(pairs: Pairs, system: &v1::GuestSystem) -> Pairs {
+    let cron = system.services.as_ref().map_or(0, |services| services.cron_jobs.len());
+    let versioned = |name: &str, version: Option<&str>| match version {
+        Some(version) => format!("{name} {version}"),
+        None => name.to_owned(),
+    };
+    let agents: Vec<String> =
+        system.guest_agents.iter().map(|agent| versioned(&agent.name, agent.version.as_deref())).collect();
+    let languages: Vec<String> =
+        system.language_runtimes.iter().map(|runtime| versioned(&runtime.language, Some(&runtime.version))).collect();
+    let cloud = system.cloud_init.as_ref().map(|cloud| {
+        let state = if cloud.enabled { "enabled" } else { "switched off" };
+        [Some(state), cloud.datasource.as_deref(), cloud.instance_id.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ")
+    });
+    let pairs = pairs
+        .put("Scheduled", if cron == 0 { String::new() } else { format!("{cron} commands of cron, anacron and at") })
+        .put("Agents", names(&agents, NAMES_MAX))
+        .put("cloud-init", cloud.unwrap_or_default())
+        .put("Languages", names(&languages, NAMES_MAX));
+    let Some(containers) = &system.containers else { return pairs };
+    let runtimes: Vec<String> =
+        containers.runtimes.iter().map(|runtime| versioned(&runtime.name, runtime.version.as_deref())).collect();
+    let kept = format!("{} images, {} containers", containers.images.len(), containers.containers.len());
+    pairs.put("Containers", kept).put("Run by", names(&runtimes, NAMES_MAX))
+}
+
+/// Those that end first, each as `NAME (until DAY)`.
+fn certificates(list: &[v1::Certificate]) -> String {
+    let mut list: Vec<&v1::Certificate> = list.iter().collect();
+    list.sort_by(|a, b| a.not_after.cmp(&b.not_after));
+    let told: Vec<String> = list
+        .iter()
+        .map(|one| format!("{} (until {})", one.path, one.not_after.split('T').next().unwrap_or_default()))
+        .collect();
+    names(&told, 4)
 }
 
 fn accounts(pairs: Pairs, users: Option<&v1::Users>) -> Pairs {
@@ -323,6 +366,7 @@ fn security(pairs: Pairs, security: Option<&v1::Security>) -> Pairs {
                 })
                 .unwrap_or_default(),
         )
+        .put("Certificates", certificates(&security.certificates))
         .put("Kernel line", security.kernel_command_line.as_deref().unwrap_or_default())
 }
 
@@ -470,6 +514,7 @@ fn deep_scan(pairs: Pairs, scan: Option<&v1::DeepScan>) -> Pairs {
         .put("Open folders", Text::new(paths(&scan.world_writable_directories)).tone(Tone::Notice))
         .put("Unowned", paths(&scan.unowned_files))
         .put("SQLite", paths(&scan.sqlite_files))
+        .put("Certificates", certificates(&scan.certificates))
 }
 
 fn warnings(sheet: Sheet, warnings: &[v1::Warning]) -> Sheet {

@@ -3,8 +3,9 @@
 
 Each is an ext2 file system of one block group, whose own structures end before byte 73728 (GUEST_FILES of the harness), with the
 files that a part of the engine reads. Needs e2fsprogs, rpm, rpmbuild, systemd-journal-remote, qemu-img, ntfs-3g (ntfscat),
-libhivex-bin, sfdisk and xz; no root. Files that are small and stand for their kind come from the corpus.
+libhivex-bin, openssl, sfdisk and xz; no root. Files that are small and stand for their kind come from the corpus.
 """
+import gzip
 import json
 import os
 import shutil
@@ -413,3 +414,60 @@ guest('languages', linux(DEBIAN, **{
     'root/.cargo/.crates.toml': '[v1]\n"ripgrep 13.0.0 (registry+https://github.com/rust-lang/crates.io-index)" = ["rg"]\n"x 1 (path+file:///x)" = ["x"]\n',
     'srv/app.db': nix}))
 shutil.rmtree(work)
+
+# What the checks of profiles read beyond the inspection.
+
+
+def certificate(*options):
+    return run('openssl', 'req', '-x509', '-nodes', '-days', '3650', '-subj', '/C=XX/O=Seed, Inc./CN=www.example.org', '-addext',
+               'subjectAltName=DNS:www.example.org,DNS:b.example.org', '-keyout', '/dev/null', *options, stderr=subprocess.DEVNULL)
+
+
+def cpio(names):
+    body = b''
+    for name in [*names, 'TRAILER!!!']:
+        fields = [1, 0o100644, 0, 0, 1, 0, 4, 0, 0, 0, 0, len(name) + 1, 0]
+        body += b'070701' + b''.join(b'%08X' % field for field in fields) + name.encode() + b'\0'
+        body += bytes(-len(body) % 4) + b'seed'
+    return body
+
+
+drivers = cpio(['init', 'lib/modules/6.1.0/kernel/drivers/block/virtio_blk.ko', 'lib/modules/6.1.0/kernel/drivers/nvme/host/nvme.ko.xz'])
+rsa, ec = certificate('-newkey', 'rsa:2048'), certificate('-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1')
+profile = {
+    'etc/nginx/conf.d/a.conf': 'server {\n  ssl_certificate /etc/nginx/a.pem;\n  ssl_protocols TLSv1 TLSv1.2;\n  listen 443 ssl;\n}\n', 'etc/nginx/a.pem': rsa,
+    'etc/letsencrypt/live/a/cert.pem': ec, 'boot/vmlinuz-6.1.0': '#', 'boot/initrd.img-6.1.0': gzip.compress(drivers, mtime=0),
+    'boot/config-6.1.0': 'CONFIG_VIRTIO_BLK=m\nCONFIG_HYPERV=y\n', 'usr/lib/modules/6.1.0/modules.dep': 'kernel/drivers/block/virtio_blk.ko:\n',
+    'usr/lib/modules/6.1.0/modules.builtin': 'kernel/drivers/virtio/virtio_pci.ko\n',
+    'boot/grub/grub.cfg': 'set superusers="root"\nmenuentry "a" --id b { linux /vmlinuz-6.1.0 root=/dev/sda1 ro quiet mitigations=off\n initrd /initrd.img-6.1.0 }\n',
+    'etc/audit/rules.d/a.rules': '-D\n-b 8192\n-w /etc/passwd -p wa -k identity\n-a always,exit -F arch=b64 -S adjtimex,settimeofday -F auid>=1000 -F auid!=-1 -k time\n-e 2\n',
+    'etc/audit/auditd.conf': 'max_log_file = 8\nspace_left_action = email\n', 'etc/pam.d/common-auth': 'auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\n',
+    'etc/pam.d/su': 'auth required pam_wheel.so use_uid group=sudo\n@include common-auth\n', 'etc/security/pwquality.conf': 'minlen = 14\nminclass = 4\n',
+    'etc/security/faillock.conf': 'deny = 5\nunlock_time = 900\n', 'etc/security/limits.conf': '* hard core 0\n',
+    'etc/nftables.conf': 'flush ruleset\ntable inet f {\n chain last { log prefix "x: "; drop; }\n chain i {\n  type filter hook input priority 0; policy accept;\n  tcp dport { 22, 80 } accept\n  jump last\n }\n}\n',
+    'etc/iptables/rules.v4': '*filter\n:INPUT DROP [0:0]\n:L - [0:0]\n-A INPUT -m comment --comment "a b" -j L\n-A L -j REJECT --reject-with icmp-port-unreachable\nCOMMIT\n',
+    'etc/rsyslog.conf': '$FileCreateMode 0640\nmodule(load="imtcp")\n*.* @@log.example.org:514\nauth,authpriv.* /var/log/auth.log\n',
+    'etc/systemd/journald.conf': '[Journal]\nStorage=persistent\nCompress=yes\n', 'etc/logrotate.conf': 'weekly\nrotate 4\ncreate\n',
+    'etc/apt/sources.list.d/a.sources': 'Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: /usr/share/keyrings/a.gpg\n',
+    'etc/yum.repos.d/a.repo': '[a]\nname=a\nbaseurl=http://example.org/\ngpgcheck=0\nenabled=1\n', 'etc/chrony/chrony.conf': 'pool 2.debian.pool.ntp.org iburst\nmakestep 1 3\n',
+    'etc/login.defs': 'PASS_MAX_DAYS 365\nUMASK 027\nENCRYPT_METHOD SHA512\n', 'etc/shadow': 'root:$6$a$b:19000:0:99999:7:::\n', 'etc/group': 'root:x:0:\nsudo:x:27:\n',
+    'etc/sudoers': 'Defaults use_pty\nroot ALL=(ALL:ALL) ALL\n%sudo ALL=(ALL) NOPASSWD: ALL\n', 'etc/ssh/sshd_config': 'PermitRootLogin yes\nCiphers aes128-cbc\nMatch User a\n  X11Forwarding yes\n',
+    'usr/sbin/sshd': '#', 'etc/sysctl.d/a.conf': 'net.ipv4.ip_forward = 1\nkernel.randomize_va_space=2\n', 'etc/modprobe.d/a.conf': 'install cramfs /bin/false\nblacklist usb-storage\n',
+    'etc/crypttab': 'a UUID=1 none luks\n', 'root/.bash_history': 'mysql -pSECRET\n', 'etc/hosts': '127.0.0.1 localhost\n',
+    'etc/udev/rules.d/70-persistent-net.rules': 'SUBSYSTEM=="net", ATTR{address}=="00:50:56:00:00:01", NAME="eth0"\n',
+    'var/lib/dpkg/status': 'Package: openssh-server\nStatus: install ok installed\nVersion: 1:9.2p1-2\nArchitecture: amd64\n\nPackage: open-vm-tools\nStatus: install ok installed\nVersion: 2:12\nArchitecture: amd64\n',
+}
+guest('profile', linux(DEBIAN) | profile)
+shell = {path.lstrip('./'): held for path, held in ((member.name, tarfile_.extractfile(member).read()) for tarfile_ in
+         [tarfile.open(engine / 'tests/fixtures/containers/storages.tar.xz')] for member in tarfile_.getmembers() if member.isfile())}
+# A database of four pages instead of the space that it grew to.
+metadata = 'var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db'
+shell[metadata] = shell[metadata][:len(shell[metadata].rstrip(b'\0')) + 4095 & ~4095]
+guest('surroundings', linux(DEBIAN) | shell | {
+    'etc/crontab': 'SHELL=/bin/sh\n17 *\t* * *\troot\tcd / && run-parts --report /etc/cron.hourly\n@reboot root /bin/x\n', 'etc/anacrontab': '1\t5\tcron.daily\trun-parts /etc/cron.daily\n',
+    'var/spool/cron/crontabs/root': '*/5 * * * * echo %\n', 'var/spool/cron/atjobs/a0000101c5f2a0': '#!/bin/sh\n# atrun uid=0 gid=0\nhalt\n',
+    'etc/cloud/cloud.cfg': 'datasource_list: [ NoCloud, Ec2 ]\n', 'etc/cloud/cloud.cfg.d/a.cfg': 'datasource_list:\n  - None\n', 'var/lib/cloud/data/instance-id': 'iid-1\n',
+    'var/lib/cloud/data/result.json': '{"v1": {"datasource": "DataSourceNoCloud", "errors": ["x"]}}', 'var/lib/cloud/instance/datasource': 'DataSourceNoCloud: DataSourceNoCloud [seed=/dev/sr0]\n',
+    'var/lib/cloud/instance/boot-finished': '23.44 - Thu, 04 Jan 2024 09:12:13 +0000 - v. 23.4.1\n', 'etc/docker/daemon.json': '{"data-root": "/var/lib/docker"}',
+    'etc/containers/storage.conf': '[storage]\ngraphroot = "/var/lib/containers/storage"\n', 'opt/jdk/release': 'JAVA_VERSION="21.0.1"\n', 'usr/local/go/VERSION': 'go1.21.5\n',
+    'etc/ssl/a.pem': ec, 'srv/a.der': run('openssl', 'x509', '-outform', 'DER', input=rsa), 'usr/sbin/waagent': '#'}, size='4M')

@@ -113,7 +113,15 @@ fn modules(page: &mut Page, system: &GuestSystem) {
         });
         let title = format!("Services ({}, {} enabled)", services.count, services.enabled.len());
         page.folded(&title, &["Unit", "State", "Preset", "Description"], rows);
+        if !services.cron_jobs.is_empty() {
+            let rows = services.cron_jobs.iter();
+            let rows =
+                rows.map(|job| vec![job.schedule.clone(), job.user.clone(), job.command.clone(), job.source.clone()]);
+            let title = format!("Scheduled commands ({})", services.cron_jobs.len());
+            page.folded(&title, &["When", "As", "Command", "File"], rows);
+        }
     }
+    surroundings(page, system);
     if let Some(users) = &system.users {
         let rows = users.users.iter().map(|user| {
             vec![
@@ -148,6 +156,75 @@ fn modules(page: &mut Page, system: &GuestSystem) {
             ("SSH server", security.ssh.as_ref().and_then(|ssh| state(ssh.enabled))),
             ("Kernel command line", security.kernel_command_line.clone()),
         ]);
+        if !security.certificates.is_empty() {
+            let rows = security.certificates.iter().map(|one| {
+                vec![
+                    one.path.clone(),
+                    one.subject.clone(),
+                    one.issuer.clone(),
+                    one.not_before.clone(),
+                    one.not_after.clone(),
+                ]
+            });
+            let title = format!("Certificates ({})", security.certificates.len());
+            page.folded(&title, &["File", "Subject", "Issuer", "From", "Until"], rows);
+        }
+    }
+}
+
+/// What the place a system runs in brought it, and what runs in it.
+fn surroundings(page: &mut Page, system: &GuestSystem) {
+    if !system.guest_agents.is_empty() {
+        let state = |enabled: Option<bool>| enabled.map_or("", |enabled| if enabled { "enabled" } else { "disabled" });
+        let rows = system.guest_agents.iter().map(|agent| {
+            vec![agent.name.clone(), agent.platform.clone(), optional(&agent.version), state(agent.enabled).to_owned()]
+        });
+        let title = format!("Guest agents ({})", system.guest_agents.len());
+        page.folded(&title, &["Name", "Platform", "Version", "Service"], rows);
+    }
+    if let Some(cloud) = &system.cloud_init {
+        page.tag("h3", "cloud-init");
+        page.pairs(&[
+            ("State", Some(if cloud.enabled { "enabled" } else { "switched off" }.to_owned())),
+            ("Switched off by", cloud.disabled_by.clone()),
+            ("Version", cloud.version.clone()),
+            ("Data source", cloud.datasource.clone()),
+            ("Instance", cloud.instance_id.clone()),
+            ("Finished", cloud.finished_at.clone()),
+        ]);
+    }
+    if let Some(containers) = &system.containers {
+        let rows = containers
+            .runtimes
+            .iter()
+            .map(|runtime| vec![runtime.name.clone(), optional(&runtime.version), optional(&runtime.data_directory)]);
+        let title = format!("Container runtimes ({})", containers.runtimes.len());
+        page.folded(&title, &["Name", "Version", "Data"], rows);
+        let rows = containers.images.iter().map(|image| {
+            let id = image.id.as_ref().or(image.digest.as_ref());
+            vec![
+                image.names.join(", "),
+                id.cloned().unwrap_or_default(),
+                optional(&image.created_at),
+                image.storage.clone(),
+            ]
+        });
+        let title = format!("Container images ({})", containers.images.len());
+        page.folded(&title, &["Names", "Sum", "Made", "Storage"], rows);
+        let rows = containers.containers.iter().map(|one| {
+            let name = one.name.clone().unwrap_or_else(|| one.id.clone());
+            vec![name, optional(&one.image), optional(&one.state), optional(&one.restart_policy), one.storage.clone()]
+        });
+        let title = format!("Containers ({})", containers.containers.len());
+        page.folded(&title, &["Name", "Image", "State", "Restart", "Storage"], rows);
+    }
+    if !system.language_runtimes.is_empty() {
+        let rows = system.language_runtimes.iter().map(|runtime| {
+            let source = runtime.package.as_ref().or(runtime.path.as_ref()).cloned().unwrap_or_default();
+            vec![runtime.language.clone(), runtime.version.clone(), source]
+        });
+        let title = format!("Language runtimes ({})", system.language_runtimes.len());
+        page.folded(&title, &["Language", "Version", "From"], rows);
     }
 }
 

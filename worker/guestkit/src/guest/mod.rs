@@ -1,5 +1,7 @@
 //! From mounted file systems to what a guest is.
 
+mod bolt;
+pub(crate) mod certificate;
 mod damage;
 mod inspect;
 pub(crate) mod linux;

@@ -224,6 +224,237 @@ pub struct GuestSystem {
     pub ostree: Option<Ostree>,
     /// Drive letters of Windows and the devices of this disk they stand for, in order of letter.
     pub drive_mappings: Vec<DriveMapping>,
+    /// What cloud-init is set to and did; absent where it is not installed and left nothing. Of Linux.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<CloudInit>,
+    /// Agents and tools of hypervisors and clouds, in order of name.
+    pub guest_agents: Vec<GuestAgent>,
+    /// Containers, and what runs them; absent where nothing of the kind was found. Of Linux.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub containers: Option<Containers>,
+    /// Runtimes of programming languages, in order of language, then path. Of Linux.
+    pub language_runtimes: Vec<LanguageRuntime>,
+}
+
+/// What cloud-init is set to and did, as far as it keeps it on the disk.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CloudInit {
+    /// Version: of its package, else of what it wrote when it last ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether it runs at boot: its services are not masked and nothing of what switches it off is there.
+    pub enabled: bool,
+    /// What switches it off: `/etc/cloud/cloud-init.disabled`, `kernel command line`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled_by: Option<String>,
+    /// Data sources it looks for, in order; empty where it is not limited to any.
+    pub datasources: Vec<String>,
+    /// The file that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datasources_source: Option<String>,
+    /// The data source it found: `DataSourceNoCloud [seed=/dev/sr0]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datasource: Option<String>,
+    /// Identity of the instance it set up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
+    /// When it was last done, as it writes it: RFC 3339 where that can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+    /// Errors of its last run.
+    pub errors: Vec<String>,
+    /// Whether it was given user data.
+    pub has_user_data: bool,
+}
+
+/// An agent or tool that a hypervisor or a cloud brings to its guests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GuestAgent {
+    /// Name: `qemu-guest-agent`, `open-vm-tools`.
+    pub name: String,
+    /// `qemu`, `vmware`, `virtualbox`, `hyper-v`, `xen`, `parallels`, `azure`, `aws`, `gcp`, `openstack`…
+    pub platform: String,
+    /// Package that brought it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Whether that starts by itself; absent where it has none here, or a device of the machine starts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// What told of it, where no package did: a path in the guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// Containers of a system.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Containers {
+    /// What runs containers, in order of name.
+    pub runtimes: Vec<ContainerRuntime>,
+    /// Images that are kept, in order of storage, then name.
+    pub images: Vec<ContainerImage>,
+    /// Containers that were made, in order of storage, then name.
+    pub containers: Vec<Container>,
+}
+
+/// A program that runs containers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerRuntime {
+    /// `docker`, `containerd`, `podman`, `cri-o`, `lxc`, `lxd`, `incus`, `kubelet`, `k3s`, `runc`, `crun`…
+    pub name: String,
+    /// Package that brought it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether its service starts by itself; absent where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Where it keeps images and containers, where that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_directory: Option<String>,
+}
+
+/// An image that containers are made of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerImage {
+    /// Names with tags: `docker.io/library/nginx:1.25`; empty where it has none any more.
+    pub names: Vec<String>,
+    /// `sha256:…` of its configuration; absent where it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `sha256:…` of its manifest; absent where it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// When it was built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// Architecture it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// `docker`, `containers-storage`, `containerd`.
+    pub storage: String,
+    /// Path in the guest that tells of it.
+    pub path: String,
+    /// containerd's namespace: `k8s.io`, `moby`, `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// A container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Container {
+    /// Its whole identifier.
+    pub id: String,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Image it was made of, as it was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// `running` where it was when the disk was last written, `paused`, `exited`, `created`, `dead`; absent where nothing on the
+    /// disk tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Whether it is started with the system: Docker's restart policy (`always`, `unless-stopped`, `on-failure`, `no`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// As ContainerImage.
+    pub storage: String,
+    /// As ContainerImage.
+    pub path: String,
+    /// As ContainerImage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Whether it may do all that its host's root may; absent where nothing on the disk tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileged: Option<bool>,
+}
+
+/// What runs programs of a language.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LanguageRuntime {
+    /// `python`, `node`, `ruby`, `java`, `go`, `php`, `perl`, `dotnet`, `rust`, `erlang`.
+    pub language: String,
+    /// Version.
+    pub version: String,
+    /// Package that brought it; absent where none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// Where it is, where no package brought it: `/opt/jdk-21`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// A certificate (X.509) and until when it holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// Path in the guest; of Windows the key of its store.
+    pub path: String,
+    /// Whom it names, as RFC 4514 writes names.
+    pub subject: String,
+    /// Who signed it, in the same form.
+    pub issuer: String,
+    /// Serial number in upper-case hexadecimal.
+    pub serial: String,
+    /// When it begins to hold.
+    pub not_before: String,
+    /// When it ceases to.
+    pub not_after: String,
+    /// Kind of its key: `rsa`, `ec`, or the object identifier in hexadecimal.
+    pub key_type: String,
+    /// Bits of its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_bits: Option<u32>,
+    /// DNS names it holds for.
+    pub dns_names: Vec<String>,
+    /// Whether it may sign others.
+    pub is_authority: bool,
+    /// Whether it is its own issuer.
+    pub is_self_signed: bool,
+    /// Whether its signature is over MD5 or SHA-1.
+    pub is_weakly_signed: bool,
+    /// SHA-256 of the whole in lower-case hexadecimal.
+    pub sha256: String,
+    /// The configuration that names it; absent where it was found by its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<String>,
+}
+
+/// A command that cron, anacron or at runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CronJob {
+    /// When, as it is written: `*/5 * * * *`, `@daily`; for `at` the time in RFC 3339.
+    pub schedule: String,
+    /// What; `/etc/cron.daily/apt` for a script of such a folder.
+    pub command: String,
+    /// As whom.
+    pub user: String,
+    /// `cron`, `anacron`, `at`.
+    pub kind: String,
+    /// The file that says so.
+    pub source: String,
+    /// Line in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
 }
 
 /// An earlier state of a system's root.
@@ -640,6 +871,8 @@ pub struct Services {
     /// The journal that tells of units' states; absent where nothing on the disk does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_source: Option<String>,
+    /// Commands of cron, anacron and at, in order of file, then line.
+    pub cron_jobs: Vec<CronJob>,
     /// Tasks of the Task Scheduler, in order of path.
     pub scheduled_tasks: Vec<ScheduledTask>,
     /// Commands that Windows runs when it starts or somebody logs on (Run keys, Winlogon).
@@ -1127,6 +1360,9 @@ pub struct Security {
     /// Hints at Secure Boot: a signed shim in the EFI system partition, enrolled owner keys; absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<SecureBoot>,
+    /// Certificates that services are set to use, and those in the places where they are kept; trusted authorities are not
+    /// among them. In order of path.
+    pub certificates: Vec<Certificate>,
     /// What only Windows has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsSecurity>,
@@ -1606,6 +1842,9 @@ pub struct DeepScan {
     /// Packages of programming languages (`format`: `pypi`, `npm`, `gem`, `cargo`, `golang`, `maven`), in order of the file
     /// that tells of each, which `install_path` names.
     pub language_packages: Vec<Package>,
+    /// Certificates anywhere (`.pem`, `.crt`, `.cer`, `.der`), the bundles of trusted authorities that the system brings left
+    /// out.
+    pub certificates: Vec<Certificate>,
 }
 
 /// A file and who may use it.

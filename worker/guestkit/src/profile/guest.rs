@@ -150,9 +150,10 @@ impl<'a> Guest<'a> {
         self.walk.get_or_init(|| Walk::over(self))
     }
 
-    /// The modules in the initial RAM disk at `path`, which is the one that starts by default; or why they are not known.
-    pub(crate) fn initramfs_modules(&self, path: &str) -> &Result<BTreeSet<String>, String> {
-        self.initramfs.get_or_init(|| super::initramfs::modules(self.files, path))
+    /// The modules in the initial RAM disk at `path`, which is the one that starts by default, as far as `wanted`, which is the
+    /// same in every call, asks for them; or why they are not known.
+    pub(crate) fn initramfs_modules(&self, path: &str, wanted: &BTreeSet<&str>) -> &Result<BTreeSet<String>, String> {
+        self.initramfs.get_or_init(|| super::initramfs::modules(self.files, path, wanted))
     }
 
     /// Why the walk is not whole, where there was one and it is not.

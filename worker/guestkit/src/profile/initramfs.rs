@@ -22,23 +22,46 @@ const NAMES_MAX: usize = 100_000;
 /// Bytes of one name (PATH_MAX of Linux).
 const NAME_MAX: u64 = 4_096;
 
-/// Names of modules, `-` written as `_`, without `.ko` and what compresses it.
+/// Names of modules that were met, `-` written as `_`, without `.ko` and what compresses it.
+struct Met<'w> {
+    names: BTreeSet<String>,
+    wanted: &'w BTreeSet<&'w str>,
+    /// Of those that are wanted, how many have not been met.
+    missing: usize,
+}
+
+impl Met<'_> {
+    fn insert(&mut self, name: String) {
+        let is_wanted = self.wanted.contains(name.as_str());
+        if self.names.insert(name) && is_wanted {
+            self.missing = self.missing.saturating_sub(1);
+        }
+    }
+
+    /// Whether nothing that is wanted can follow: unpacking the rest, which is most of the work, would tell nothing.
+    const fn is_done(&self) -> bool {
+        self.missing == 0
+    }
+}
+
+/// Names of modules, `-` written as `_`, without `.ko` and what compresses it. All of them, or, where every one of `wanted` is
+/// there, those up to the last of these.
 ///
 /// # Errors
 /// Why the archive cannot be looked through.
-pub(crate) fn modules(files: &Files<'_>, path: &str) -> Result<BTreeSet<String>, String> {
+pub(crate) fn modules(files: &Files<'_>, path: &str, wanted: &BTreeSet<&str>) -> Result<BTreeSet<String>, String> {
     let Some(file) = files.open(path) else { return Err(format!("{path} is not there or cannot be opened")) };
     if file.len() > PACKED_MAX {
         return Err(format!("{path} is larger than {} MiB", PACKED_MAX >> 20));
     }
-    let mut found = BTreeSet::new();
+    let mut found = Met { names: BTreeSet::new(), wanted, missing: wanted.len() };
     // Decoders meet hostile bytes here; one that panics has found them broken.
     let result = catch_unwind(AssertUnwindSafe(|| read(Arc::new(file), &mut found)));
     result.unwrap_or_else(|_| Err("it is broken".to_owned())).map_err(|why| format!("{path}: {why}"))?;
-    Ok(found)
+    Ok(found.names)
 }
 
-fn read(file: Source, found: &mut BTreeSet<String>) -> Result<(), String> {
+fn read(file: Source, found: &mut Met<'_>) -> Result<(), String> {
     let mut input = BufReader::with_capacity(1 << 20, Cursor::new(file));
     // Uncompressed archives first; zeros between them are padding.
     loop {
@@ -51,6 +74,9 @@ fn read(file: Source, found: &mut BTreeSet<String>) -> Result<(), String> {
             }
             Some(b'0') => {
                 archive(&mut input, found)?;
+                if found.is_done() {
+                    return Ok(());
+                }
             }
             Some(_) => return compressed(input, found),
         }
@@ -61,12 +87,15 @@ fn peek(input: &mut impl BufRead) -> Result<&[u8], String> {
     input.fill_buf().map_err(|error| error.to_string())
 }
 
-fn compressed(mut input: impl BufRead, found: &mut BTreeSet<String>) -> Result<(), String> {
+fn compressed(mut input: impl BufRead, found: &mut Met<'_>) -> Result<(), String> {
     let start: Vec<u8> = peek(&mut input)?.iter().take(6).copied().collect();
     let mut unpacked = |reader: &mut dyn Read| -> Result<(), String> {
         let mut reader = BufReader::with_capacity(1 << 16, reader.take(UNPACKED_MAX));
         while peek(&mut reader)?.first() == Some(&b'0') {
             archive(&mut reader, found)?;
+            if found.is_done() {
+                return Ok(());
+            }
             while peek(&mut reader)?.first() == Some(&0) {
                 let zeros = peek(&mut reader)?.iter().take_while(|byte| **byte == 0).count();
                 reader.consume(zeros);
@@ -133,8 +162,8 @@ impl<R: Read> Read for LegacyLz4<R> {
     }
 }
 
-/// One archive up to its trailer.
-fn archive(input: &mut impl BufRead, found: &mut BTreeSet<String>) -> Result<(), String> {
+/// One archive up to its trailer, or to the last module that is wanted.
+fn archive(input: &mut impl BufRead, found: &mut Met<'_>) -> Result<(), String> {
     for _ in 0..NAMES_MAX {
         let mut header = [0; 110];
         input.read_exact(&mut header).map_err(|error| format!("the archive ends early: {error}"))?;
@@ -169,6 +198,9 @@ fn archive(input: &mut impl BufRead, found: &mut BTreeSet<String>) -> Result<(),
         let base = name.rsplit('/').next().unwrap_or(&name);
         if let Some((module, _)) = base.split_once(".ko") {
             found.insert(module.replace('-', "_"));
+            if found.is_done() {
+                return Ok(());
+            }
         }
     }
     Err(format!("it holds more than {NAMES_MAX} files"))
@@ -212,11 +244,22 @@ mod tests {
         archive
     }
 
-    fn found(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
+    fn found_of(bytes: &[u8], wanted: &[&str]) -> Result<BTreeSet<String>, String> {
         let fixture = Fixture::new();
         fixture.file("boot/initrd", bytes);
         let tree = fixture.tree();
-        modules(&Files::new(&tree), "/boot/initrd")
+        modules(&Files::new(&tree), "/boot/initrd", &wanted.iter().copied().collect())
+    }
+
+    fn found(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
+        found_of(bytes, &["never there"])
+    }
+
+    #[test]
+    fn the_rest_is_left_when_all_that_is_wanted_was_met() {
+        let main = cpio(&["a.ko", "b-c.ko", "d.ko"]);
+        assert_eq!(found_of(&main, &["b_c", "a"]).unwrap(), ["a", "b_c"].map(str::to_owned).into());
+        assert!(found_of(&main[..500], &["b_c"]).is_ok() && found_of(&main[..500], &["d"]).is_err());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! each verdict with its reason and evidence. What cannot be known is unknown, never passed.
 
 mod audit_rules;
-mod certificate;
 mod checks;
 pub mod diff;
 mod evaluate;
@@ -14,6 +13,7 @@ mod guest;
 mod initramfs;
 mod outcome;
 mod overlay;
+mod packet_filter;
 mod pam;
 mod readiness;
 mod registry;

@@ -11,14 +11,15 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use guestkit::export::Form;
+use guestkit::export::{Form, ProfileForm};
 use guestkit::filesystem::{FileSystem, FileType, NodeId};
 use guestkit::guest::report::InspectReport;
 use guestkit::guest::{InspectOptions, OpenFile, WalkNext};
 use guestkit::image::{Format, ImageOpener};
+use guestkit::profile::{Content, Profile, ProfileOptions};
 use guestkit::{Disk, Error, ImageSpec, Keys, Limits, ReadAt as _, Secret, Tree};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -43,11 +44,22 @@ pub struct Target {
     pub name: &'static str,
     /// The format that is stated for the image.
     format: Format,
-    /// Whether it is the guest that is read, and not the disk below it.
-    is_guest: bool,
+    /// What is asked of it.
+    asked: Asked,
     /// Files of each seed, all of them disks of one machine where the format is raw, of one image otherwise. Kept inputs name
     /// seeds by their number: new ones come last.
     seeds: &'static [&'static [&'static str]],
+}
+
+/// What is read of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The disk itself: volumes, file systems, files.
+    Disk,
+    /// The guest on it, by every module of an inspection.
+    Inspection,
+    /// The guest on it, by every check.
+    Profiles,
 }
 
 /// Where seeds lie.
@@ -73,7 +85,7 @@ impl Target {
     pub fn seeds(&self, folders: &Folders) -> Vec<Option<Seed>> {
         let read = |files: &&[&'static str]| {
             let mut seed = Seed::read(files, folders)?;
-            if self.is_guest {
+            if self.asked != Asked::Disk {
                 seed.used.retain(|(_, at)| *at >= GUEST_FILES);
             }
             Some(seed)
@@ -87,7 +99,7 @@ impl Target {
     /// Where it cannot be opened.
     pub fn report(&self, seed: &Seed) -> Option<InspectReport> {
         let disk = || open(seed, self.format, &Limits::default()).expect("a seed can be opened");
-        self.is_guest.then(|| inspect(&disk()))
+        (self.asked != Asked::Disk).then(|| inspect(&disk()))
     }
 
     /// Changes the seed that `input` names, reads all that can be reached, and puts the seed back.
@@ -303,9 +315,10 @@ fn exercise(seed: &Seed, target: &Target) {
 
 fn read_disk(seed: &Seed, target: &Target, limits: &Limits) {
     let Ok(disk) = open(seed, target.format, limits) else { return };
-    if target.is_guest {
-        read_guest(&disk);
-        return;
+    match target.asked {
+        Asked::Disk => {}
+        Asked::Inspection => return read_guest(&disk),
+        Asked::Profiles => return judge_guest(&disk),
     }
     let mut buffer = vec![0; 1 << 16];
     let volumes =
@@ -355,6 +368,18 @@ fn read_guest(disk: &Disk) {
     let report = inspect(disk);
     for form in Form::ALL {
         assert!(!form.render(&report, SystemTime::UNIX_EPOCH).is_empty(), "{form:?} says nothing");
+    }
+}
+
+/// Every check, in every form.
+fn judge_guest(disk: &Disk) {
+    static CONTENT: LazyLock<Content> = LazyLock::new(Content::embedded);
+    let profiles = Profile::ALL.to_vec();
+    let options =
+        ProfileOptions { profiles, all: true, reference_time: Some(1_700_000_000), ..ProfileOptions::default() };
+    let report = disk.profile(&CONTENT, &options, &mut ());
+    for form in ProfileForm::ALL {
+        assert!(!form.render(&report).is_empty(), "{form:?} says nothing");
     }
 }
 

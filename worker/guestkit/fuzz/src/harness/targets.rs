@@ -3,19 +3,21 @@
 
 use guestkit::image::Format;
 
-use super::Target;
+use super::{Asked, Target};
 
 macro_rules! targets {
     (@format Guest) => { Format::Raw };
+    (@format Profile) => { Format::Raw };
     (@format $format:ident) => { Format::$format };
-    (@guest Guest) => { true };
-    (@guest $format:ident) => { false };
+    (@asked Guest) => { Asked::Inspection };
+    (@asked Profile) => { Asked::Profiles };
+    (@asked $format:ident) => { Asked::Disk };
     ($($name:ident $format:ident { $($($file:literal)+,)+ })+) => {
         /// All targets, each with a file of its name in `fuzz_targets/`.
         pub const TARGETS: &[Target] = &[$(Target {
             name: stringify!($name),
             format: targets!(@format $format),
-            is_guest: targets!(@guest $format),
+            asked: targets!(@asked $format),
             seeds: &[$(&[$($file),+]),+],
         }),+];
     };
@@ -220,5 +222,13 @@ targets! {
     }
     languages Guest {
         "fuzz/seeds/guest-languages.img.xz",
+    }
+    profile Profile {
+        "fuzz/seeds/guest-profile.img.xz",
+        "fuzz/seeds/guest-configs-debian.img.xz",
+        "fuzz/seeds/guest-windows.img.xz",
+    }
+    surroundings Guest {
+        "fuzz/seeds/guest-surroundings.img.xz",
     }
 }

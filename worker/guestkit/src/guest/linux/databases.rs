@@ -146,7 +146,7 @@ pub(crate) fn inspect(files: &Files<'_>, packages: &[Package], services: &Servic
 }
 
 /// A SQLite file that the walk over every file found.
-pub(super) fn sqlite(file: &FileFact) -> Database {
+pub(crate) fn sqlite(file: &FileFact) -> Database {
     Database {
         engine: "sqlite".to_owned(),
         data_directory: Some(file.path.clone()),

@@ -1,5 +1,5 @@
-//! The walk over every file: who may become another, what everybody may write, what nobody owns, SQLite files, and packages of
-//! programming languages. It reads every directory and every inode, of candidates for SQLite the first bytes, of programs the
+//! The walk over every file: who may become another, what everybody may write, what nobody owns, SQLite files, certificates, and
+//! packages of programming languages. It reads every directory and every inode, of candidates for SQLite the first bytes, of programs the
 //! table of sections, and the records of packages.
 
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use crate::guest::tree::{WalkEntry, WalkNext};
 use crate::read_at::ReadAt as _;
 
 use super::files::Files;
-use super::languages;
+use super::{certificates, languages};
 
 /// Facts of one kind kept: a tree where everything may be written says no more with its millionth file.
 const FACTS_MAX: usize = 100_000;
@@ -21,9 +21,19 @@ const SQLITE_BYTES_MIN: u64 = 512;
 /// Names that databases go by; only those are opened.
 const SQLITE_SUFFIXES: [&[u8]; 6] = [b".db", b".sqlite", b".sqlite3", b".sqlite2", b".db3", b".sdb"];
 
+/// Who may use a file is told by its mode and its owner's number, or, as on Windows, by neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    Modes,
+    Other,
+}
+
 /// The module; `None` where a limit ended the walk, because half a walk would look whole.
-pub(crate) fn inspect(files: &Files<'_>) -> Option<DeepScan> {
-    let (uids, gids) = (known_ids(files, "/etc/passwd"), known_ids(files, "/etc/group"));
+pub(crate) fn inspect(files: &Files<'_>, rights: Rights) -> Option<DeepScan> {
+    let (uids, gids) = match rights {
+        Rights::Modes => (known_ids(files, "/etc/passwd"), known_ids(files, "/etc/group")),
+        Rights::Other => Default::default(),
+    };
     let mut scan = DeepScan::default();
     let mut seen = HashSet::new();
     let mut left_out = 0_u64;
@@ -37,12 +47,23 @@ pub(crate) fn inspect(files: &Files<'_>) -> Option<DeepScan> {
             }
         };
         count(&mut scan, entry, &metadata, &mut seen);
-        left_out += judge(&mut scan, entry, &metadata, &uids, &gids);
+        if rights == Rights::Modes {
+            left_out += judge(&mut scan, entry, &metadata, &uids, &gids);
+        }
         match languages::packages(entry, &metadata) {
             Ok(found) => {
                 let room = FACTS_MAX.saturating_sub(scan.language_packages.len());
                 left_out += found.len().saturating_sub(room) as u64;
                 scan.language_packages.extend(found.into_iter().take(room));
+            }
+            Err(error) if error.is_budget_exhausted() => return Err(error),
+            Err(error) => files.warn_error(&String::from_utf8_lossy(entry.path), &error),
+        }
+        match certificates::of_entry(entry, &metadata) {
+            Ok(found) => {
+                let room = FACTS_MAX.saturating_sub(scan.certificates.len());
+                left_out += found.len().saturating_sub(room) as u64;
+                scan.certificates.extend(found.into_iter().take(room));
             }
             Err(error) if error.is_budget_exhausted() => return Err(error),
             Err(error) => files.warn_error(&String::from_utf8_lossy(entry.path), &error),
@@ -76,6 +97,7 @@ pub(crate) fn inspect(files: &Files<'_>) -> Option<DeepScan> {
         list.sort_by(|a, b| a.path.cmp(&b.path));
     }
     scan.language_packages.sort_by(|a, b| (&a.install_path, &a.name).cmp(&(&b.install_path, &b.name)));
+    scan.certificates.sort_by(|a, b| a.path.cmp(&b.path));
     Some(scan)
 }
 

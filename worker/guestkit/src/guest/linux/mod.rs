@@ -1,10 +1,15 @@
 //! Linux guests: one module of the report for each topic, all reading through [`files::Files`].
 
+mod agents;
 mod apk;
 mod authorized_keys;
 pub(crate) mod boot;
-mod databases;
-mod deep_scan;
+pub(crate) mod certificates;
+pub(crate) mod cloud_init;
+mod containers;
+mod cron;
+pub(crate) mod databases;
+pub(crate) mod deep_scan;
 pub(crate) mod dpkg;
 pub(crate) mod files;
 mod firewall;
@@ -26,6 +31,7 @@ mod portage;
 mod purl;
 mod release;
 mod rpm;
+mod runtimes;
 pub(crate) mod security;
 mod services;
 mod snap;
@@ -37,12 +43,16 @@ pub(crate) mod time;
 pub(crate) mod unit;
 mod users;
 
+use std::cell::OnceCell;
+
 use crate::disk::Disk;
 use crate::guest::overview;
 use crate::guest::report::{Filesystem, GuestSystem, Packages, Services, Warning};
 use crate::guest::roots::{DeviceNames, Root};
 
+use deep_scan::Rights;
 use files::Files;
+use journal::LastBoot;
 
 /// A part of a report that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,20 +117,36 @@ pub(crate) fn inspect(
         ..GuestSystem::default()
     };
     let asks = |module: Module| modules.contains(&module);
+    let boot = OnceCell::new();
+    let last_boot = || boot.get_or_init(|| journal::last_boot(&files)).as_ref();
     // Security and databases need to know what is installed and enabled, whether or not the report shows it.
     let mut packages = None;
     let mut services = None;
     for module in modules {
         files.enter(module.name());
         match module {
-            Module::OperatingSystem => system.operating_system = os::inspect(&files),
+            Module::OperatingSystem => {
+                system.operating_system = os::inspect(&files);
+                if system.operating_system.last_boot_at.is_none()
+                    && let Some(boot) = last_boot()
+                {
+                    system.operating_system.last_boot_at = time::rfc3339(boot.began_at);
+                    system.operating_system.last_boot_at_source = Some(boot.source.clone());
+                }
+            }
             Module::Packages => packages = Some(packages::inspect(&files, &system.operating_system)),
-            Module::Services => services = Some(services::inspect(&files)),
+            Module::Services => {
+                let packages = installed(&files, &system, &mut packages);
+                files.enter(module.name());
+                let started = services.get_or_insert_with(|| services::inspect(&files, last_boot));
+                system.guest_agents = agents::read(&files, &packages.packages, started);
+                system.containers = containers::read(&files, &packages.packages, started);
+            }
             Module::Users => system.users = Some(users::inspect(&files)),
             Module::Network => system.network = Some(network::inspect(&files, &system.operating_system)),
             Module::Security => {
                 let packages = installed(&files, &system, &mut packages);
-                let services = started(&files, &mut services);
+                let services = started(&files, &mut services, last_boot);
                 files.enter(module.name());
                 system.security =
                     Some(security::inspect(&files, &system.operating_system, &packages.packages, services));
@@ -131,12 +157,12 @@ pub(crate) fn inspect(
             }
             Module::Databases => {
                 let packages = installed(&files, &system, &mut packages);
-                let services = started(&files, &mut services);
+                let services = started(&files, &mut services, last_boot);
                 files.enter(module.name());
                 let databases = databases::inspect(&files, &packages.packages, services, asks(Module::DeepScan));
                 system.databases = Some(databases);
             }
-            Module::DeepScan => system.deep_scan = deep_scan::inspect(&files),
+            Module::DeepScan => system.deep_scan = deep_scan::inspect(&files, Rights::Modes),
         }
         let told = overview::told(*module, &system, packages.as_ref(), services.as_ref());
         found(*module, told.unwrap_or_else(|| "unknown".to_owned()));
@@ -144,6 +170,14 @@ pub(crate) fn inspect(
     if let (Some(databases), Some(scan)) = (&mut system.databases, &system.deep_scan) {
         databases.databases.extend(scan.sqlite_files.iter().map(databases::sqlite));
     }
+    if asks(Module::Packages)
+        && let Some(packages) = &packages
+    {
+        system.language_runtimes = runtimes::read(&files, &packages.packages);
+    }
+    files.enter(Module::OperatingSystem.name());
+    let known = packages.as_ref().map(|packages| packages.packages.as_slice());
+    system.cloud_init = cloud_init::inspect(&files, &system.operating_system, known, services.as_ref());
     system.packages = packages.filter(|_| asks(Module::Packages));
     system.services = services.filter(|_| asks(Module::Services));
     (system, files.into_warnings())
@@ -156,10 +190,14 @@ fn installed<'a>(files: &Files<'_>, system: &GuestSystem, packages: &'a mut Opti
     })
 }
 
-fn started<'a>(files: &Files<'_>, services: &'a mut Option<Services>) -> &'a Services {
+fn started<'a, 'b>(
+    files: &Files<'_>,
+    services: &'a mut Option<Services>,
+    last_boot: impl FnOnce() -> Option<&'b LastBoot>,
+) -> &'a Services {
     services.get_or_insert_with(|| {
         files.enter(Module::Services.name());
-        services::inspect(files)
+        services::inspect(files, last_boot)
     })
 }
 
@@ -282,12 +320,12 @@ mod tests {
             let files = Files::new(&tree);
             let system = os::inspect(&files);
             let packages = packages::inspect(&files, &system).packages;
-            let services = services::inspect(&files);
+            let services = services::inspect(&files, || None);
             users::inspect(&files);
             network::inspect(&files, &system);
             security::inspect(&files, &system, &packages, &services);
             databases::inspect(&files, &packages, &services, true);
-            assert!(deep_scan::inspect(&files).is_some());
+            assert!(deep_scan::inspect(&files, Rights::Modes).is_some());
             storage::parse_fstab(&files.text("/etc/fstab").unwrap());
         }
     }

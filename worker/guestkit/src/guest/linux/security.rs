@@ -7,7 +7,7 @@ use crate::guest::report::{
 };
 
 use super::files::Files;
-use super::{firewall, os_release, sshd};
+use super::{certificates, firewall, os_release, sshd};
 
 /// The module. `services` tells what is enabled.
 pub(crate) fn inspect(
@@ -35,6 +35,7 @@ pub(crate) fn inspect(
         kernel_command_line: system.kernel_command_line.clone(),
         sysctls: sysctls(files),
         secure_boot: secure_boot(files, packages),
+        certificates: certificates::read(files),
         windows: None,
     }
 }

@@ -1,26 +1,27 @@
-//! What starts: systemd units, SysV scripts, OpenRC services.
+//! What starts: systemd units, SysV scripts, OpenRC services, and what cron runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::guest::report::{Services, Unit};
 
+use super::cron;
 use super::files::Files;
-use super::journal;
+use super::journal::LastBoot;
 use super::systemd::Manager;
 
 /// States in which a unit starts by itself.
 const STARTS: [&str; 4] = ["enabled", "enabled-runtime", "generated", "transient"];
 
-/// The module.
-pub(crate) fn inspect(files: &Files<'_>) -> Services {
+/// The module. `last_boot` is what the journal tells, and asked only of a system that systemd starts.
+pub(crate) fn inspect<'b>(files: &Files<'_>, last_boot: impl FnOnce() -> Option<&'b LastBoot>) -> Services {
     let mut report = Services::default();
     let manager = Manager::read(files);
     if let Some(manager) = &manager {
         report.managers.push("systemd".to_owned());
         report.default_target = manager.default_target();
-        let boot = journal::last_boot(files);
-        report.units = manager.units(boot.as_ref());
-        report.state_source = boot.map(|boot| boot.source);
+        let boot = last_boot();
+        report.units = manager.units(boot);
+        report.state_source = boot.map(|boot| boot.source.clone());
     }
     let openrc = openrc_units(files);
     let scripts = if openrc.is_empty() { sysv_units(files, manager.as_ref()) } else { openrc };
@@ -35,6 +36,7 @@ pub(crate) fn inspect(files: &Files<'_>) -> Services {
     if report.managers.is_empty() {
         files.warn("services", "neither systemd units nor init scripts were found");
     }
+    report.cron_jobs = cron::read(files);
     summarise(&mut report);
     report
 }
@@ -191,7 +193,7 @@ mod tests {
         fixture.link("etc/runlevels/default/sshd", "/etc/init.d/sshd");
         fixture.link("etc/runlevels/default/absent", "/etc/init.d/absent");
         let tree = fixture.tree();
-        let report = inspect(&Files::new(&tree));
+        let report = inspect(&Files::new(&tree), || None);
         assert_eq!(report.managers, ["openrc"]);
         assert_eq!(report.enabled, ["sshd"]);
         assert_eq!(report.count, 2);
@@ -208,7 +210,7 @@ mod tests {
         fixture.link("etc/rc6.d/K01other", "../init.d/other");
         fixture.file("etc/inittab", "# x\nid:2:initdefault:\n");
         let tree = fixture.tree();
-        let report = inspect(&Files::new(&tree));
+        let report = inspect(&Files::new(&tree), || None);
         assert_eq!(report.enabled, ["xinetd"]);
         assert_eq!(report.units[0].state, "disabled");
         assert_eq!(report.units[1].wanted_by, ["2"]);

@@ -1,6 +1,8 @@
 //! Windows guests: one module of the report for each topic, all reading the registry through [`hives::Hives`].
 
+mod agents;
 pub(crate) mod audit;
+pub(crate) mod certificates;
 mod databases;
 mod drives;
 pub(crate) mod hives;
@@ -19,6 +21,8 @@ mod version;
 
 use crate::disk::Disk;
 use crate::guest::linux::Module;
+use crate::guest::linux::databases::sqlite;
+use crate::guest::linux::deep_scan::{self, Rights};
 use crate::guest::linux::files::Files;
 use crate::guest::overview;
 use crate::guest::report::{Filesystem, GuestSystem, Packages, Services, Warning};
@@ -64,7 +68,11 @@ pub(crate) fn inspect(
                 system.drive_mappings = drives::mappings(&volumes, system_letter(&hives), &context.root.device);
             }
             Module::Packages => packages = Some(packages::inspect(&files, &hives, &system.operating_system)),
-            Module::Services => services = Some(services::inspect(&files, &hives, context.system_root)),
+            Module::Services => {
+                let found = services::inspect(&files, &hives, context.system_root);
+                system.guest_agents = agents::read(&found);
+                services = Some(found);
+            }
             Module::Users => system.users = users::inspect(&files, &hives),
             Module::Network => {
                 let hostname = system.operating_system.hostname.as_ref();
@@ -83,12 +91,13 @@ pub(crate) fn inspect(
                 let services: &Services = services.get_or_insert_with(|| services::units(&hives));
                 system.databases = Some(databases::inspect(&files, &hives, &packages.packages, services));
             }
-            Module::DeepScan => {
-                files.warn("walk over every file", "it looks for what Linux keeps, and is not made of Windows");
-            }
+            Module::DeepScan => system.deep_scan = deep_scan::inspect(&files, Rights::Other),
         }
         let told = overview::told(*module, &system, packages.as_ref(), services.as_ref());
         found(*module, told.unwrap_or_else(|| "unknown".to_owned()));
+    }
+    if let (Some(databases), Some(scan)) = (&mut system.databases, &system.deep_scan) {
+        databases.databases.extend(scan.sqlite_files.iter().map(sqlite));
     }
     system.packages = packages.filter(|_| asks(Module::Packages));
     system.services = services.filter(|_| asks(Module::Services));

@@ -9,9 +9,9 @@ use crate::guest::report::{
     Defender, Filesystem, Firewall, FirewallProfile, RemoteDesktop, Security, UserAccountControl, WindowsSecurity,
 };
 
-use super::audit;
 use super::hives::{Hives, Node};
 use super::services;
+use super::{audit, certificates};
 
 /// The firewall's profiles: local key, policy key, name.
 const PROFILES: [(&str, &str, &str); 3] = [
@@ -75,7 +75,12 @@ pub(crate) fn inspect(files: &Files<'_>, hives: &Hives<'_>, filesystems: &[Files
             hives.software_key("Microsoft\\PowerShell\\1\\ShellIds\\Microsoft.PowerShell")?.text("ExecutionPolicy")
         });
     windows.automatic_updates = automatic_updates(hives).map(str::to_owned);
-    Security { firewalls: firewall.into_iter().collect(), windows: Some(windows), ..Security::default() }
+    Security {
+        firewalls: firewall.into_iter().collect(),
+        certificates: certificates::read(hives),
+        windows: Some(windows),
+        ..Security::default()
+    }
 }
 
 /// A value that a policy may set, else what is set locally.

@@ -1,9 +1,8 @@
 //! Encryption: policies, protocols, certificates, disks, and what must be one machine's alone.
 
-use std::collections::BTreeMap;
-
+use crate::guest::linux::certificates::{self, Found};
 use crate::guest::linux::time::day;
-use crate::profile::certificate::{self, Certificate};
+use crate::guest::windows;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
@@ -124,89 +123,17 @@ pub(crate) fn tls_services(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     Outcome::none_of(bad, "protocols of the past are spoken", "no protocol of the past is spoken", looked_at)
 }
 
-/// Where services name their certificates: files, and the key in front.
-const CERTIFICATES: [(&str, &str); 12] = [
-    ("/etc/nginx/nginx.conf", "ssl_certificate"),
-    ("/etc/nginx/conf.d/*.conf", "ssl_certificate"),
-    ("/etc/nginx/sites-enabled/*", "ssl_certificate"),
-    ("/etc/apache2/sites-enabled/*", "SSLCertificateFile"),
-    ("/etc/httpd/conf.d/*.conf", "SSLCertificateFile"),
-    ("/etc/postfix/main.cf", "smtpd_tls_cert_file"),
-    ("/etc/dovecot/conf.d/10-ssl.conf", "ssl_cert"),
-    ("/etc/postgresql/*/*/postgresql.conf", "ssl_cert_file"),
-    ("/etc/mysql/my.cnf", "ssl-cert"),
-    ("/etc/mysql/mariadb.conf.d/*.cnf", "ssl-cert"),
-    ("/etc/ldap/slapd.conf", "TLSCertificateFile"),
-    ("/etc/vsftpd.conf", "rsa_cert_file"),
-];
-
-/// Certificates that services use, by path.
-fn service_certificates(guest: &Guest<'_>) -> BTreeMap<String, Vec<Certificate>> {
-    let mut found = BTreeMap::new();
-    for (pattern, key) in CERTIFICATES {
-        let paths = if pattern.contains('*') { guest.files.glob(pattern) } else { vec![pattern.to_owned()] };
-        for path in paths {
-            for line in guest.files.text(&path).unwrap_or_default().lines().map(str::trim) {
-                let Some(rest) = line.strip_prefix(key).filter(|rest| rest.starts_with([' ', '\t', '='])) else {
-                    continue;
-                };
-                let value = rest
-                    .trim_start_matches([' ', '\t', '=', '<'])
-                    .trim_end_matches(';')
-                    .trim()
-                    .trim_matches(['"', '\'']);
-                if let Some(text) = guest.files.text(value).filter(|_| value.starts_with('/')) {
-                    found.insert(value.to_owned(), certificate::from_pem(&text));
-                }
-            }
-        }
-    }
-    // Let's Encrypt's clients keep what they renew in one place.
-    for path in guest.files.glob("/etc/letsencrypt/live/*/cert.pem") {
-        if let Some(text) = guest.files.text(&path) {
-            found.insert(path, certificate::from_pem(&text));
-        }
-    }
-    found
-}
-
-/// Certificates of the machine's own store. A blob is a list of properties: number, 1, length, bytes; 32 is the certificate.
-fn windows_certificates(guest: &Guest<'_>) -> BTreeMap<String, Vec<Certificate>> {
-    let mut found = BTreeMap::new();
-    let Some(node) =
-        guest.hives.and_then(|hives| hives.software_key("Microsoft\\SystemCertificates\\MY\\Certificates"))
-    else {
-        return found;
-    };
-    for key in node.keys().into_iter().take(1_000) {
-        let Some(blob) = key.bytes("Blob") else { continue };
-        let mut rest = blob.as_slice();
-        while let Some((header, after)) = rest.split_first_chunk::<12>() {
-            let word = |at: usize| {
-                header.get(at..at.saturating_add(4)).and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)))
-            };
-            let (Some(number), Some(length)) = (word(0), word(8).and_then(|length| usize::try_from(length).ok()))
-            else {
-                break;
-            };
-            let Some((value, after)) = after.split_at_checked(length) else { break };
-            if number == 32 {
-                found.insert(key.path(), certificate::from_der(value).into_iter().collect());
-            }
-            rest = after;
-        }
-    }
-    found
-}
-
 /// Certificates hold, and with keys that do.
 pub(crate) fn certificates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let all = if guest.is_windows() { windows_certificates(guest) } else { service_certificates(guest) };
+    let all = match guest.hives {
+        Some(hives) => windows::certificates::of_machine(hives),
+        None => certificates::of_services(guest.files),
+    };
     if all.is_empty() {
         return Outcome::not_applicable("no service that is known here names a certificate");
     }
     let (mut bad, mut soon, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
-    for (path, chain) in all {
+    for Found { path, chain, .. } in all {
         let Some(first) = chain.first() else {
             looked_at.push(Evidence::explicit(&*path, "certificate", "not a certificate that is read here"));
             continue;

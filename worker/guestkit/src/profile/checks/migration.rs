@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 
+use crate::guest::linux::cloud_init;
 use crate::guest::report::Kernel;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
@@ -345,7 +346,9 @@ pub(crate) fn initramfs_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
             vec![named("none")],
         );
     };
-    let modules = match guest.initramfs_modules(path) {
+    let all = TARGETS.into_iter().flat_map(|target| disk_drivers(target).iter().copied().chain([bus_driver(target)]));
+    let wanted = all.filter(|name| !name.is_empty() && !inside.contains(*name)).collect();
+    let modules = match guest.initramfs_modules(path, &wanted) {
         Ok(modules) => modules,
         Err(why) => return Outcome::unknown(format!("the initial RAM disk could not be looked through: {why}")),
     };
@@ -1301,29 +1304,19 @@ pub(crate) fn cloud_init_for(guest: &Guest<'_>, target: &str) -> Outcome {
         "openstack" => &["OpenStack", "ConfigDrive"],
         _ => &["NoCloud", "ConfigDrive"],
     };
-    let mut paths = vec!["/etc/cloud/cloud.cfg".to_owned()];
-    paths.extend(guest.files.with_suffix("/etc/cloud/cloud.cfg.d", ".cfg"));
-    let mut list = None;
-    for path in paths {
-        for (at, line) in guest.files.text(&path).unwrap_or_default().lines().enumerate() {
-            if let Some(value) = line.trim().strip_prefix("datasource_list:") {
-                list = Some((
-                    value.trim().to_owned(),
-                    Evidence::explicit(&*path, "datasource_list", value.trim()).at_line(at.saturating_add(1)),
-                ));
-            }
-        }
-    }
+    let list = cloud_init::datasource_list(guest.files);
     match list {
         None => Outcome::pass(
             "cloud-init looks everywhere",
             vec![Evidence::default("/etc/cloud/cloud.cfg", "datasource_list", "every one")],
         ),
-        Some((value, evidence)) if wanted.iter().any(|name| value.contains(name)) => {
-            Outcome::pass(format!("cloud-init looks for what {target} gives"), vec![evidence])
-        }
-        Some((_, evidence)) => {
-            Outcome::fail(format!("cloud-init does not look for {}", wanted.join(" or ")), vec![evidence])
+        Some(list) => {
+            let evidence = Evidence::explicit(list.path, "datasource_list", list.names.join(", "));
+            let evidence = vec![evidence.at_line(list.line)];
+            match wanted.iter().any(|name| list.names.iter().any(|listed| listed == name)) {
+                true => Outcome::pass(format!("cloud-init looks for what {target} gives"), evidence),
+                false => Outcome::fail(format!("cloud-init does not look for {}", wanted.join(" or ")), evidence),
+            }
         }
     }
 }

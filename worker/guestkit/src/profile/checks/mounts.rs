@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::guest::report::FstabEntry;
+use crate::guest::linux::security::is_enabled;
+use crate::guest::linux::unit::UnitFile;
+use crate::guest::report::{FstabEntry, Unit};
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
@@ -26,38 +28,49 @@ fn entry_evidence(entry: &FstabEntry) -> Evidence {
     Evidence::explicit(FSTAB, &*entry.path, format!("{} {} {}", entry.spec, entry.r#type, entry.options.join(",")))
 }
 
-/// Mounts by path: fstab is before a unit of the same path, and systemd mounts `/dev/shm` by itself. Source:
-/// systemd-fstab-generator(8), systemd.mount(5).
+/// What an administrator puts here is before what systemd makes of fstab, which is before what a package brings. Source:
+/// systemd.unit(5), "Unit File Load Path".
+const ADMINISTRATOR: &str = "/etc/systemd/system/";
+
+/// Mounts that the start of the system makes, each path once. Source: systemd-fstab-generator(8), systemd.mount(5); without
+/// systemd the last line of a path lies over the others.
 fn mounts(guest: &Guest<'_>) -> Vec<Mount> {
-    let mut all: Vec<Mount> = fstab(guest)
-        .iter()
-        .filter(|entry| entry.path.starts_with('/'))
-        .map(|entry| Mount {
-            path: entry.path.clone(),
-            options: entry.options.clone(),
-            evidence: entry_evidence(entry),
-        })
-        .collect();
-    let units = guest.services().map(|services| services.units.as_slice()).unwrap_or_default();
-    for unit in
-        units.iter().filter(|unit| unit.kind == "mount" && unit.state != "masked" && guest.is_enabled(&unit.name))
-    {
-        let mut file = crate::guest::linux::unit::UnitFile::parse(&guest.files.text(&unit.path).unwrap_or_default());
-        for path in &unit.drop_ins {
-            file.merge(&guest.files.text(path).unwrap_or_default());
-        }
-        let (Some(path), options) = (file.last("Mount", "Where"), file.last("Mount", "Options").unwrap_or_default())
-        else {
-            continue;
-        };
-        if all.iter().any(|mount| mount.path == path) {
+    let services = guest.services();
+    let has_systemd = services.is_some_and(|services| services.managers.iter().any(|manager| manager == "systemd"));
+    let units = services.map(|services| services.units.as_slice()).unwrap_or_default();
+    let units: Vec<&Unit> = units.iter().filter(|unit| unit.kind == "mount").collect();
+    let mut all: Vec<Mount> = Vec::new();
+    for entry in fstab(guest).iter().filter(|entry| entry.path.starts_with('/')) {
+        let has = |option: &str| entry.options.iter().any(|known| known == option);
+        if has("noauto") && !has("x-systemd.automount") {
             continue;
         }
-        let evidence = Evidence::explicit(&*unit.path, path, options);
-        all.push(Mount { path: path.to_owned(), options: options.split(',').map(str::to_owned).collect(), evidence });
+        // Of lines of one path systemd takes the first; a plain `mount -a` puts the last on top.
+        let known = all.iter().position(|mount| mount.path == entry.path);
+        match known {
+            Some(_) if has_systemd => continue,
+            Some(known) => {
+                all.remove(known);
+            }
+            None => {}
+        }
+        let unit = units.iter().find(|unit| unit.path.starts_with(ADMINISTRATOR) && path_of(guest, unit) == entry.path);
+        match unit {
+            Some(unit) if unit.state.starts_with("masked") => {}
+            Some(unit) => all.extend(of_unit(guest, unit)),
+            None => all.push(Mount {
+                path: entry.path.clone(),
+                options: entry.options.clone(),
+                evidence: entry_evidence(entry),
+            }),
+        }
     }
-    let has_systemd =
-        guest.services().is_some_and(|services| services.managers.iter().any(|manager| manager == "systemd"));
+    let started = units.iter().filter(|unit| services.is_some_and(|services| is_enabled(services, &unit.name)));
+    for mount in started.filter_map(|unit| of_unit(guest, unit)) {
+        if !all.iter().any(|known| known.path == mount.path) {
+            all.push(mount);
+        }
+    }
     if has_systemd && !all.iter().any(|mount| mount.path == "/dev/shm") {
         let options = ["nosuid", "nodev", "strictatime"].map(str::to_owned).to_vec();
         all.push(Mount {
@@ -67,6 +80,46 @@ fn mounts(guest: &Guest<'_>) -> Vec<Mount> {
         });
     }
     all
+}
+
+/// Where a unit of this name mounts: its name says so, whatever it holds. Source: systemd.mount(5), systemd-escape(1).
+fn path_of(guest: &Guest<'_>, unit: &Unit) -> String {
+    if let Some(mount) = of_unit(guest, unit) {
+        return mount.path;
+    }
+    let name = unit.name.strip_suffix(".mount").unwrap_or(&unit.name);
+    if name == "-" { "/".to_owned() } else { format!("/{}", name.replace('-', "/").replace("\\x2d", "-")) }
+}
+
+/// What a unit mounts; `None` where it does not say.
+fn of_unit(guest: &Guest<'_>, unit: &Unit) -> Option<Mount> {
+    let mut file = UnitFile::parse(&guest.files.text(&unit.path).unwrap_or_default());
+    for path in &unit.drop_ins {
+        file.merge(&guest.files.text(path).unwrap_or_default());
+    }
+    let path = file.last("Mount", "Where")?;
+    let options = file.last("Mount", "Options").unwrap_or_default();
+    let evidence = Evidence::explicit(&*unit.path, path, options);
+    Some(Mount { path: path.to_owned(), options: options.split(',').map(str::to_owned).collect(), evidence })
+}
+
+impl Mount {
+    /// Whether an option is in force: of contrary ones the last counts, and those for users bring others along. Source: mount(8),
+    /// "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
+    fn has(&self, option: &str) -> bool {
+        let contrary = option.strip_prefix("no").unwrap_or(option);
+        let mut is_set = false;
+        for word in self.options.iter().map(|word| word.trim()) {
+            match word {
+                _ if word == option => is_set = true,
+                _ if word == contrary => is_set = false,
+                "user" | "users" => is_set = true,
+                "owner" | "group" if option != "noexec" => is_set = true,
+                _ => {}
+            }
+        }
+        is_set
+    }
 }
 
 /// Options that keep programs and devices out of where everybody writes.
@@ -83,14 +136,13 @@ pub(crate) fn options(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     ];
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for (path, wanted, is_demanded) in demanded {
-        let Some(mount) = all.iter().rfind(|mount| mount.path == path) else {
+        let Some(mount) = all.iter().find(|mount| mount.path == path) else {
             if is_demanded {
                 bad.push(Bad::new(format!("{path} is no mount of its own"), Evidence::absent(FSTAB, path)));
             }
             continue;
         };
-        let missing: Vec<&str> =
-            wanted.iter().copied().filter(|option| !mount.options.iter().any(|known| known == option)).collect();
+        let missing: Vec<&str> = wanted.iter().copied().filter(|option| !mount.has(option)).collect();
         if missing.is_empty() {
             looked_at.push(mount.evidence.clone());
         } else {
@@ -185,4 +237,20 @@ pub(crate) fn fstab_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         looked_at.push(Evidence::absent(FSTAB, "a disk"));
     }
     Outcome::none_of(bad, "fstab names disks that are not there", "every disk that fstab names is there", looked_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_contrary_options_counts() {
+        let has = |options: &str, option: &str| {
+            let options = options.split(',').map(str::to_owned).collect();
+            Mount { path: String::new(), options, evidence: Evidence::absent(FSTAB, "") }.has(option)
+        };
+        assert!(has("nosuid,defaults,noexec", "noexec") && has("noexec,defaults", "noexec"));
+        assert!(!has("noexec,nosuid,exec", "noexec") && has("noexec,nosuid,exec", "nosuid"));
+        assert!(has("user", "nodev") && !has("user,dev", "nodev") && !has("group", "noexec") && has("owner", "nosuid"));
+    }
 }

@@ -6,6 +6,7 @@ use crate::guest::report::Firewall;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
+use crate::profile::packet_filter::{self, Ending, Filter};
 use crate::profile::report::Evidence;
 
 use super::services::any_started;
@@ -55,43 +56,102 @@ pub(crate) fn firewall_active(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     Outcome::fail(reason, evidence)
 }
 
-/// What nobody allowed is refused, also over IPv6.
+/// What nobody allowed is refused, also over IPv6 and in what is passed on.
 pub(crate) fn default_deny(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let all = firewalls(guest);
     let active: Vec<_> = all.iter().filter(|firewall| firewall.enabled).collect();
-    let Some(firewall) = active.first() else {
+    if active.is_empty() {
         let evidence: Vec<_> = all.iter().map(firewall_evidence).collect();
         let evidence =
             if evidence.is_empty() { vec![Evidence::absent("/etc/nftables.conf", "firewall")] } else { evidence };
         return Outcome::fail(format!("no firewall starts, so that everything is accepted; {BEYOND}"), evidence);
-    };
+    }
     let evidence: Vec<_> = active.iter().map(|firewall| firewall_evidence(firewall)).collect();
-    let refuses = |policy: &str| matches!(policy, "drop" | "reject" | "deny");
-    let policy = |hook: &str| {
-        firewall.default_policies.iter().rev().find_map(|entry| entry.strip_prefix(hook)?.strip_prefix('='))
+    // A packet goes through the rules of every one that starts: it is enough that one of them refuses.
+    let judged: Vec<_> = active.iter().map(|firewall| refuses_the_rest(guest, firewall)).collect();
+    if let Some(told) = judged.iter().find_map(|judged| judged.as_ref().ok()) {
+        return Outcome::pass(told.clone(), evidence);
+    }
+    let reasons: Vec<_> = judged.into_iter().filter_map(Result::err).collect();
+    Outcome::fail(reasons.join("; "), evidence)
+}
+
+/// How a firewall refuses what it does not name, or why it does not.
+fn refuses_the_rest(guest: &Guest<'_>, firewall: &Firewall) -> Result<String, String> {
+    let texts = |wanted: &dyn Fn(&str) -> bool| -> String {
+        let paths = firewall.sources.iter().filter(|path| wanted(path));
+        paths.filter_map(|path| guest.files.text(path)).fold(String::new(), |all, text| all + &text + "\n")
     };
     match firewall.r#type.as_str() {
-        "firewalld" => {
-            let zone = firewall.default_zone.as_deref().unwrap_or("public");
-            let paths = [format!("/etc/firewalld/zones/{zone}.xml"), format!("/usr/lib/firewalld/zones/{zone}.xml")];
-            let text = paths.iter().find_map(|path| guest.files.text(path)).unwrap_or_default();
-            if text.contains("target=\"ACCEPT\"") || zone == "trusted" {
-                return Outcome::fail(format!("zone {zone} accepts everything"), evidence);
-            }
-            Outcome::pass(format!("zone {zone} refuses what it does not name"), evidence)
+        "firewalld" => firewalld_refuses(guest, firewall),
+        "ufw" => ufw_refuses(firewall),
+        "nftables" => filter_refuses(guest, packet_filter::nftables(&texts(&|_| true))),
+        "iptables" => {
+            let is_6 = |path: &str| path.ends_with(".v6") || path.contains("ip6tables");
+            let ipv4 = packet_filter::iptables(&texts(&|path| !is_6(path)));
+            filter_refuses(guest, Filter { ipv4, ipv6: packet_filter::iptables(&texts(&is_6)) })
         }
-        "nftables" if firewall.default_policies.is_empty() => {
-            Outcome::fail("no chain is hooked into the input: everything is accepted", evidence)
-        }
-        "iptables" if !firewall.sources.iter().any(|path| path.contains('6')) => {
-            Outcome::fail("IPv6 is not filtered", evidence)
-        }
-        _ => match policy("input") {
-            Some(found) if refuses(found) => Outcome::pass(format!("the input's policy is {found}"), evidence),
-            Some(found) => Outcome::fail(format!("the input's policy is {found}"), evidence),
-            None => Outcome::unknown(format!("the default policy of {} could not be read", firewall.r#type)),
-        },
+        other => Err(format!("the default of {other} is not known")),
     }
+}
+
+/// Source: firewalld.zone(5): a zone refuses what it does not name, unless its target says otherwise. A zone that interfaces or
+/// addresses are bound to is in force beside the default one.
+fn firewalld_refuses(guest: &Guest<'_>, firewall: &Firewall) -> Result<String, String> {
+    let zone = firewall.default_zone.as_deref().unwrap_or("public");
+    let paths = [format!("/etc/firewalld/zones/{zone}.xml"), format!("/usr/lib/firewalld/zones/{zone}.xml")];
+    let text = paths.iter().find_map(|path| guest.files.text(path)).unwrap_or_default();
+    let accepts = |text: &str| text.contains("target=\"ACCEPT\"");
+    if accepts(&text) || (text.is_empty() && zone == "trusted") {
+        return Err(format!("zone {zone} accepts everything"));
+    }
+    for path in guest.files.with_suffix("/etc/firewalld/zones", ".xml") {
+        let text = guest.files.text(&path).unwrap_or_default();
+        if accepts(&text) && text.contains("<interface ") {
+            return Err(format!("{path} accepts everything of its interfaces"));
+        }
+    }
+    Ok(format!("zone {zone} refuses what it does not name"))
+}
+
+/// Source: ufw(8): without IPV6=yes it drops all of IPv6.
+fn ufw_refuses(firewall: &Firewall) -> Result<String, String> {
+    for (chain, default) in [("input", "drop"), ("forward", "drop")] {
+        let stated =
+            firewall.default_policies.iter().rev().find_map(|entry| entry.strip_prefix(chain)?.strip_prefix('='));
+        let policy = stated.unwrap_or(default);
+        if !matches!(policy, "drop" | "reject" | "deny") {
+            return Err(format!("the policy of {chain} is {policy}"));
+        }
+    }
+    Ok("the policies of input and forward refuse".to_owned())
+}
+
+fn filter_refuses(guest: &Guest<'_>, filter: Filter) -> Result<String, String> {
+    let is_on = |key: &str| {
+        let fact = crate::profile::facts::sysctl(guest, key).ok();
+        fact.and_then(|fact| fact.value).as_ref().and_then(crate::profile::evaluate::number) == Some(1)
+    };
+    let line = guest.system.operating_system.kernel_command_line.as_deref().unwrap_or_default();
+    let has_no_ipv6 = line.split_whitespace().any(|word| word == "ipv6.disable=1")
+        || (is_on("net.ipv6.conf.all.disable_ipv6") && is_on("net.ipv6.conf.default.disable_ipv6"));
+    let protocols =
+        [("IPv4", filter.ipv4, "net.ipv4.ip_forward"), ("IPv6", filter.ipv6, "net.ipv6.conf.all.forwarding")];
+    for (name, endings, forwards) in protocols.into_iter().filter(|(name, ..)| !(has_no_ipv6 && *name == "IPv6")) {
+        match endings.input {
+            Ending::Absent => {
+                return Err(format!("no chain is hooked into the input of {name}: everything is accepted"));
+            }
+            Ending::Accepted => return Err(format!("the input of {name} accepts what no rule names")),
+            Ending::Refused => {}
+        }
+        // A machine that passes nothing on needs no chain for it; one that is there has to refuse.
+        let passes_on = endings.forward == Ending::Accepted || (endings.forward == Ending::Absent && is_on(forwards));
+        if passes_on {
+            return Err(format!("what is passed on over {name} is accepted"));
+        }
+    }
+    Ok("what no rule names is refused".to_owned())
 }
 
 /// One manager alone writes the rules.

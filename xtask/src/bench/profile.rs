@@ -1,0 +1,111 @@
+//! What judging a guest costs, beside OpenSCAP on the same files in the same minutes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::inspect::{SERVER, corpus};
+use super::program::{Program, Run, median};
+use crate::record::record;
+use crate::shell::{Need, check, require, say, target_dir};
+
+/// OpenSCAP's content for Debian 12, and the profile of it with the most rules. Debian's package `ssg-debian` has it from version
+/// 0.1.73 on, which is in Debian 13.
+const CONTENT: &str = "/usr/share/xml/scap/ssg/content/ssg-debian12-ds.xml";
+const CIS: &str = "xccdf_org.ssgproject.content_profile_cis_level2_server";
+/// Every profile, several on one opening of the disk.
+const PROFILES: [&str; 5] = ["security", "compliance", "hardening", "performance", "migration"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Profile {
+    /// Runs of which the median is taken.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// OpenSCAP's content (a source data stream).
+    #[arg(long, value_name = "FILE", default_value = CONTENT)]
+    content: PathBuf,
+    /// Put the table into docs/profiles.md.
+    #[arg(long)]
+    record: bool,
+}
+
+pub(super) fn run(what: &Profile) -> Result<()> {
+    require(&[Need { program: "oscap", package: "openscap-scanner" }, Need { program: "tar", package: "tar" }])?;
+    if !what.content.is_file() {
+        bail!("{} is not there; Debian 13 has it in ssg-debian, and --content names another", what.content.display());
+    }
+    let image = corpus()?.join(format!("guests/{SERVER}.qcow2"));
+    let guestkit = target_dir().join("release/guestkit");
+    let tree = unpacked(&guestkit, &image)?;
+
+    let ours = |name, profiles: &[&str]| {
+        let named = profiles.iter().flat_map(|profile| ["--profile", profile]);
+        Program::new(name, &guestkit).args(["local", "profile", "-q", "-o", "json"]).args(named).args([&image])
+    };
+    // OpenSCAP ends with 2 where a rule fails, which is no failure of its own.
+    let judged = format!("OSCAP_PROBE_ROOT={} oscap xccdf eval --profile {CIS} {}", quoted(&tree), quoted(&what.content));
+    let scap = Program::new("`oscap xccdf eval`, CIS level 2", "sh").args(["-c", &format!("{judged}; test $? -ne 1")]);
+    let programs =
+        [ours("`guestkit local profile`, all five", &PROFILES), ours("the same, security alone", &PROFILES[..1]), scap];
+    let mut runs: [Vec<Run>; 3] = Default::default();
+    for program in &programs {
+        program.run()?;
+    }
+    for _ in 0..what.runs.max(1) {
+        for (program, runs) in programs.iter().zip(&mut runs) {
+            runs.push(program.run()?);
+        }
+    }
+    let [all, security, scap] = runs.each_ref().map(|runs| median(runs));
+    let is_met = all.cpu_ms <= 150.0 && all.peak_mb <= 96.0;
+    let verdicts = [
+        format!("≤ 150 ms CPU, ≤ 96 MB: {}", verdict(is_met)),
+        String::new(),
+        format!("≥ 30 × ours: {}", verdict(scap.cpu_ms >= 30.0 * all.cpu_ms)),
+    ];
+    let mut table = format!(
+        "Medians of {}, whole processes, start and end included; OpenSCAP reads the same guest's files unpacked into a folder.\n\n\
+         | tool | wall | CPU | CPU, times ours | peak RSS | verdict |\n{}|\n",
+        what.runs.max(1),
+        "|---".repeat(6)
+    );
+    for ((program, run), verdict) in programs.iter().zip([all, security, scap]).zip(verdicts) {
+        let Run { wall_ms, cpu_ms, peak_mb, .. } = run;
+        table.push_str(&format!(
+            "| {} | {wall_ms:.0} ms | {cpu_ms:.0} ms | {:.1} | {peak_mb:.0} MB | {verdict} |\n",
+            program.name,
+            cpu_ms / all.cpu_ms
+        ));
+    }
+    say(&table);
+    if what.record { record("docs/profiles.md", "profile", "cargo xtask bench profile", &table) } else { Ok(()) }
+}
+
+fn verdict(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "**missed**" }
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// The guest's files in a folder, by our own reader.
+fn unpacked(guestkit: &Path, image: &Path) -> Result<PathBuf> {
+    let tree = target_dir().join("bench-peers/tree");
+    if tree.join("etc/os-release").exists() {
+        return Ok(tree);
+    }
+    fs::create_dir_all(&tree).with_context(|| format!("failed to make {}", tree.display()))?;
+    let mut archive = Command::new(guestkit);
+    archive.args(["local", "cat", "-i", "--tar", "/", "-a"]).arg(image).stdout(Stdio::piped());
+    let mut archive = archive.spawn().context("failed to start guestkit")?;
+    let files = archive.stdout.take().context("guestkit without output")?;
+    check(Command::new("tar").args(["-x", "-C"]).arg(&tree).stdin(files))?;
+    let ended = archive.wait()?;
+    if !ended.success() {
+        bail!("the guest could not be unpacked: {ended}");
+    }
+    Ok(tree)
+}
