@@ -1,7 +1,7 @@
 //! One walk over a guest's whole tree for every check that needs one. What it keeps is bounded: paths that some check asks
 //! for, and sums.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::error::Result;
 use crate::filesystem::{ExtendedAttribute, FileType, Metadata};
@@ -25,6 +25,19 @@ const SKIPPED: [&str; 10] = [
 ];
 /// Paths kept of each kind; more are counted.
 const KEPT_MAX: usize = 1_000;
+
+/// Files of code kept: a large desktop has some tens of thousands.
+const CODE_MAX: usize = 200_000;
+/// Where the system's own code lies.
+const CODE: [&[u8]; 6] = [b"/usr/", b"/bin/", b"/sbin/", b"/lib/", b"/lib32/", b"/lib64/"];
+
+/// Whether a file is a program, a library or a module of the system's, which packages bring.
+fn is_code(path: &[u8], metadata: &Metadata) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    CODE.iter().any(|folder| path.starts_with(folder))
+        && !path.starts_with(b"/usr/local/")
+        && (metadata.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so" || part == b".ko"))
+}
 
 /// A path and its metadata.
 #[derive(Debug, Clone)]
@@ -68,6 +81,16 @@ fn permitted_of(attributes: &[ExtendedAttribute]) -> Option<u64> {
     Some(low | high << 32)
 }
 
+/// A file that holds code.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Code {
+    pub(crate) size: u64,
+    /// When its content was last written, in seconds since 1970.
+    pub(crate) modified: i64,
+    /// When anything of it was: the guest's kernel kept this, and no call sets it.
+    pub(crate) changed: i64,
+}
+
 /// What a walk found.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
@@ -81,6 +104,9 @@ pub(crate) struct Walk {
     pub(crate) set_id: Kind,
     /// Programs with file capabilities, and the permitted ones as bits.
     pub(crate) capabilities: Vec<(Found, u64)>,
+    /// Programs, libraries and modules of the system, by their path without `/usr` in front: where `/usr` is merged both names
+    /// of a file are one.
+    pub(crate) code: HashMap<String, Code>,
     /// Regular files below `/var/log`.
     pub(crate) logs: Kind,
     /// Bytes of regular files below each directory of the first four levels.
@@ -141,6 +167,12 @@ impl Walk {
         }
         if metadata.mode & 0o6000 != 0 && metadata.mode & 0o111 != 0 {
             self.set_id.add(path, metadata);
+        }
+        if is_code(path, metadata) && self.code.len() < CODE_MAX {
+            let bare = path.strip_prefix(b"/usr").unwrap_or(path);
+            let (modified, changed) = (metadata.modified.seconds, metadata.changed.seconds);
+            let code = Code { size: metadata.size, modified, changed };
+            self.code.insert(String::from_utf8_lossy(bare).into_owned(), code);
         }
         if path.starts_with(b"/var/log/") {
             self.logs.add(path, metadata);

@@ -30,7 +30,7 @@ pub(crate) mod pattern;
 mod portage;
 mod purl;
 mod release;
-mod rpm;
+pub(crate) mod rpm;
 mod runtimes;
 pub(crate) mod security;
 mod services;

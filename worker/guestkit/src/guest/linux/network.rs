@@ -1,6 +1,7 @@
 //! How the guest is set to reach the network, by whichever manager's files it has. Each manager's format is read by a pure
 //! function of its own.
 
+mod cloud_init;
 mod ifcfg;
 mod ifupdown;
 mod keyfile;
@@ -21,12 +22,13 @@ type Reader = fn(&Files<'_>) -> Vec<NetworkInterface>;
 /// The module.
 pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Network {
     let mut report = Network { hostname: system.hostname.clone(), ..Network::default() };
-    let managers: [(&str, Reader); 5] = [
+    let managers: [(&str, Reader); 6] = [
         ("ifupdown", ifupdown::read),
         ("netplan", netplan::read),
         ("network-manager", keyfile::read),
         ("ifcfg", ifcfg::read),
         ("systemd-networkd", networkd::read),
+        ("cloud-init", cloud_init::read),
     ];
     for (manager, read) in managers {
         let found = read(files);

@@ -7,7 +7,7 @@ mod ndb;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::guest::damage::Damage;
@@ -19,6 +19,7 @@ use super::files::{Files, SqliteFiles, lossy};
 use super::packages::{Installed, PACKAGES_MAX};
 
 use header::Room;
+pub(crate) use header::Shipped;
 
 /// Where distributions keep the database: most of them, those that moved it into `/usr`, and ostree's systems.
 const PLACES: [&str; 3] = ["/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm"];
@@ -170,6 +171,52 @@ fn read_store(store: Store, files: DatabaseFiles<'_>, system: &OperatingSystem, 
     }
 }
 
+/// How the installed packages ship the files at `paths`, where rpm manages the system; `None` where it does not, or its database
+/// could not be read. Where `/usr` is merged both names of a file are one: paths are told without `/usr`.
+pub(crate) fn shipped(files: &Files<'_>, paths: &[&str]) -> Option<HashMap<String, Shipped>> {
+    let candidate = candidates(files).into_iter().next()?;
+    let database = SqliteFiles::open(files, &candidate.path)?;
+    let (readers, budget) = (database.readers(), files.tree().budget());
+    let bare = |path: &str| path.strip_prefix("/usr").unwrap_or(path).to_owned();
+    let wanted: HashSet<String> = paths.iter().map(|path| bare(path)).collect();
+    let names: HashSet<&[u8]> = paths.iter().filter_map(|path| path.rsplit('/').next()).map(str::as_bytes).collect();
+    let mut found = HashMap::new();
+    let mut visit = |blob: &[u8]| {
+        header::files(blob, &names, &mut |path, shipped| {
+            let path = bare(&String::from_utf8_lossy(path));
+            if wanted.contains(&path) {
+                found.insert(path, shipped);
+            }
+        })
+    };
+    let read = match candidate.store {
+        Store::Sqlite => Database::open(readers, budget).and_then(|database| rows(&database, |_, blob| visit(blob))),
+        Store::Ndb => ndb::blobs(readers.main, budget, &mut visit),
+        Store::Bdb => bdb::values(readers.main, budget, &mut visit),
+    };
+    match read {
+        Ok(_) => Some(found),
+        Err(error) => {
+            files.warn_error(&candidate.path, &error);
+            None
+        }
+    }
+}
+
+/// The rows of the table `Packages`: number and blob.
+fn rows(database: &Database<'_>, mut visit: impl FnMut(Option<i64>, &[u8]) -> Result<()>) -> Result<Damage> {
+    let no_table = || crate::Error::corrupt("rpm database", 0, "there is no table Packages");
+    let table = database.table("Packages")?.ok_or_else(no_table)?;
+    let columns = table.column("hnum").zip(table.column("blob"));
+    let (number_column, blob_column) = columns.ok_or_else(no_table)?;
+    database.rows(&table, &mut |row| {
+        let Value::Blob(blob) = row.get(blob_column) else {
+            return Err(crate::Error::corrupt("rpm database", 0, "a row of the table Packages has no blob"));
+        };
+        visit(row.get(number_column).integer(), blob)
+    })
+}
+
 /// What a store's blobs give.
 fn blobs(
     system: &OperatingSystem,
@@ -188,18 +235,11 @@ fn blobs(
 
 /// The table `Packages`, and where it is damaged the index `Name`, which tells what is missing.
 fn sqlite(database: &Database<'_>, system: &OperatingSystem) -> Result<Found> {
-    let no_table = || crate::Error::corrupt("rpm database", 0, "there is no table Packages");
-    let table = database.table("Packages")?.ok_or_else(no_table)?;
-    let columns = table.column("hnum").zip(table.column("blob"));
-    let (number_column, blob_column) = columns.ok_or_else(no_table)?;
     let mut numbers = HashSet::new();
     let mut found = blobs(system, |visit| {
-        database.rows(&table, &mut |row| {
-            let Value::Blob(blob) = row.get(blob_column) else {
-                return Err(crate::Error::corrupt("rpm database", 0, "a row of the table Packages has no blob"));
-            };
+        rows(database, |number, blob| {
             visit(blob)?;
-            numbers.extend(row.get(number_column).integer());
+            numbers.extend(number);
             Ok(())
         })
     })?;

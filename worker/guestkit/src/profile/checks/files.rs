@@ -1,14 +1,15 @@
 //! Permissions of files: those whose place is known, and those that a walk finds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::filesystem::FileType;
+use crate::guest::linux::rpm::{self, Shipped};
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
-use crate::profile::walk::{Kind, Walk};
+use crate::profile::walk::{Found as WalkedFile, Kind, Walk};
 
 use super::ssh::stat;
 
@@ -226,17 +227,78 @@ const SET_ID: [&str; 84] = [
     "usernetctl",
     "utempter",
 ];
-/// More of the same, of terminals, X and virtual machines.
-const SET_ID_MORE: [&str; 9] = [
+/// More of the same: of terminals, X, virtual machines, mail, and what few install.
+const SET_ID_MORE: [&str; 70] = [
+    "VBoxHeadless",
+    "VBoxNetAdpCtl",
+    "VBoxNetDHCP",
+    "VBoxNetNAT",
+    "VBoxSDL",
+    "VirtualBoxVM",
+    "Xorg",
+    "Xorg.wrap",
+    "Xwrapper",
+    "abrt-action-install-debuginfo-to-abrt-cache",
+    "arping",
+    "auth_pam_tool",
+    "bwrap",
+    "camel-lock-helper-1.2",
+    "cgexec",
+    "check_dhcp",
+    "check_icmp",
+    "clockdiff",
+    "doas",
+    "ecryptfs_mount",
+    "fcronsighup",
+    "fcrontab",
+    "fping",
+    "fping6",
+    "fusermount-glusterfs",
+    "gnome-pty-helper",
+    "incrontab",
+    "kdesud",
+    "krb5_child",
+    "ldap_child",
+    "lppasswd",
+    "mail.procmail",
+    "maildrop",
+    "mount.davfs",
+    "newrole",
+    "ntfsmount",
+    "nullmailer-queue",
+    "nvidia-modprobe",
+    "p11_child",
+    "ping4",
+    "pmount",
+    "proxy_child",
+    "pt_chown",
+    "pumount",
+    "rdisc",
+    "sandbox",
+    "selinux_child",
+    "sendmail.sendmail",
+    "sensible-mda",
+    "seunshare",
+    "singularity-suid",
+    "slocate",
+    "smtpctl",
+    "sssd_pam",
+    "starter-suid",
+    "su-rs",
+    "sudo-rs",
+    "tcptraceroute",
+    "traceroute",
+    "uml_net",
+    "utempter",
+    "vlock-main",
+    "vmware-user-suid-wrapper",
     "wall",
+    "wodim",
     "write",
     "write.ul",
-    "xterm",
+    "x2gosqlitewrapper",
     "xlock",
-    "Xorg.wrap",
-    "vmware-user-suid-wrapper",
-    "VirtualBoxVM",
-    "vlock-main",
+    "xterm",
 ];
 /// Programs that run what they are given, or write where they are told: set-id they are root for everybody.
 const INTERPRETERS: [&str; 34] = [
@@ -255,48 +317,80 @@ fn is_interpreter(name: &str) -> bool {
         || INTERPRETERS.iter().any(|shell| name.len() > shell.len() && name.ends_with(shell) && shell.len() > 3)
 }
 
-/// Which of `paths` a package of dpkg's brought, or an administrator put under dpkg-statoverride(1); `None` where there is no
-/// such database. Where `/usr` is merged both names are one.
-fn shipped<'p>(guest: &Guest<'_>, paths: &[&'p str]) -> Option<BTreeSet<&'p str>> {
-    let directory = "/var/lib/dpkg/info";
-    let lists: Vec<_> = guest.files.names(directory).into_iter().filter(|name| name.ends_with(".list")).collect();
-    if lists.is_empty() {
-        return None;
-    }
-    let bare = |path: &str| path.strip_prefix("/usr").unwrap_or(path).to_owned();
-    let mut wanted: std::collections::BTreeMap<String, &'p str> =
-        paths.iter().map(|path| (bare(path), *path)).collect();
-    let mut found = BTreeSet::new();
-    let overrides = guest.files.text("/var/lib/dpkg/statoverride").unwrap_or_default();
-    for path in overrides.lines().filter_map(|line| line.split_whitespace().nth(3)) {
-        found.extend(wanted.remove(&bare(path)));
-    }
-    for name in lists {
-        if wanted.is_empty() {
-            break;
+/// What a package database tells of files.
+enum Shipping<'p> {
+    /// dpkg: which of them packages bring; how is not kept.
+    Names(BTreeSet<&'p str>),
+    /// rpm: how packages bring them, without `/usr` in front.
+    Modes(HashMap<String, Shipped>),
+    /// No database that lists files.
+    Unknown,
+}
+
+/// Where `/usr` is merged both names of a file are one.
+fn bare(path: &str) -> &str {
+    path.strip_prefix("/usr").unwrap_or(path)
+}
+
+impl<'p> Shipping<'p> {
+    fn of(guest: &Guest<'_>, paths: &[&'p str]) -> Self {
+        if let Some(modes) = rpm::shipped(guest.files, paths) {
+            return Self::Modes(modes);
         }
-        for line in guest.files.text(&format!("{directory}/{name}")).unwrap_or_default().lines() {
-            found.extend(wanted.remove(line.strip_prefix("/usr").unwrap_or(line)));
+        let directory = "/var/lib/dpkg/info";
+        let lists: Vec<_> = guest.files.names(directory).into_iter().filter(|name| name.ends_with(".list")).collect();
+        if lists.is_empty() {
+            return Self::Unknown;
         }
+        let mut wanted: BTreeMap<String, &'p str> = paths.iter().map(|path| (bare(path).to_owned(), *path)).collect();
+        let mut found = BTreeSet::new();
+        for name in lists {
+            if wanted.is_empty() {
+                break;
+            }
+            for line in guest.files.text(&format!("{directory}/{name}")).unwrap_or_default().lines() {
+                found.extend(wanted.remove(bare(line)));
+            }
+        }
+        Self::Names(found)
     }
-    Some(found)
+}
+
+/// Modes that an administrator gave files for good. Source: dpkg-statoverride(1): owner, group, mode in octal, path.
+fn overrides(guest: &Guest<'_>) -> BTreeMap<String, u16> {
+    let text = guest.files.text("/var/lib/dpkg/statoverride").unwrap_or_default();
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace().skip(2);
+        let mode = u16::from_str_radix(words.next()?, 8).ok()?;
+        Some((bare(words.next()?).to_owned(), mode))
+    };
+    text.lines().filter_map(entry).collect()
 }
 
 /// Set-id programs that no package ships so.
 pub(crate) fn suid_sgid_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    const SET_IDS: u16 = 0o6000;
     let walk = guest.walk();
     let paths: Vec<&str> = walk.set_id.found.iter().map(|one| one.path.as_str()).collect();
-    let shipped = shipped(guest, &paths);
-    let is_bad = |path: &str| {
+    let shipping = if paths.is_empty() { Shipping::Unknown } else { Shipping::of(guest, &paths) };
+    let overrides = overrides(guest);
+    let is_bad = |one: &WalkedFile| {
+        let (path, bits) = (one.path.as_str(), one.metadata.mode & SET_IDS);
         let name = base_name(path);
         if is_interpreter(name) {
             return true;
         }
-        let is_known = SET_ID.contains(&name) || SET_ID_MORE.contains(&name);
-        match &shipped {
-            Some(shipped) => !shipped.contains(path),
+        if overrides.get(bare(path)).is_some_and(|mode| bits & !mode == 0) {
+            return false;
+        }
+        let is_game = path.starts_with("/usr/games/") && bits == 0o2000;
+        let is_known = is_game || SET_ID.contains(&name) || SET_ID_MORE.contains(&name);
+        match &shipping {
+            Shipping::Modes(modes) => modes.get(bare(path)).is_none_or(|one| bits & !one.mode != 0),
+            // dpkg keeps no modes: of what packages bring, a program that is set-id nowhere was made so here.
+            Shipping::Names(names) => !names.contains(path) || !is_known,
             // Without a list of files, the place and the name are what is left.
-            None => {
+            Shipping::Unknown => {
                 !is_known
                     || ["/home/", "/tmp/", "/var/tmp/", "/dev/shm/", "/usr/local/"]
                         .iter()
@@ -304,12 +398,13 @@ pub(crate) fn suid_sgid_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
             }
         }
     };
+    let bad: BTreeSet<&str> = walk.set_id.found.iter().filter(|one| is_bad(one)).map(|one| one.path.as_str()).collect();
     let outcome = walked(
         walk,
         &walk.set_id,
-        "set-id programs that no package ships",
+        "set-id programs that no package ships so",
         "every set-id program is a package's",
-        is_bad,
+        |path| bad.contains(path),
     );
     if outcome.subjects.iter().any(|path| is_interpreter(base_name(path))) {
         return outcome.with_severity(Severity::Critical);
@@ -321,7 +416,23 @@ pub(crate) fn suid_sgid_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
 const STRONG: [(u32, &str); 5] =
     [(1, "cap_dac_override"), (7, "cap_setuid"), (16, "cap_sys_module"), (19, "cap_sys_ptrace"), (21, "cap_sys_admin")];
 
-/// Programs with capabilities that are as good as root, and that no package ships.
+/// Programs that distributions ship with such capabilities.
+const CAPABLE: [&str; 12] = [
+    "newuidmap",
+    "newgidmap",
+    "dumpcap",
+    "mtr-packet",
+    "gst-ptp-helper",
+    "kwin_wayland",
+    "gnome-keyring-daemon",
+    "snap-confine",
+    "suexec",
+    "ksysguard_process_helper",
+    "sssd_pam",
+    "bwrap",
+];
+
+/// Programs with capabilities that are as good as root, and that no package ships so.
 pub(crate) fn capabilities_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
     let strong: Vec<_> = walk
@@ -334,11 +445,14 @@ pub(crate) fn capabilities_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outco
         })
         .collect();
     let paths: Vec<&str> = strong.iter().map(|(found, _)| found.path.as_str()).collect();
-    let shipped = if paths.is_empty() { None } else { shipped(guest, &paths) };
+    let shipping = if paths.is_empty() { Shipping::Unknown } else { Shipping::of(guest, &paths) };
     let bad = strong.iter().filter(|(found, _)| {
-        let is_shipped = shipped
-            .as_ref()
-            .map_or(found.path.starts_with("/usr/bin/new"), |shipped| shipped.contains(found.path.as_str()));
+        let path = found.path.as_str();
+        let is_shipped = match &shipping {
+            Shipping::Modes(modes) => modes.get(bare(path)).is_some_and(|one| one.has_capabilities),
+            Shipping::Names(names) => names.contains(path) && CAPABLE.contains(&base_name(path)),
+            Shipping::Unknown => CAPABLE.contains(&base_name(path)),
+        };
         is_interpreter(base_name(&found.path)) || !is_shipped
     });
     let bad: Vec<_> = bad

@@ -16,6 +16,7 @@ use crate::profile::repositories::{self, AptConfiguration, Source};
 use crate::profile::rule::Severity;
 use crate::profile::settings;
 use crate::profile::support::{self, Known};
+use crate::read_at::{ReadAt as _, read_up_to};
 
 use super::services::{starting, unit_evidence};
 
@@ -428,7 +429,67 @@ const COMPARED: [&str; 6] = [
     "usr/share/polkit-1/actions/",
 ];
 
-/// Programs that are gone and units that were changed, by the checksums of dpkg. What large files contain is not read.
+/// Seconds after a package was unpacked within which its own scripts may still have touched its files.
+const UNPACKED_WITHIN: i64 = 3_600;
+/// Bytes of code that are read at most, of files that were touched later than that.
+const HASHED_MAX: u64 = 512 << 20;
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
+
+/// Code that was touched after its package was unpacked, as far as the times tell: those are read, the rest is not. A program
+/// that was put in the place of another has a time of change that no call sets back.
+struct Touched {
+    /// When the package was unpacked: the times of its list of files.
+    modified: i64,
+    changed: i64,
+    left: u64,
+    skipped: u64,
+    equal: u64,
+}
+
+impl Touched {
+    /// Whether the file at `path` has another sum than `digest`, where it is one that has to be read.
+    fn differs(&mut self, guest: &Guest<'_>, path: &str, digest: &str) -> bool {
+        let bare = path.strip_prefix("/usr").unwrap_or(path);
+        let Some(code) = guest.walk().code.get(bare) else { return false };
+        let is_late = code.modified > self.modified.saturating_add(UNPACKED_WITHIN)
+            || code.changed > self.changed.saturating_add(UNPACKED_WITHIN);
+        if !is_late {
+            return false;
+        }
+        let Some(left) = self.left.checked_sub(code.size) else {
+            self.skipped = self.skipped.saturating_add(1);
+            return false;
+        };
+        self.left = left;
+        let is_equal = md5_of(guest, path).is_none_or(|found| found.eq_ignore_ascii_case(digest));
+        self.equal = self.equal.saturating_add(u64::from(is_equal));
+        !is_equal
+    }
+}
+
+/// The sum of a file; `None` where it cannot be read, which is told.
+fn md5_of(guest: &Guest<'_>, path: &str) -> Option<String> {
+    let file = guest.files.open(path)?;
+    let mut digest = Md5::new();
+    let mut at = 0;
+    while at < file.len() {
+        match read_up_to(&file, at, PIECE) {
+            Ok(piece) if piece.is_empty() => break,
+            Ok(piece) => {
+                digest.update(&piece);
+                at = at.saturating_add(piece.len() as u64);
+            }
+            Err(error) => {
+                guest.files.warn_error(path, &error);
+                return None;
+            }
+        }
+    }
+    Some(hex(&digest.finalize()))
+}
+
+/// Programs that are gone, units that were changed, and code that was touched and changed, by the checksums of dpkg.
 pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     const INFO: &str = "/var/lib/dpkg/info";
     if guest.packages().is_none() {
@@ -448,6 +509,7 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let installed: HashSet<&str> =
         guest.packages().into_iter().flatten().map(|package| package.name.as_str()).collect();
     let (mut present, mut equal) = (0_u64, 0_u64);
+    let mut touched = Touched { modified: 0, changed: 0, left: HASHED_MAX, skipped: 0, equal: 0 };
     let mut bad = Vec::new();
     for name in names {
         let package = name.trim_end_matches(".md5sums").split(':').next().unwrap_or_default();
@@ -456,6 +518,11 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         let list = format!("{INFO}/{name}");
         let Some(text) = guest.files.text(&list) else { continue };
+        if let Some(unpacked) = guest.files.stat(&format!("{}.list", list.trim_end_matches(".md5sums"))) {
+            (touched.modified, touched.changed) = (unpacked.modified.seconds, unpacked.changed.seconds);
+        } else {
+            (touched.modified, touched.changed) = (i64::MAX, i64::MAX);
+        }
         for (number, line) in text.lines().enumerate() {
             let Some((digest, path)) = line.split_once("  ") else { continue };
             let full = || format!("/{path}");
@@ -484,14 +551,25 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
                 } else {
                     bad.push(Bad::new(full(), evidence("it differs from its package's")));
                 }
+                continue;
+            }
+            if !diverted.contains(&full()) && touched.differs(guest, &full(), digest) {
+                bad.push(Bad::new(full(), evidence("it differs from its package's")));
             }
         }
     }
     let looked_at = vec![
         Evidence::metadata(INFO, "programs that are there", present.to_string()),
         Evidence::metadata(INFO, "units and settings that are as packaged", equal.to_string()),
+        Evidence::metadata(INFO, "touched code that is as packaged", touched.equal.to_string()),
     ];
-    let clean = "programs are there, and units and settings are as packaged; what programs contain was not compared";
+    if bad.is_empty() && touched.skipped > 0 {
+        let (skipped, bound) = (touched.skipped, HASHED_MAX >> 20);
+        return Outcome::unknown(format!(
+            "{skipped} files were touched since, more than {bound} MiB; they were not read"
+        ));
+    }
+    let clean = "programs are there, and what was touched since it was unpacked is as packaged";
     Outcome::none_of(bad, "files differ from the package database", clean, looked_at)
 }
 

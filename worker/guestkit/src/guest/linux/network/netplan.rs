@@ -19,7 +19,7 @@ const DEPTH_MAX: usize = 32;
 /// Any YAML.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
-enum Yaml {
+pub(super) enum Yaml {
     Bool(bool),
     Number(i64),
     Text(String),
@@ -31,7 +31,7 @@ enum Yaml {
 /// What says nothing.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "serde::de::IgnoredAny")]
-struct Nothing;
+pub(super) struct Nothing;
 
 impl From<serde::de::IgnoredAny> for Nothing {
     fn from(_: serde::de::IgnoredAny) -> Self {
@@ -59,14 +59,14 @@ impl Yaml {
         }
     }
 
-    fn get(&self, key: &str) -> Option<&Self> {
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Map(map) => map.get(key),
             _ => None,
         }
     }
 
-    fn map(&self) -> impl Iterator<Item = (&String, &Self)> {
+    pub(super) fn map(&self) -> impl Iterator<Item = (&String, &Self)> {
         let map = match self {
             Self::Map(map) => Some(map),
             _ => None,
@@ -74,7 +74,7 @@ impl Yaml {
         map.into_iter().flatten()
     }
 
-    fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
             Self::Number(number) => Some(number.to_string()),
@@ -84,7 +84,7 @@ impl Yaml {
     }
 
     /// The texts of a list; an address may be a mapping with options, whose key is the address.
-    fn texts(&self) -> Vec<String> {
+    pub(super) fn texts(&self) -> Vec<String> {
         match self {
             Self::List(items) => items
                 .iter()
@@ -98,7 +98,7 @@ impl Yaml {
         self.text().is_some_and(|text| is_yes(&text))
     }
 
-    fn number(&self) -> Option<u32> {
+    pub(super) fn number(&self) -> Option<u32> {
         self.text()?.parse().ok()
     }
 }
@@ -124,10 +124,12 @@ pub(super) fn read(files: &Files<'_>) -> Vec<NetworkInterface> {
         }
     }
     let source = |name: &String| sources.get(name).copied().unwrap_or_default();
-    definitions(&whole).map(|(kind, name, definition)| read_interface(name, kind, definition, source(name))).collect()
+    let interfaces = definitions(&whole);
+    interfaces.map(|(kind, name, found)| read_interface("netplan", name, kind, found, source(name))).collect()
 }
 
-fn parse(text: &str) -> Result<Yaml, String> {
+/// A document, within bounds.
+pub(super) fn parse(text: &str) -> Result<Yaml, String> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: NODES_MAX,
@@ -142,7 +144,7 @@ fn parse(text: &str) -> Result<Yaml, String> {
 }
 
 /// Every interface of a document: kind, name, definition.
-fn definitions(document: &Yaml) -> impl Iterator<Item = (&'static str, &String, &Yaml)> {
+pub(super) fn definitions(document: &Yaml) -> impl Iterator<Item = (&'static str, &String, &Yaml)> {
     let sections = [
         ("ethernets", "ethernet"),
         ("wifis", "wifi"),
@@ -158,9 +160,10 @@ fn definitions(document: &Yaml) -> impl Iterator<Item = (&'static str, &String, 
     })
 }
 
-fn read_interface(name: &str, kind: &str, definition: &Yaml, path: &str) -> NetworkInterface {
+/// What a definition says, on behalf of `manager`.
+pub(super) fn read_interface(manager: &str, name: &str, kind: &str, definition: &Yaml, path: &str) -> NetworkInterface {
     let set_name = definition.get("set-name").and_then(Yaml::text);
-    let mut found = interface("netplan", set_name.as_deref().unwrap_or(name), path);
+    let mut found = interface(manager, set_name.as_deref().unwrap_or(name), path);
     found.kind = Some(kind.to_owned());
     let flag = |key: &str| definition.get(key).is_some_and(Yaml::flag);
     let texts = |key: &str| definition.get(key).map(Yaml::texts).unwrap_or_default();

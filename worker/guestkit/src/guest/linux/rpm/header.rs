@@ -1,7 +1,9 @@
 //! What rpm keeps of each package: a header, as a blob of one index and one store. Source: rpm's "RPM Package format", section
 //! "Header" (<https://rpm-software-management.github.io/rpm/manual/format_header.html>) and its tag list.
 
-use crate::bytes::{be_u32, be_u64, slice};
+use std::collections::HashSet;
+
+use crate::bytes::{be_u16, be_u32, be_u64, slice};
 use crate::error::{Error, Result};
 use crate::guest::linux::{purl, time};
 use crate::guest::report::{OperatingSystem, Package};
@@ -16,6 +18,7 @@ const ENTRIES_MAX: usize = 0xffff;
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Types of values.
+const INT16: u32 = 3;
 const INT32: u32 = 4;
 const INT64: u32 = 5;
 const STRING: u32 = 6;
@@ -38,7 +41,12 @@ const PACKAGER: u32 = 1015;
 const GROUP: u32 = 1016;
 const URL: u32 = 1020;
 const ARCH: u32 = 1022;
+const FILE_MODES: u32 = 1030;
 const SOURCE_RPM: u32 = 1044;
+const DIRECTORY_INDEXES: u32 = 1116;
+const BASE_NAMES: u32 = 1117;
+const DIRECTORY_NAMES: u32 = 1118;
+const FILE_CAPABILITIES: u32 = 5010;
 const LONG_SIZE: u32 = 5009;
 const MODULARITY_LABEL: u32 = 5096;
 
@@ -96,6 +104,40 @@ pub(super) fn package(blob: &[u8], system: &OperatingSystem, room: &mut Room) ->
     })
 }
 
+/// How a package ships a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shipped {
+    /// Type and rights, as stat(2) has them.
+    pub(crate) mode: u16,
+    /// Whether it has capabilities.
+    pub(crate) has_capabilities: bool,
+}
+
+/// Tells `visit` of those files of a header's package whose last part is one of `names`.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a header that contradicts itself.
+pub(super) fn files(blob: &[u8], names: &HashSet<&[u8]>, visit: &mut dyn FnMut(&[u8], Shipped)) -> Result<()> {
+    let header = Header::parse(blob)?;
+    let Some(modes) = header.array(FILE_MODES, INT16) else { return Ok(()) };
+    let Some(indexes) = header.array(DIRECTORY_INDEXES, INT32) else { return Ok(()) };
+    let directories: Vec<&[u8]> = header.strings(DIRECTORY_NAMES).collect();
+    let mut capabilities = header.strings(FILE_CAPABILITIES);
+    for (at, name) in header.strings(BASE_NAMES).enumerate() {
+        let has_capabilities = capabilities.next().is_some_and(|text| !text.is_empty());
+        if !names.contains(name) {
+            continue;
+        }
+        let directory = at.checked_mul(4).and_then(|at| be_u32(indexes, at));
+        let directory = directory.and_then(|at| directories.get(usize::try_from(at).ok()?));
+        let mode = at.checked_mul(2).and_then(|at| be_u16(modes, at));
+        if let (Some(directory), Some(mode)) = (directory, mode) {
+            visit(&[directory, name].concat(), Shipped { mode, has_capabilities });
+        }
+    }
+    Ok(())
+}
+
 fn rfc3339(seconds: u64) -> Option<String> {
     time::rfc3339(i64::try_from(seconds).ok()?)
 }
@@ -148,6 +190,19 @@ impl<'a> Header<'a> {
         room.0 = room.0.checked_sub(end).ok_or_else(|| corrupt(0, "the texts of all headers are too many"))?;
         let text = String::from_utf8_lossy(within.get(..end).unwrap_or_default());
         Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
+    }
+
+    /// The store from the first value of an array on.
+    fn array(&self, tag: u32, kind: u32) -> Option<&'a [u8]> {
+        self.find(tag).filter(|(found, _)| *found == kind).map(|(_, value)| value)
+    }
+
+    /// The texts of an array, as many as its entry counts.
+    fn strings(&self, tag: u32) -> impl Iterator<Item = &'a [u8]> {
+        let value = self.array(tag, STRING_ARRAY).unwrap_or_default();
+        let entry = self.index.as_chunks::<ENTRY_BYTES>().0.iter().rfind(|entry| be_u32(*entry, 0) == Some(tag));
+        let count = entry.and_then(|entry| usize::try_from(be_u32(entry, 12)?).ok()).unwrap_or_default();
+        value.split(|byte| *byte == 0).take(count)
     }
 
     fn number(&self, tag: u32) -> Option<u64> {

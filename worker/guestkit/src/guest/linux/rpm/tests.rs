@@ -246,3 +246,38 @@ fn berkeley_db_of_both_kinds_and_orders_is_read() {
         assert!(found.damage.count > 0 && found.packages.len() < 40, "{file}");
     }
 }
+
+/// Set-id files as `rpm -qa --queryformat '[%{FILENAMES} %{FILEMODES:octal}\n]'` lists them of the database.
+const SET_ID: [(&str, u16); 14] = [
+    ("/bin/mount", 0o104755),
+    ("/bin/passwd", 0o104755),
+    ("/bin/umount", 0o104755),
+    ("/sbin/unix_chkpwd", 0o104755),
+    ("/usr/bin/chage", 0o104755),
+    ("/usr/bin/chfn", 0o104755),
+    ("/usr/bin/chsh", 0o104755),
+    ("/usr/bin/expiry", 0o104755),
+    ("/usr/bin/gpasswd", 0o104755),
+    ("/usr/bin/newgidmap", 0o104755),
+    ("/usr/bin/newgrp", 0o104755),
+    ("/usr/bin/newuidmap", 0o104755),
+    ("/usr/bin/su", 0o104755),
+    ("/usr/bin/sudo", 0o104755),
+];
+
+#[test]
+fn files_are_shipped_as_rpm_says() {
+    let Some(corpus) = corpus() else { return };
+    let fixture = Fixture::new();
+    fixture.file("var/lib/rpm/rpmdb.sqlite", fs::read(corpus.join("cbl-mariner-2.0/rpmdb.sqlite")).unwrap());
+    let tree = fixture.tree();
+    let files = Files::new(&tree);
+    let paths: Vec<&str> = SET_ID.iter().map(|(path, _)| *path).chain(["/etc/passwd", "/bin/never"]).collect();
+    let found = shipped(&files, &paths).unwrap();
+    let mut told: Vec<_> = found.iter().map(|(path, shipped)| (path.as_str(), shipped.mode)).collect();
+    told.sort_unstable();
+    let bare = SET_ID.iter().map(|(path, mode)| (path.strip_prefix("/usr").unwrap_or(path), *mode));
+    let mut expected: Vec<_> = bare.chain([("/etc/passwd", 0o100_644)]).collect();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+}
