@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::shell::{cargo, check, root, target_dir};
+use crate::shell::{cargo, check, root, target_dir, unpack_guest};
 use crate::test::lay_out_corpus;
 
 /// Folders of the corpus whose images hold file systems that a kernel mounts.
@@ -24,6 +24,10 @@ pub(crate) struct Oracle {
     /// Make only these file systems; `worker/guestkit/tests/kernel/make.sh --list` names them.
     #[arg(long, value_name = "CASE", value_delimiter = ',')]
     only: Vec<String>,
+    /// Instead: ask the tools that know whole guests (dpkg-query, systemctl, systemd-analyze, pwck, grpck, visudo, sshd), as far as
+    /// this machine has them, once more of the guests whose answers the corpus keeps.
+    #[arg(long, conflicts_with_all = ["images", "only"])]
+    guests: bool,
     /// Folder with the corpus of real disks.
     #[arg(long, value_name = "DIR", env = "GUESTKIT_CORPUS")]
     corpus: Option<PathBuf>,
@@ -32,6 +36,9 @@ pub(crate) struct Oracle {
 pub(crate) fn run(asked: Oracle) -> Result<()> {
     if std::fs::metadata("/proc/self")?.uid() != 0 {
         bail!("a kernel mounts for root alone; run this as root");
+    }
+    if asked.guests {
+        return guests(asked.corpus);
     }
     let mut images = asked.images;
     if images.is_empty() {
@@ -48,4 +55,21 @@ pub(crate) fn run(asked: Oracle) -> Result<()> {
     command.args(["test", "--quiet", "--release", "--locked", "--workspace", "--test", "kernel"]);
     command.args(["--", "--nocapture"]).current_dir(root()).env("GUESTKIT_ORACLE", images);
     check(&mut command)
+}
+
+/// The guests of the corpus that tools were asked about.
+const GUESTS: [&str; 3] = ["base", "weak", "vm"];
+
+fn guests(corpus: Option<PathBuf>) -> Result<()> {
+    let corpus = lay_out_corpus(corpus)?.context("the corpus is not there; name its folder with --corpus")?;
+    let build = ["build", "--quiet", "--release", "--locked", "--workspace", "--bins"];
+    check(Command::new(cargo()).args(build).current_dir(root()))?;
+    let trees = target_dir().join("oracle-trees");
+    for guest in GUESTS {
+        unpack_guest(&corpus.join(format!("guests/profile-debian12-{guest}.qcow2")), &trees.join(guest))?;
+    }
+    let mut command = Command::new(cargo());
+    command.args(["test", "--quiet", "--release", "--locked", "--workspace", "--test", "linux_guests"]);
+    command.args(["agree", "--", "--nocapture"]).current_dir(root());
+    check(command.env("GUESTKIT_CORPUS", corpus).env("GUESTKIT_GUEST_TREES", trees))
 }

@@ -77,3 +77,22 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
 pub(crate) fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
+
+/// The files of the guest on `image` in the folder `tree`, by our own reader, unless they are there: for tools that read files and
+/// no disks.
+pub(crate) fn unpack_guest(image: &Path, tree: &Path) -> Result<()> {
+    if tree.join("etc/os-release").exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(tree).with_context(|| format!("failed to make {}", tree.display()))?;
+    let mut archive = Command::new(target_dir().join("release/guestkit"));
+    archive.args(["local", "cat", "-i", "--tar", "-a"]).arg(image).arg("/").stdout(Stdio::piped());
+    let mut archive = archive.spawn().context("failed to start guestkit")?;
+    let files = archive.stdout.take().context("guestkit without output")?;
+    check(Command::new("tar").args(["-x", "-C"]).arg(tree).stdin(files))?;
+    let ended = archive.wait()?;
+    if !ended.success() {
+        bail!("{} could not be unpacked: {ended}", image.display());
+    }
+    Ok(())
+}

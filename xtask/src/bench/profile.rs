@@ -1,15 +1,13 @@
 //! What judging a guest costs, beside OpenSCAP on the same files in the same minutes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::inspect::{SERVER, corpus};
 use super::program::{Program, Run, median};
 use crate::record::record;
-use crate::shell::{Need, check, require, say, target_dir};
+use crate::shell::{Need, require, say, target_dir, unpack_guest};
 
 /// OpenSCAP's content for Debian 12, and the profile of it with the most rules. Debian's package `ssg-debian` has it from version
 /// 0.1.73 on, which is in Debian 13.
@@ -38,7 +36,8 @@ pub(super) fn run(what: &Profile) -> Result<()> {
     }
     let image = corpus()?.join(format!("guests/{SERVER}.qcow2"));
     let guestkit = target_dir().join("release/guestkit");
-    let tree = unpacked(&guestkit, &image)?;
+    let tree = target_dir().join("bench-peers/tree");
+    unpack_guest(&image, &tree)?;
 
     let ours = |name, profiles: &[&str]| {
         let named = profiles.iter().flat_map(|profile| ["--profile", profile]);
@@ -90,23 +89,4 @@ fn verdict(is_met: bool) -> &'static str {
 
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
-}
-
-/// The guest's files in a folder, by our own reader.
-fn unpacked(guestkit: &Path, image: &Path) -> Result<PathBuf> {
-    let tree = target_dir().join("bench-peers/tree");
-    if tree.join("etc/os-release").exists() {
-        return Ok(tree);
-    }
-    fs::create_dir_all(&tree).with_context(|| format!("failed to make {}", tree.display()))?;
-    let mut archive = Command::new(guestkit);
-    archive.args(["local", "cat", "-i", "--tar", "/", "-a"]).arg(image).stdout(Stdio::piped());
-    let mut archive = archive.spawn().context("failed to start guestkit")?;
-    let files = archive.stdout.take().context("guestkit without output")?;
-    check(Command::new("tar").args(["-x", "-C"]).arg(&tree).stdin(files))?;
-    let ended = archive.wait()?;
-    if !ended.success() {
-        bail!("the guest could not be unpacked: {ended}");
-    }
-    Ok(tree)
 }

@@ -34,9 +34,13 @@ const CODE: [&[u8]; 6] = [b"/usr/", b"/bin/", b"/sbin/", b"/lib/", b"/lib32/", b
 /// Whether a file is a program, a library or a module of the system's, which packages bring.
 fn is_code(path: &[u8], metadata: &Metadata) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    CODE.iter().any(|folder| path.starts_with(folder))
-        && !path.starts_with(b"/usr/local/")
-        && (metadata.mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so" || part == b".ko"))
+    let is_in = CODE.iter().any(|folder| path.starts_with(folder)) && !path.starts_with(b"/usr/local/");
+    is_in && is_called_code(name, metadata.mode)
+}
+
+/// Whether a regular file of this name and mode is one.
+pub(crate) fn is_called_code(name: &[u8], mode: u16) -> bool {
+    mode & 0o111 != 0 || name.windows(3).any(|part| part == b".so" || part == b".ko")
 }
 
 /// A path and its metadata.

@@ -174,28 +174,41 @@ fn read_store(store: Store, files: DatabaseFiles<'_>, system: &OperatingSystem, 
 /// How the installed packages ship the files at `paths`, where rpm manages the system; `None` where it does not, or its database
 /// could not be read. Where `/usr` is merged both names of a file are one: paths are told without `/usr`.
 pub(crate) fn shipped(files: &Files<'_>, paths: &[&str]) -> Option<HashMap<String, Shipped>> {
-    let candidate = candidates(files).into_iter().next()?;
-    let database = SqliteFiles::open(files, &candidate.path)?;
-    let (readers, budget) = (database.readers(), files.tree().budget());
     let bare = |path: &str| path.strip_prefix("/usr").unwrap_or(path).to_owned();
     let wanted: HashSet<String> = paths.iter().map(|path| bare(path)).collect();
     let names: HashSet<&[u8]> = paths.iter().filter_map(|path| path.rsplit('/').next()).map(str::as_bytes).collect();
     let mut found = HashMap::new();
-    let mut visit = |blob: &[u8]| {
-        header::files(blob, &names, &mut |path, shipped| {
-            let path = bare(&String::from_utf8_lossy(path));
-            if wanted.contains(&path) {
-                found.insert(path, shipped);
-            }
-        })
+    each_file(files, &|name, _| names.contains(name), &mut |path, shipped| {
+        let path = bare(path);
+        if wanted.contains(&path) {
+            found.insert(path, shipped);
+        }
+    })?;
+    Some(found)
+}
+
+/// Tells `visit` of each file of the installed packages that `is_wanted` by the last part of its path and its mode; `None` where
+/// rpm does not manage the system, or its database could not be read.
+pub(crate) fn each_file(
+    files: &Files<'_>,
+    is_wanted: &dyn Fn(&[u8], u16) -> bool,
+    visit: &mut dyn FnMut(&str, Shipped),
+) -> Option<()> {
+    let candidate = candidates(files).into_iter().next()?;
+    let database = SqliteFiles::open(files, &candidate.path)?;
+    let (readers, budget) = (database.readers(), files.tree().budget());
+    let mut of_package = |blob: &[u8]| {
+        header::files(blob, is_wanted, &mut |path, shipped| visit(&String::from_utf8_lossy(path), shipped))
     };
     let read = match candidate.store {
-        Store::Sqlite => Database::open(readers, budget).and_then(|database| rows(&database, |_, blob| visit(blob))),
-        Store::Ndb => ndb::blobs(readers.main, budget, &mut visit),
-        Store::Bdb => bdb::values(readers.main, budget, &mut visit),
+        Store::Sqlite => {
+            Database::open(readers, budget).and_then(|database| rows(&database, |_, blob| of_package(blob)))
+        }
+        Store::Ndb => ndb::blobs(readers.main, budget, &mut of_package),
+        Store::Bdb => bdb::values(readers.main, budget, &mut of_package),
     };
     match read {
-        Ok(_) => Some(found),
+        Ok(_) => Some(()),
         Err(error) => {
             files.warn_error(&candidate.path, &error);
             None

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use md5::{Digest as _, Md5};
+use md5::{Digest, Md5};
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
 
 use crate::bytes::hex;
 use crate::filesystem::FileType;
-use crate::guest::linux::{dpkg, time};
+use crate::guest::linux::{dpkg, rpm, time};
 use crate::guest::report::Package;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
@@ -16,6 +18,7 @@ use crate::profile::repositories::{self, AptConfiguration, Source};
 use crate::profile::rule::Severity;
 use crate::profile::settings;
 use crate::profile::support::{self, Known};
+use crate::profile::walk::is_called_code;
 use crate::read_at::{ReadAt as _, read_up_to};
 
 use super::services::{starting, unit_evidence};
@@ -436,6 +439,69 @@ const HASHED_MAX: u64 = 512 << 20;
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
 
+/// Programs of rpm's packages that are gone, and code of theirs with another size or, where its times are not the package's,
+/// another sum.
+fn rpm_integrity(guest: &Guest<'_>) -> Outcome {
+    const REGULAR: u16 = 0o100_000;
+    let code = &guest.walk().code;
+    let (mut present, mut compared, mut skipped, mut left) = (0_u64, 0_u64, 0_u64, HASHED_MAX);
+    let mut bad = Vec::new();
+    let is_wanted = |name: &[u8], mode: u16| mode & 0o170_000 == REGULAR && is_called_code(name, mode);
+    let read = rpm::each_file(guest.files, &is_wanted, &mut |path, shipped| {
+        if shipped.may_differ {
+            return;
+        }
+        let evidence = |what: &str| Evidence::metadata(path, "rpm database", what);
+        let Some(found) = code.get(path.strip_prefix("/usr").unwrap_or(path)) else {
+            let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+            if PROGRAMS.contains(&above) && !guest.files.exists(path) {
+                bad.push(Bad::new(path, evidence("it is gone")));
+            }
+            return;
+        };
+        present = present.saturating_add(1);
+        if shipped.size.is_some_and(|size| size != found.size) {
+            bad.push(Bad::new(path, evidence("its size is not its package's")));
+            return;
+        }
+        let is_late = shipped.modified.is_some_and(|modified| modified != found.modified)
+            || shipped.installed.is_some_and(|installed| found.changed > installed.saturating_add(UNPACKED_WITHIN));
+        let Some((algorithm, digest)) = shipped.digest.filter(|_| is_late) else { return };
+        match left.checked_sub(found.size) {
+            Some(rest) => left = rest,
+            None => {
+                skipped = skipped.saturating_add(1);
+                return;
+            }
+        }
+        // The numbers of RFC 4880, section 9.4.
+        let sum = match algorithm {
+            1 => sum_of::<Md5>(guest, path),
+            2 => sum_of::<Sha1>(guest, path),
+            8 => sum_of::<Sha256>(guest, path),
+            10 => sum_of::<Sha512>(guest, path),
+            _ => None,
+        };
+        match sum {
+            Some(sum) if sum.eq_ignore_ascii_case(&digest) => compared = compared.saturating_add(1),
+            Some(_) => bad.push(Bad::new(path, evidence("it differs from its package's"))),
+            None => skipped = skipped.saturating_add(1),
+        }
+    });
+    if read.is_none() {
+        return Outcome::unknown("this package database's digests of files are not compared");
+    }
+    if bad.is_empty() && skipped > 0 {
+        return Outcome::unknown(format!("{skipped} files were touched since and could not be compared"));
+    }
+    let looked_at = vec![
+        Evidence::metadata("rpm database", "code of the packaged size", present.to_string()),
+        Evidence::metadata("rpm database", "touched code that is as packaged", compared.to_string()),
+    ];
+    let clean = "programs are there, and what was touched since it was installed is as packaged";
+    Outcome::none_of(bad, "files differ from the package database", clean, looked_at)
+}
+
 /// Code that was touched after its package was unpacked, as far as the times tell: those are read, the rest is not. A program
 /// that was put in the place of another has a time of change that no call sets back.
 struct Touched {
@@ -462,16 +528,16 @@ impl Touched {
             return false;
         };
         self.left = left;
-        let is_equal = md5_of(guest, path).is_none_or(|found| found.eq_ignore_ascii_case(digest));
+        let is_equal = sum_of::<Md5>(guest, path).is_none_or(|found| found.eq_ignore_ascii_case(digest));
         self.equal = self.equal.saturating_add(u64::from(is_equal));
         !is_equal
     }
 }
 
 /// The sum of a file; `None` where it cannot be read, which is told.
-fn md5_of(guest: &Guest<'_>, path: &str) -> Option<String> {
+fn sum_of<D: Digest>(guest: &Guest<'_>, path: &str) -> Option<String> {
     let file = guest.files.open(path)?;
-    let mut digest = Md5::new();
+    let mut digest = D::new();
     let mut at = 0;
     while at < file.len() {
         match read_up_to(&file, at, PIECE) {
@@ -498,7 +564,7 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let names: Vec<String> =
         guest.files.names(INFO).into_iter().filter(|name| name.ends_with(".md5sums")).take(250_000).collect();
     if names.is_empty() {
-        return Outcome::unknown("this package database's digests of files are not compared");
+        return rpm_integrity(guest);
     }
     let diverted: HashSet<String> =
         guest.files.text("/var/lib/dpkg/diversions").unwrap_or_default().lines().map(str::to_owned).collect();

@@ -1,8 +1,6 @@
 //! What rpm keeps of each package: a header, as a blob of one index and one store. Source: rpm's "RPM Package format", section
 //! "Header" (<https://rpm-software-management.github.io/rpm/manual/format_header.html>) and its tag list.
 
-use std::collections::HashSet;
-
 use crate::bytes::{be_u16, be_u32, be_u64, slice};
 use crate::error::{Error, Result};
 use crate::guest::linux::{purl, time};
@@ -18,6 +16,7 @@ const ENTRIES_MAX: usize = 0xffff;
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Types of values.
+const CHAR: u32 = 1;
 const INT16: u32 = 3;
 const INT32: u32 = 4;
 const INT64: u32 = 5;
@@ -41,12 +40,18 @@ const PACKAGER: u32 = 1015;
 const GROUP: u32 = 1016;
 const URL: u32 = 1020;
 const ARCH: u32 = 1022;
+const FILE_SIZES: u32 = 1028;
+const FILE_STATES: u32 = 1029;
 const FILE_MODES: u32 = 1030;
+const FILE_TIMES: u32 = 1034;
+const FILE_DIGESTS: u32 = 1035;
+const FILE_FLAGS: u32 = 1037;
 const SOURCE_RPM: u32 = 1044;
 const DIRECTORY_INDEXES: u32 = 1116;
 const BASE_NAMES: u32 = 1117;
 const DIRECTORY_NAMES: u32 = 1118;
 const FILE_CAPABILITIES: u32 = 5010;
+const FILE_DIGEST_ALGORITHM: u32 = 5011;
 const LONG_SIZE: u32 = 5009;
 const MODULARITY_LABEL: u32 = 5096;
 
@@ -105,35 +110,70 @@ pub(super) fn package(blob: &[u8], system: &OperatingSystem, room: &mut Room) ->
 }
 
 /// How a package ships a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shipped {
     /// Type and rights, as stat(2) has them.
     pub(crate) mode: u16,
     /// Whether it has capabilities.
     pub(crate) has_capabilities: bool,
+    /// Bytes; absent of files of 4 GiB.
+    pub(crate) size: Option<u64>,
+    /// When its content was written, in seconds since 1970.
+    pub(crate) modified: Option<i64>,
+    /// Its sum in hexadecimal, with the algorithm as RFC 4880, section 9.4, numbers it.
+    pub(crate) digest: Option<(u64, String)>,
+    /// Whether the administrator may change it, or it need not be there. Source: rpm's `rpmfileAttrs`.
+    pub(crate) may_differ: bool,
+    /// When the package was installed, in seconds since 1970.
+    pub(crate) installed: Option<i64>,
 }
 
-/// Tells `visit` of those files of a header's package whose last part is one of `names`.
+/// `RPMFILE_CONFIG`, `RPMFILE_MISSINGOK`, `RPMFILE_GHOST`.
+const MAY_DIFFER: u32 = 1 | 8 | 64;
+/// MD5, which headers without an algorithm have.
+const MD5: u64 = 1;
+
+/// Tells `visit` of those installed files of a header's package that `is_wanted` by the last part of their path and their mode.
 ///
 /// # Errors
 /// [`Error::Corrupt`] for a header that contradicts itself.
-pub(super) fn files(blob: &[u8], names: &HashSet<&[u8]>, visit: &mut dyn FnMut(&[u8], Shipped)) -> Result<()> {
+pub(super) fn files(
+    blob: &[u8],
+    is_wanted: &dyn Fn(&[u8], u16) -> bool,
+    visit: &mut dyn FnMut(&[u8], Shipped),
+) -> Result<()> {
     let header = Header::parse(blob)?;
     let Some(modes) = header.array(FILE_MODES, INT16) else { return Ok(()) };
     let Some(indexes) = header.array(DIRECTORY_INDEXES, INT32) else { return Ok(()) };
     let directories: Vec<&[u8]> = header.strings(DIRECTORY_NAMES).collect();
+    let (sizes, times) = (header.array(FILE_SIZES, INT32), header.array(FILE_TIMES, INT32));
+    let (flags, states) = (header.array(FILE_FLAGS, INT32), header.array(FILE_STATES, CHAR));
+    let number = |array: Option<&[u8]>, at: usize| be_u32(array?, at.checked_mul(4)?);
+    let installed = header.number(INSTALL_TIME).and_then(|time| i64::try_from(time).ok());
+    let algorithm = header.number(FILE_DIGEST_ALGORITHM).unwrap_or(MD5);
     let mut capabilities = header.strings(FILE_CAPABILITIES);
+    let mut digests = header.strings(FILE_DIGESTS);
     for (at, name) in header.strings(BASE_NAMES).enumerate() {
         let has_capabilities = capabilities.next().is_some_and(|text| !text.is_empty());
-        if !names.contains(name) {
+        let digest = digests.next().filter(|digest| !digest.is_empty());
+        let Some(mode) = at.checked_mul(2).and_then(|at| be_u16(modes, at)) else { break };
+        // Another package's file may have taken its place: of libraries for two architectures one program is installed.
+        let is_there = states.and_then(|states| states.get(at)).is_none_or(|state| *state == 0);
+        if !is_there || !is_wanted(name, mode) {
             continue;
         }
-        let directory = at.checked_mul(4).and_then(|at| be_u32(indexes, at));
-        let directory = directory.and_then(|at| directories.get(usize::try_from(at).ok()?));
-        let mode = at.checked_mul(2).and_then(|at| be_u16(modes, at));
-        if let (Some(directory), Some(mode)) = (directory, mode) {
-            visit(&[directory, name].concat(), Shipped { mode, has_capabilities });
-        }
+        let directory = number(Some(indexes), at).and_then(|at| directories.get(usize::try_from(at).ok()?));
+        let Some(directory) = directory else { continue };
+        let shipped = Shipped {
+            mode,
+            has_capabilities,
+            size: number(sizes, at).map(u64::from),
+            modified: number(times, at).map(i64::from),
+            digest: digest.map(|digest| (algorithm, String::from_utf8_lossy(digest).into_owned())),
+            may_differ: number(flags, at).is_some_and(|flags| flags & MAY_DIFFER != 0),
+            installed,
+        };
+        visit(&[directory, name].concat(), shipped);
     }
     Ok(())
 }
