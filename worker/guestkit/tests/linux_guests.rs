@@ -71,7 +71,7 @@ fn ask_again(trees: &Path, name: &str) -> Option<String> {
             ),
         ),
         "suid-sgid" => ("find", found),
-        "sudoers" => ("visudo", of_its_etc + "visudo -c && cvtsudoers -f json"),
+        "sudoers" => ("visudo", of_its_etc + "visudo -c; cvtsudoers -f json /etc/sudoers"),
         "sshd-T" => ("sshd", of_its_etc + "mkdir -p /run/sshd && $(command -v sshd) -T"),
         _ => return None,
     };

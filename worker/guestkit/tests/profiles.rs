@@ -173,8 +173,8 @@ fn verdicts_agree_with_openscap_where_it_can_tell() {
     let explained: Vec<_> = EXPLAINED.iter().map(|(rule, why)| format!("{rule}: {why}")).collect();
     for (class, what) in [
         ("A", "OpenSCAP 1.4.2 with ComplianceAsCode, rules it can tell offline"),
-        ("E", "the same, rules that count what is written down, with explicit semantics"),
-        ("X", "the same, rules whose answer offline has nothing to do with the disk"),
+        ("E", "OpenSCAP, rules that count what is written down, with explicit semantics"),
+        ("X", "OpenSCAP, rules whose answer offline has nothing to do with the disk"),
     ] {
         let (rules, same) = counts.get(class).copied().unwrap_or_default();
         let said = match class {
