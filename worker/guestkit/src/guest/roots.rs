@@ -16,7 +16,7 @@ use crate::guest::report::{FstabEntry, Mountpoint, Ostree, Snapshot, Warning};
 use crate::guest::tree::Tree;
 use crate::guest::windows;
 
-pub(crate) use names::{Aliases, DeviceNames};
+pub(crate) use names::{Aliases, DeviceNames, unescape};
 pub(crate) use unread::systems as unread_systems;
 
 /// A system that was found, mounted as it would mount itself.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::guest::linux::nft::{Chain, Ruleset, Table};
+
 /// Chains that lead into one another are followed this far: honest rule sets lead through two or three.
 const JUMPS_MAX: u32 = 16;
 
@@ -41,27 +43,10 @@ pub(crate) struct Filter {
     pub(crate) ipv6: Endings,
 }
 
-/// A chain: what it is hooked into, what its policy is, and its rules as words.
-#[derive(Debug, Default)]
-struct Chain {
-    hook: Option<String>,
-    refuses: bool,
-    rules: Vec<Vec<String>>,
-}
-
-/// Chains of one table by name.
-type Table = BTreeMap<String, Chain>;
-
 /// Scripts of nft, as one text.
 pub(crate) fn nftables(text: &str) -> Filter {
-    let mut tables: BTreeMap<(String, String), Table> = BTreeMap::new();
-    let words = words_of(text);
-    let mut rest = words.as_slice();
-    while !rest.is_empty() {
-        rest = top(rest, &mut tables);
-    }
     let mut filter = Filter::default();
-    for ((family, _), table) in &tables {
+    for ((family, _), table) in &Ruleset::read(text).tables {
         let (is_4, is_6) = (matches!(family.as_str(), "ip" | "inet"), matches!(family.as_str(), "ip6" | "inet"));
         for chain in table.values() {
             let ending = ending(chain, table, 0, &mut BTreeMap::new());
@@ -75,163 +60,6 @@ pub(crate) fn nftables(text: &str) -> Filter {
         }
     }
     filter
-}
-
-/// Words, with braces and ends of statements as words of their own; comments left out.
-fn words_of(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for line in text.lines() {
-        let mut word = String::new();
-        let mut is_quoted = false;
-        for c in line.chars() {
-            match c {
-                '"' => is_quoted = !is_quoted,
-                _ if is_quoted => word.push(c),
-                '#' => break,
-                '{' | '}' | ';' => {
-                    words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)));
-                    words.push(c.to_string());
-                }
-                _ if c.is_whitespace() => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
-                _ => word.push(c),
-            }
-        }
-        words.extend((!word.is_empty()).then_some(word));
-        // A line's end ends a statement, unless it is continued.
-        if words.last().is_some_and(|last| last == "\\") {
-            words.pop();
-        } else {
-            words.push(";".to_owned());
-        }
-    }
-    words
-}
-
-/// A statement outside of tables; what follows it.
-fn top<'w>(words: &'w [String], tables: &mut BTreeMap<(String, String), Table>) -> &'w [String] {
-    let (statement, end, rest) = statement(words);
-    let mut known: Vec<&str> = statement.iter().map(String::as_str).collect();
-    if matches!(known.first(), Some(&"add" | &"create" | &"insert")) {
-        known.remove(0);
-    }
-    let Some((kind, named)) = known.split_first() else { return if end == "{" { skip(rest) } else { rest } };
-    let families = ["ip", "ip6", "inet", "arp", "bridge", "netdev"];
-    let (family, named) = match named.split_first() {
-        Some((family, named)) if families.contains(family) => (*family, named),
-        _ => ("ip", named),
-    };
-    let key = |name: &str| (family.to_owned(), name.to_owned());
-    match (*kind, named) {
-        ("table", [name, ..]) => {
-            let table = tables.entry(key(name)).or_default();
-            if end == "{" { table_block(rest, table) } else { rest }
-        }
-        ("chain", [table, name, ..]) => {
-            let chain = tables.entry(key(table)).or_default().entry((*name).to_owned()).or_default();
-            if end == "{" { chain_block(rest, chain) } else { rest }
-        }
-        ("rule", [table, name, rule @ ..]) => {
-            let mut rule: Vec<String> = rule.iter().map(|word| (*word).to_owned()).collect();
-            let rest = if end == "{" { rest_of_rule(rest, &mut rule) } else { rest };
-            tables.entry(key(table)).or_default().entry((*name).to_owned()).or_default().rules.push(rule);
-            rest
-        }
-        ("flush", ["ruleset", ..]) => {
-            tables.clear();
-            rest
-        }
-        _ if end == "{" => skip(rest),
-        _ => rest,
-    }
-}
-
-/// The words to the end of a statement, what ends it, and what follows that.
-fn statement(words: &[String]) -> (&[String], &str, &[String]) {
-    let end = words.iter().position(|word| matches!(word.as_str(), ";" | "{" | "}"));
-    let (statement, rest) = words.split_at(end.unwrap_or(words.len()));
-    match rest.split_first() {
-        Some((end, rest)) => (statement, end, rest),
-        None => (statement, ";", rest),
-    }
-}
-
-/// What follows the brace that closes the one that was just opened.
-fn skip(words: &[String]) -> &[String] {
-    let mut depth = 1_usize;
-    for (at, word) in words.iter().enumerate() {
-        match word.as_str() {
-            "{" => depth = depth.saturating_add(1),
-            "}" => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth == 0 {
-            return words.get(at.saturating_add(1)..).unwrap_or_default();
-        }
-    }
-    &[]
-}
-
-fn table_block<'w>(mut words: &'w [String], table: &mut Table) -> &'w [String] {
-    while !words.is_empty() {
-        let (statement, end, rest) = statement(words);
-        words = match (statement, end) {
-            (_, "}") => return rest,
-            ([kind, name, ..], "{") if kind == "chain" => chain_block(rest, table.entry(name.clone()).or_default()),
-            (_, "{") => skip(rest),
-            _ => rest,
-        };
-    }
-    words
-}
-
-fn chain_block<'w>(mut words: &'w [String], chain: &mut Chain) -> &'w [String] {
-    while !words.is_empty() {
-        let (statement, end, rest) = statement(words);
-        words = rest;
-        match statement.first().map(String::as_str) {
-            Some("type") => {
-                let mut following = statement.iter().skip_while(|word| *word != "hook");
-                chain.hook = following.nth(1).cloned();
-            }
-            Some("policy") => chain.refuses = statement.get(1).is_some_and(|policy| policy == "drop"),
-            Some("devices" | "comment") | None => {
-                if end == "{" {
-                    words = skip(rest);
-                }
-            }
-            Some(_) => {
-                let mut rule = statement.to_vec();
-                if end == "{" {
-                    words = rest_of_rule(rest, &mut rule);
-                }
-                chain.rules.push(rule);
-            }
-        }
-        if end == "}" {
-            return words;
-        }
-    }
-    words
-}
-
-/// A rule behind the set that was just opened in it, to the statement's end.
-fn rest_of_rule<'w>(words: &'w [String], rule: &mut Vec<String>) -> &'w [String] {
-    rule.push("{}".to_owned());
-    let mut words = skip(words);
-    loop {
-        // The brace that closes the chain is its own to see.
-        let stop = words.iter().position(|word| matches!(word.as_str(), ";" | "{" | "}")).unwrap_or(words.len());
-        let (more, rest) = words.split_at(stop);
-        rule.extend_from_slice(more);
-        match rest.split_first() {
-            Some((end, rest)) if end == "{" => {
-                rule.push("{}".to_owned());
-                words = skip(rest);
-            }
-            Some((end, rest)) if end == ";" => return rest,
-            _ => return rest,
-        }
-    }
 }
 
 /// What becomes of a packet that none of its rules names. `known` has the endings of chains that were led through, so that each
@@ -260,10 +88,10 @@ fn ending<'t>(chain: &'t Chain, table: &'t Table, depth: u32, known: &mut BTreeM
             _ => {}
         }
     }
-    match (&chain.hook, chain.refuses) {
+    match (&chain.hook, chain.policy.as_deref()) {
         (None, _) => Ending::Absent,
-        (_, true) => Ending::Refused,
-        (_, false) => Ending::Accepted,
+        (_, Some("drop")) => Ending::Refused,
+        _ => Ending::Accepted,
     }
 }
 
@@ -311,7 +139,8 @@ pub(crate) fn iptables(text: &str) -> Endings {
             let mut words = chain.split_whitespace();
             let (Some(name), Some(policy)) = (words.next(), words.next()) else { continue };
             let hook = (policy != "-").then(|| name.to_owned());
-            table.insert(name.to_owned(), Chain { hook, refuses: policy == "DROP", rules: Vec::new() });
+            let policy = Some(policy.to_ascii_lowercase());
+            table.insert(name.to_owned(), Chain { hook, policy, ..Chain::default() });
         } else if let Some(rule) = line.strip_prefix("-A ") {
             let mut words = rule.split_whitespace();
             let Some(chain) = words.next().and_then(|name| table.get_mut(name)) else { continue };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::error::Result;
 use crate::filesystem::{ExtendedAttribute, FileType, Metadata};
+use crate::guest::linux::files::without_usr;
 use crate::guest::tree::{WalkEntry, WalkNext};
 
 use super::guest::Guest;
@@ -173,10 +174,9 @@ impl Walk {
             self.set_id.add(path, metadata);
         }
         if is_code(path, metadata) && self.code.len() < CODE_MAX {
-            let bare = path.strip_prefix(b"/usr").unwrap_or(path);
             let (modified, changed) = (metadata.modified.seconds, metadata.changed.seconds);
             let code = Code { size: metadata.size, modified, changed };
-            self.code.insert(String::from_utf8_lossy(bare).into_owned(), code);
+            self.code.insert(without_usr(&String::from_utf8_lossy(path)).to_owned(), code);
         }
         if path.starts_with(b"/var/log/") {
             self.logs.add(path, metadata);

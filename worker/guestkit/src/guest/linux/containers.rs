@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::filesystem::FileType;
 use crate::guest::bolt::{Bolt, Bucket};
 use crate::guest::report::{Container, ContainerImage, ContainerRuntime, Containers, Package, Services};
 
@@ -17,8 +16,6 @@ use super::time;
 
 /// Images and containers of one guest: a node of a cluster keeps hundreds.
 const KEPT_MAX: usize = 20_000;
-/// Home directories that are looked into for containers of users.
-const HOMES_MAX: usize = 1_000;
 
 /// A program that runs containers: its packages, its services, and where it keeps them.
 struct Known {
@@ -126,12 +123,16 @@ const KNOWN: [Known; 14] = [
 
 /// The facts; `None` where nothing of the kind was found.
 pub(super) fn read(files: &Files<'_>, packages: &[Package], services: &Services) -> Option<Containers> {
+    let docker_root = docker_root(files);
     let mut found = Containers {
-        runtimes: KNOWN.iter().filter_map(|known| runtime(files, known, packages, services)).collect(),
+        runtimes: KNOWN
+            .iter()
+            .filter_map(|known| runtime(files, known, docker_root.as_ref(), packages, services))
+            .collect(),
         ..Containers::default()
     };
     found.runtimes.sort_by(|a, b| a.name.cmp(&b.name));
-    docker(files, &mut found);
+    docker(files, docker_root, &mut found);
     for storage in container_storages(files) {
         containers_storage(files, &storage, &mut found);
     }
@@ -147,7 +148,13 @@ pub(super) fn read(files: &Files<'_>, packages: &[Package], services: &Services)
     (found != Containers::default()).then_some(found)
 }
 
-fn runtime(files: &Files<'_>, known: &Known, packages: &[Package], services: &Services) -> Option<ContainerRuntime> {
+fn runtime(
+    files: &Files<'_>,
+    known: &Known,
+    docker_root: Option<&String>,
+    packages: &[Package],
+    services: &Services,
+) -> Option<ContainerRuntime> {
     let is_its = |package: &&Package| {
         // Debian's `docker` was a dock for icons until it was called wmdocker.
         package.state == "installed"
@@ -156,14 +163,10 @@ fn runtime(files: &Files<'_>, known: &Known, packages: &[Package], services: &Se
     };
     let package = packages.iter().find(is_its);
     let program = if package.is_none() { files.first_existing(known.programs) } else { None };
-    let data = files.first_existing(known.data);
-    let own = match known.name {
-        "docker" => docker_root(files).filter(|root| files.is_dir(root)),
-        _ => None,
-    };
     if package.is_none() && program.is_none() {
         return None;
     }
+    let own = docker_root.filter(|root| known.name == "docker" && files.is_dir(root)).cloned();
     let mut units =
         known.services.iter().filter_map(|name| services.units.iter().find(|unit| unit.name == *name)).peekable();
     let has_unit = units.peek().is_some();
@@ -172,7 +175,7 @@ fn runtime(files: &Files<'_>, known: &Known, packages: &[Package], services: &Se
         package: package.map(|package| package.name.clone()),
         version: package.map(|package| package.full_version.clone()),
         enabled: has_unit.then(|| units.any(|unit| is_enabled(services, &unit.name))),
-        data_directory: own.or_else(|| data.map(str::to_owned)),
+        data_directory: own.or_else(|| files.first_existing(known.data).map(str::to_owned)),
     })
 }
 
@@ -267,10 +270,10 @@ struct RestartPolicy {
     name: String,
 }
 
-fn docker(files: &Files<'_>, found: &mut Containers) {
+fn docker(files: &Files<'_>, root: Option<String>, found: &mut Containers) {
     let mut roots = vec!["/var/lib/docker".to_owned()];
-    roots.extend(docker_root(files).filter(|root| root != "/var/lib/docker"));
-    roots.extend(homes(files).into_iter().map(|home| format!("{home}/.local/share/docker")));
+    roots.extend(root.filter(|root| root != "/var/lib/docker"));
+    roots.extend(files.homes().into_iter().map(|home| format!("{home}/.local/share/docker")));
     for root in roots.into_iter().filter(|root| files.is_dir(root)) {
         for driver in files.names(&format!("{root}/image")) {
             docker_images(files, &format!("{root}/image/{driver}"), found);
@@ -328,14 +331,6 @@ fn docker_container(files: &Files<'_>, folder: &str, found: &mut Containers) {
     });
 }
 
-/// Homes of root and of users.
-fn homes(files: &Files<'_>) -> Vec<String> {
-    let mut homes = vec!["/root".to_owned()];
-    let entries = files.entries("/home").into_iter().filter(|entry| entry.file_type == Some(FileType::Directory));
-    homes.extend(entries.take(HOMES_MAX).map(|entry| format!("/home/{}", entry.name)));
-    homes
-}
-
 /// Where containers/storage keeps things: its place, what storage.conf says, and that of each user.
 fn container_storages(files: &Files<'_>) -> Vec<String> {
     let mut storages = vec!["/var/lib/containers/storage".to_owned()];
@@ -348,7 +343,7 @@ fn container_storages(files: &Files<'_>) -> Vec<String> {
         storages.extend(said.filter(|path| path.starts_with('/')));
         break;
     }
-    storages.extend(homes(files).into_iter().map(|home| format!("{home}/.local/share/containers/storage")));
+    storages.extend(files.homes().into_iter().map(|home| format!("{home}/.local/share/containers/storage")));
     storages.sort();
     storages.dedup();
     storages.retain(|path| files.is_dir(path));

@@ -1,6 +1,8 @@
 //! What runs by a schedule: tables of cron, scripts of its folders, anacron, and what at was told. Sources: crontab(5),
 //! run-parts(8), anacrontab(5), at(1).
 
+use std::cell::OnceCell;
+
 use crate::filesystem::FileType;
 use crate::guest::report::CronJob;
 
@@ -54,8 +56,10 @@ pub(super) fn read(files: &Files<'_>) -> Vec<CronJob> {
         jobs.extend(scripts(files, folder, schedule));
     }
     jobs.extend(files.text("/etc/anacrontab").map(|text| anacrontab(&text)).unwrap_or_default());
+    let accounts = OnceCell::new();
+    let accounts = || accounts.get_or_init(|| files.text("/etc/passwd").unwrap_or_default()).as_str();
     for folder in AT_JOBS {
-        jobs.extend(files.names(folder).iter().filter_map(|name| at_job(files, folder, name)));
+        jobs.extend(files.names(folder).iter().filter_map(|name| at_job(files, accounts, folder, name)));
     }
     if jobs.len() > JOBS_MAX {
         files.warn("cron", format!("more than {JOBS_MAX} commands are scheduled; the rest is left out"));
@@ -80,7 +84,7 @@ fn table(files: &Files<'_>, path: &str, owner: Option<&str>) -> Vec<CronJob> {
 }
 
 /// The commands of a table; in one without an `owner` each line names its user.
-pub(super) fn parse(text: &str, path: &str, owner: Option<&str>) -> Vec<CronJob> {
+pub(crate) fn parse(text: &str, path: &str, owner: Option<&str>) -> Vec<CronJob> {
     let lines = text.lines().zip(1_u32..).map(|(line, number)| (line.trim(), number));
     let jobs = lines.filter_map(|(line, number)| {
         if line.is_empty() || line.starts_with('#') || is_assignment(line) {
@@ -88,6 +92,10 @@ pub(super) fn parse(text: &str, path: &str, owner: Option<&str>) -> Vec<CronJob>
         }
         // A dash in front (SUSE, cronie) keeps the start out of the log.
         let line = line.strip_prefix('-').unwrap_or(line);
+        // What begins otherwise is no line of a table, which cron would refuse.
+        if !line.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '*' | '~' | '@')) {
+            return None;
+        }
         let times = if line.starts_with('@') { 1 } else { 5 };
         let (schedule, rest) = words(line, times)?;
         let (user, command) = match owner {
@@ -175,7 +183,7 @@ fn anacrontab(text: &str) -> Vec<CronJob> {
 
 /// A job of at: a letter for its queue, five hexadecimal digits for its number, eight for the minute since 1970 it is due.
 /// Source: at's `at.c`, the format of its file names; the file begins with `# atrun uid=… gid=…`, its last line is what was typed.
-fn at_job(files: &Files<'_>, folder: &str, name: &str) -> Option<CronJob> {
+fn at_job<'p>(files: &Files<'_>, accounts: impl Fn() -> &'p str, folder: &str, name: &str) -> Option<CronJob> {
     let digits = name.get(1..14).filter(|_| name.len() == 14)?;
     if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '=') {
         return None;
@@ -188,16 +196,16 @@ fn at_job(files: &Files<'_>, folder: &str, name: &str) -> Option<CronJob> {
     Some(CronJob {
         schedule: time::rfc3339(minute.checked_mul(60)?)?,
         command: command.to_owned(),
-        user: uid.map(|uid| user_of(files, uid)).unwrap_or_default(),
+        user: uid.map(|uid| user_of(accounts(), uid)).unwrap_or_default(),
         kind: "at".to_owned(),
         source,
         line: None,
     })
 }
 
-fn user_of(files: &Files<'_>, uid: &str) -> String {
-    let text = files.text("/etc/passwd").unwrap_or_default();
-    let mut users = text.lines().map(|line| line.split(':'));
+/// The name of a user in passwd(5).
+fn user_of(accounts: &str, uid: &str) -> String {
+    let mut users = accounts.lines().map(|line| line.split(':'));
     users
         .find_map(|mut fields| {
             let name = fields.next()?;

@@ -1,9 +1,10 @@
 //! The walk over every file: who may become another, what everybody may write, what nobody owns, SQLite files, certificates, and
-//! packages of programming languages. It reads every directory and every inode, of candidates for SQLite the first bytes, of programs the
-//! table of sections, and the records of packages.
+//! packages of programming languages. It reads every directory and every inode, of candidates for SQLite the first bytes, of
+//! programs the table of sections, certificates, and the records of packages.
 
 use std::collections::HashSet;
 
+use crate::error::Result;
 use crate::filesystem::{FileType, Metadata};
 use crate::guest::report::{DeepScan, FileFact};
 use crate::guest::tree::{WalkEntry, WalkNext};
@@ -50,24 +51,8 @@ pub(crate) fn inspect(files: &Files<'_>, rights: Rights) -> Option<DeepScan> {
         if rights == Rights::Modes {
             left_out += judge(&mut scan, entry, &metadata, &uids, &gids);
         }
-        match languages::packages(entry, &metadata) {
-            Ok(found) => {
-                let room = FACTS_MAX.saturating_sub(scan.language_packages.len());
-                left_out += found.len().saturating_sub(room) as u64;
-                scan.language_packages.extend(found.into_iter().take(room));
-            }
-            Err(error) if error.is_budget_exhausted() => return Err(error),
-            Err(error) => files.warn_error(&String::from_utf8_lossy(entry.path), &error),
-        }
-        match certificates::of_entry(entry, &metadata) {
-            Ok(found) => {
-                let room = FACTS_MAX.saturating_sub(scan.certificates.len());
-                left_out += found.len().saturating_sub(room) as u64;
-                scan.certificates.extend(found.into_iter().take(room));
-            }
-            Err(error) if error.is_budget_exhausted() => return Err(error),
-            Err(error) => files.warn_error(&String::from_utf8_lossy(entry.path), &error),
-        }
+        left_out += take_in(files, entry, &mut scan.language_packages, languages::packages(entry, &metadata))?;
+        left_out += take_in(files, entry, &mut scan.certificates, certificates::of_entry(entry, &metadata))?;
         if is_sqlite(files, entry, &metadata) {
             left_out += keep(&mut scan.sqlite_files, entry, &metadata);
         }
@@ -174,6 +159,23 @@ fn is_sqlite(files: &Files<'_>, entry: &WalkEntry<'_>, metadata: &Metadata) -> b
         files.warn_error(&String::from_utf8_lossy(entry.path), &error);
     }
     magic == *SQLITE_MAGIC
+}
+
+/// Takes in what an entry's content gave, and tells how much was left out; a file that cannot be read is told and passed over.
+fn take_in<T>(files: &Files<'_>, entry: &WalkEntry<'_>, list: &mut Vec<T>, found: Result<Vec<T>>) -> Result<u64> {
+    match found {
+        Ok(found) => {
+            let room = FACTS_MAX.saturating_sub(list.len());
+            let left_out = found.len().saturating_sub(room) as u64;
+            list.extend(found.into_iter().take(room));
+            Ok(left_out)
+        }
+        Err(error) if error.is_budget_exhausted() => Err(error),
+        Err(error) => {
+            files.warn_error(&String::from_utf8_lossy(entry.path), &error);
+            Ok(0)
+        }
+    }
 }
 
 /// Keeps a fact, or tells that one was left out.

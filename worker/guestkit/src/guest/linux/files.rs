@@ -17,6 +17,9 @@ const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// Warnings kept for one report: more say nothing new, and a hostile tree could make one for every file.
 const WARNINGS_MAX: usize = 200;
 
+/// Homes that are looked into.
+const HOMES_MAX: usize = 1_000;
+
 /// `/dev/null`. Source: Linux, `Documentation/admin-guide/devices.txt`.
 const NULL: (u32, u32) = (1, 3);
 
@@ -158,6 +161,13 @@ impl<'a> Files<'a> {
             .collect()
     }
 
+    /// The homes of root and of those below `/home`, whether an account still has them or not.
+    pub(crate) fn homes(&self) -> Vec<String> {
+        let is_folder = |entry: &Entry| matches!(entry.file_type, None | Some(FileType::Directory));
+        let users = self.entries("/home").into_iter().filter(is_folder).take(HOMES_MAX);
+        std::iter::once("/root".to_owned()).chain(users.map(|entry| format!("/home/{}", entry.name))).collect()
+    }
+
     /// The first of `paths` that exists.
     pub(crate) fn first_existing<'p>(&self, paths: &[&'p str]) -> Option<&'p str> {
         paths.iter().copied().find(|path| self.exists(path))
@@ -230,6 +240,11 @@ impl Entry {
     fn from_entry(entry: DirEntry) -> Option<Self> {
         Some(Self { name: String::from_utf8(entry.name).ok()?, file_type: entry.file_type })
     }
+}
+
+/// A path without `/usr` in front: where that is merged into the root both names of a file are one.
+pub(crate) fn without_usr(path: &str) -> &str {
+    path.strip_prefix("/usr").unwrap_or(path)
 }
 
 /// Text of bytes; what is not UTF-8 becomes a replacement character.

@@ -4,6 +4,7 @@
 use crate::guest::report::Firewall;
 
 use super::files::Files;
+use super::nft::Ruleset;
 use super::os_release;
 
 /// Scripts that one rule set may include, and includes that one script may hold: honest ones have tens.
@@ -41,9 +42,9 @@ fn nftables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
         }
         let Some(text) = files.text(&path) else { continue };
         firewall.sources.push(path);
-        let script = NftScript::read(&text);
-        firewall.rules = firewall.rules.map(|rules| rules.saturating_add(script.rules));
-        firewall.default_policies.extend(script.policies);
+        let script = Ruleset::read(&text);
+        firewall.rules = firewall.rules.map(|rules| rules.saturating_add(script.rules() as u64));
+        firewall.default_policies.extend(script.policies());
         if script.includes.len() > NFT_FILES_MAX {
             files.warn("nft includes", format!("includes past the first {NFT_FILES_MAX} of a script are left out"));
         }
@@ -53,82 +54,6 @@ fn nftables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
         }
     }
     Some(firewall)
-}
-
-/// What an nft script sets up.
-#[derive(Default)]
-struct NftScript {
-    rules: u64,
-    policies: Vec<String>,
-    includes: Vec<String>,
-}
-
-impl NftScript {
-    fn read(text: &str) -> Self {
-        let mut script = Self::default();
-        // The kinds of the open blocks: only statements inside a chain are rules.
-        let mut blocks: Vec<&str> = Vec::new();
-        for line in text.lines() {
-            let line = line.split('#').next().unwrap_or_default();
-            for statement in line.split_inclusive([';', '{', '}']) {
-                script.statement(statement, &mut blocks);
-            }
-        }
-        script
-    }
-
-    fn statement<'t>(&mut self, statement: &'t str, blocks: &mut Vec<&'t str>) {
-        let text = statement.trim_end_matches([';', '{', '}']).trim();
-        let first = text.split_whitespace().next().unwrap_or_default();
-        let opens = statement.ends_with('{');
-        // `tcp dport { 22, 80 } accept` opens a set inside a rule: the rule counts once, where it begins.
-        let in_chain = blocks.last() == Some(&"chain");
-        match first {
-            "" => {}
-            "include" => self.includes.push(text.trim_start_matches("include").trim().trim_matches('"').to_owned()),
-            "type" if in_chain => self.hook(text),
-            "policy" if in_chain => self.policy(text),
-            "add" | "insert" if text.split_whitespace().nth(1) == Some("rule") && !in_chain => {
-                self.rules = self.rules.saturating_add(1);
-            }
-            _ if in_chain && !blocks.contains(&"after-set") => self.rules = self.rules.saturating_add(1),
-            _ => {}
-        }
-        if let Some(place) = blocks.iter().position(|block| *block == "after-set")
-            && (statement.ends_with(';') || !opens)
-        {
-            blocks.remove(place);
-        }
-        if opens {
-            // Deeper nesting than this is no rule set.
-            if blocks.len() < 64 {
-                blocks.push(if first == "chain" { "chain" } else { "other" });
-            }
-        } else if statement.ends_with('}') {
-            let closed = blocks.pop();
-            if closed == Some("other") && blocks.last() == Some(&"chain") {
-                // The rest of the rule behind its set.
-                let chain = blocks.len().saturating_sub(1);
-                blocks.insert(chain, "after-set");
-            }
-        }
-    }
-
-    fn hook(&mut self, text: &str) {
-        let words: Vec<_> = text.split_whitespace().collect();
-        let hook = words.iter().position(|word| *word == "hook").and_then(|at| words.get(at.checked_add(1)?));
-        // A chain without a policy accepts.
-        self.policies.extend(hook.map(|hook| format!("{hook}=accept")));
-    }
-
-    fn policy(&mut self, text: &str) {
-        let policy = text.split_whitespace().nth(1);
-        if let (Some(policy), Some(last)) = (policy, self.policies.last_mut())
-            && let Some((hook, _)) = last.split_once('=')
-        {
-            *last = format!("{hook}={policy}");
-        }
-    }
 }
 
 /// Source: iptables-save(8).

@@ -7,7 +7,7 @@ pub(crate) mod boot;
 pub(crate) mod certificates;
 pub(crate) mod cloud_init;
 mod containers;
-mod cron;
+pub(crate) mod cron;
 pub(crate) mod databases;
 pub(crate) mod deep_scan;
 pub(crate) mod dpkg;
@@ -20,6 +20,7 @@ mod gvariant;
 mod journal;
 mod languages;
 pub(crate) mod network;
+pub(crate) mod nft;
 mod nix;
 mod os;
 mod os_release;
@@ -137,10 +138,9 @@ pub(crate) fn inspect(
             Module::Packages => packages = Some(packages::inspect(&files, &system.operating_system)),
             Module::Services => {
                 let packages = installed(&files, &system, &mut packages);
-                files.enter(module.name());
-                let started = services.get_or_insert_with(|| services::inspect(&files, last_boot));
-                system.guest_agents = agents::read(&files, &packages.packages, started);
-                system.containers = containers::read(&files, &packages.packages, started);
+                let services = started(&files, &mut services, last_boot);
+                system.guest_agents = agents::read(&files, &packages.packages, services);
+                system.containers = containers::read(&files, &packages.packages, services);
             }
             Module::Users => system.users = Some(users::inspect(&files)),
             Module::Network => system.network = Some(network::inspect(&files, &system.operating_system)),

@@ -15,7 +15,7 @@ use crate::guest::report::{OperatingSystem, Package};
 use crate::guest::sqlite::{Database, DatabaseFiles, Value};
 use crate::limits::Budget;
 
-use super::files::{Files, SqliteFiles, lossy};
+use super::files::{Files, SqliteFiles, lossy, without_usr};
 use super::packages::{Installed, PACKAGES_MAX};
 
 use header::Room;
@@ -174,14 +174,13 @@ fn read_store(store: Store, files: DatabaseFiles<'_>, system: &OperatingSystem, 
 /// How the installed packages ship the files at `paths`, where rpm manages the system; `None` where it does not, or its database
 /// could not be read. Where `/usr` is merged both names of a file are one: paths are told without `/usr`.
 pub(crate) fn shipped(files: &Files<'_>, paths: &[&str]) -> Option<HashMap<String, Shipped>> {
-    let bare = |path: &str| path.strip_prefix("/usr").unwrap_or(path).to_owned();
-    let wanted: HashSet<String> = paths.iter().map(|path| bare(path)).collect();
+    let wanted: HashSet<&str> = paths.iter().map(|path| without_usr(path)).collect();
     let names: HashSet<&[u8]> = paths.iter().filter_map(|path| path.rsplit('/').next()).map(str::as_bytes).collect();
     let mut found = HashMap::new();
     each_file(files, &|name, _| names.contains(name), &mut |path, shipped| {
-        let path = bare(path);
-        if wanted.contains(&path) {
-            found.insert(path, shipped);
+        let path = without_usr(path);
+        if wanted.contains(path) {
+            found.insert(path.to_owned(), shipped);
         }
     })?;
     Some(found)

@@ -64,8 +64,7 @@ const FOLDERS: [(&str, &str, &str); 10] = [
     (".phpenv/versions", "", "php"),
 ];
 
-/// Homes that are looked into, and what is kept of all.
-const HOMES_MAX: usize = 1_000;
+/// Runtimes of one guest.
 const FOUND_MAX: usize = 10_000;
 
 /// Those that are there, in order of language, then path.
@@ -115,9 +114,7 @@ fn by_hand(files: &Files<'_>, has_java: bool, has_dotnet: bool, found: &mut Vec<
             path: Some(path),
         });
     };
-    let mut homes = vec!["/root".to_owned()];
-    homes.extend(files.names("/home").into_iter().take(HOMES_MAX).map(|name| format!("/home/{name}")));
-    for home in homes {
+    for home in files.homes() {
         // Most homes have none of them: one look at the home instead of one for each.
         let names: HashSet<String> = files.names(&home).into_iter().collect();
         for (folder, prefix, language) in FOLDERS {

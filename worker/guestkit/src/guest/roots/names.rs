@@ -176,8 +176,8 @@ impl<'a> DeviceNames<'a> {
     }
 }
 
-/// udev writes `\x20` for a space.
-fn unescape(text: &str) -> String {
+/// udev and systemd write `\x20` for a space.
+pub(crate) fn unescape(text: &str) -> String {
     let mut parts = text.split("\\x");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::filesystem::FileType;
+use crate::guest::linux::cron;
+use crate::guest::linux::files::without_usr;
 use crate::guest::linux::rpm::{self, Shipped};
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
@@ -228,7 +230,7 @@ const SET_ID: [&str; 84] = [
     "utempter",
 ];
 /// More of the same: of terminals, X, virtual machines, mail, and what few install.
-const SET_ID_MORE: [&str; 70] = [
+const SET_ID_MORE: [&str; 69] = [
     "VBoxHeadless",
     "VBoxNetAdpCtl",
     "VBoxNetDHCP",
@@ -289,7 +291,6 @@ const SET_ID_MORE: [&str; 70] = [
     "tcptraceroute",
     "traceroute",
     "uml_net",
-    "utempter",
     "vlock-main",
     "vmware-user-suid-wrapper",
     "wall",
@@ -327,11 +328,6 @@ enum Shipping<'p> {
     Unknown,
 }
 
-/// Where `/usr` is merged both names of a file are one.
-fn bare(path: &str) -> &str {
-    path.strip_prefix("/usr").unwrap_or(path)
-}
-
 impl<'p> Shipping<'p> {
     fn of(guest: &Guest<'_>, paths: &[&'p str]) -> Self {
         if let Some(modes) = rpm::shipped(guest.files, paths) {
@@ -342,14 +338,15 @@ impl<'p> Shipping<'p> {
         if lists.is_empty() {
             return Self::Unknown;
         }
-        let mut wanted: BTreeMap<String, &'p str> = paths.iter().map(|path| (bare(path).to_owned(), *path)).collect();
+        let mut wanted: BTreeMap<String, &'p str> =
+            paths.iter().map(|path| (without_usr(path).to_owned(), *path)).collect();
         let mut found = BTreeSet::new();
         for name in lists {
             if wanted.is_empty() {
                 break;
             }
             for line in guest.files.text(&format!("{directory}/{name}")).unwrap_or_default().lines() {
-                found.extend(wanted.remove(bare(line)));
+                found.extend(wanted.remove(without_usr(line)));
             }
         }
         Self::Names(found)
@@ -362,7 +359,7 @@ fn overrides(guest: &Guest<'_>) -> BTreeMap<String, u16> {
     let entry = |line: &str| {
         let mut words = line.split_whitespace().skip(2);
         let mode = u16::from_str_radix(words.next()?, 8).ok()?;
-        Some((bare(words.next()?).to_owned(), mode))
+        Some((without_usr(words.next()?).to_owned(), mode))
     };
     text.lines().filter_map(entry).collect()
 }
@@ -380,13 +377,13 @@ pub(crate) fn suid_sgid_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome 
         if is_interpreter(name) {
             return true;
         }
-        if overrides.get(bare(path)).is_some_and(|mode| bits & !mode == 0) {
+        if overrides.get(without_usr(path)).is_some_and(|mode| bits & !mode == 0) {
             return false;
         }
         let is_game = path.starts_with("/usr/games/") && bits == 0o2000;
         let is_known = is_game || SET_ID.contains(&name) || SET_ID_MORE.contains(&name);
         match &shipping {
-            Shipping::Modes(modes) => modes.get(bare(path)).is_none_or(|one| bits & !one.mode != 0),
+            Shipping::Modes(modes) => modes.get(without_usr(path)).is_none_or(|one| bits & !one.mode != 0),
             // dpkg keeps no modes: of what packages bring, a program that is set-id nowhere was made so here.
             Shipping::Names(names) => !names.contains(path) || !is_known,
             // Without a list of files, the place and the name are what is left.
@@ -449,7 +446,7 @@ pub(crate) fn capabilities_unexpected(guest: &Guest<'_>, _: &Asked<'_>) -> Outco
     let bad = strong.iter().filter(|(found, _)| {
         let path = found.path.as_str();
         let is_shipped = match &shipping {
-            Shipping::Modes(modes) => modes.get(bare(path)).is_some_and(|one| one.has_capabilities),
+            Shipping::Modes(modes) => modes.get(without_usr(path)).is_some_and(|one| one.has_capabilities),
             Shipping::Names(names) => names.contains(path) && CAPABLE.contains(&base_name(path)),
             Shipping::Unknown => CAPABLE.contains(&base_name(path)),
         };
@@ -510,25 +507,6 @@ pub(crate) fn cron_allow(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
 }
 
-/// The commands of a system crontab: a user stands before each.
-fn crontab_commands(text: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let first = line.chars().next();
-        let skip = match first {
-            Some('@') => 2,
-            Some(c) if c.is_ascii_digit() || c == '*' => 6,
-            _ => continue,
-        };
-        let command = line.split_whitespace().nth(skip).unwrap_or_default();
-        if command.starts_with('/') {
-            found.push((at.saturating_add(1), command.to_owned()));
-        }
-    }
-    found
-}
-
 /// What root runs by a schedule, where others could change it.
 pub(crate) fn cron_targets_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let mut targets: BTreeSet<(String, String)> = BTreeSet::new();
@@ -536,8 +514,11 @@ pub(crate) fn cron_targets_writable(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome
     tables.extend(guest.files.glob("/etc/cron.d/*"));
     for table in tables.iter().filter(|path| guest.files.exists(path)) {
         targets.insert((table.clone(), "table".to_owned()));
-        for (line, command) in crontab_commands(&guest.files.text(table).unwrap_or_default()) {
-            targets.insert((command, format!("{table}:{line}")));
+        for job in cron::parse(&guest.files.text(table).unwrap_or_default(), table, None) {
+            let program = job.command.split_whitespace().next().unwrap_or_default();
+            if program.starts_with('/') {
+                targets.insert((program.to_owned(), format!("{table}:{}", job.line.unwrap_or_default())));
+            }
         }
     }
     for directory in ["/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.monthly"] {

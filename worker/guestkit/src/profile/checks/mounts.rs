@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::guest::linux::security::is_enabled;
 use crate::guest::linux::unit::UnitFile;
 use crate::guest::report::{FstabEntry, Unit};
+use crate::guest::roots::unescape;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
@@ -54,7 +55,7 @@ fn mounts(guest: &Guest<'_>) -> Vec<Mount> {
             }
             None => {}
         }
-        let unit = units.iter().find(|unit| unit.path.starts_with(ADMINISTRATOR) && path_of(guest, unit) == entry.path);
+        let unit = units.iter().find(|unit| unit.path.starts_with(ADMINISTRATOR) && path_of(unit) == entry.path);
         match unit {
             Some(unit) if unit.state.starts_with("masked") => {}
             Some(unit) => all.extend(of_unit(guest, unit)),
@@ -82,13 +83,11 @@ fn mounts(guest: &Guest<'_>) -> Vec<Mount> {
     all
 }
 
-/// Where a unit of this name mounts: its name says so, whatever it holds. Source: systemd.mount(5), systemd-escape(1).
-fn path_of(guest: &Guest<'_>, unit: &Unit) -> String {
-    if let Some(mount) = of_unit(guest, unit) {
-        return mount.path;
-    }
+/// Where a unit mounts: systemd refuses one whose name says otherwise than it does itself. Source: systemd.mount(5),
+/// systemd-escape(1).
+fn path_of(unit: &Unit) -> String {
     let name = unit.name.strip_suffix(".mount").unwrap_or(&unit.name);
-    if name == "-" { "/".to_owned() } else { format!("/{}", name.replace('-', "/").replace("\\x2d", "-")) }
+    if name == "-" { "/".to_owned() } else { format!("/{}", unescape(&name.replace('-', "/"))) }
 }
 
 /// What a unit mounts; `None` where it does not say.

@@ -8,6 +8,7 @@ use sha2::{Sha256, Sha512};
 
 use crate::bytes::hex;
 use crate::filesystem::FileType;
+use crate::guest::linux::files::without_usr;
 use crate::guest::linux::{dpkg, rpm, time};
 use crate::guest::report::Package;
 use crate::profile::evaluate::Asked;
@@ -18,7 +19,7 @@ use crate::profile::repositories::{self, AptConfiguration, Source};
 use crate::profile::rule::Severity;
 use crate::profile::settings;
 use crate::profile::support::{self, Known};
-use crate::profile::walk::is_called_code;
+use crate::profile::walk::{Code, is_called_code};
 use crate::read_at::{ReadAt as _, read_up_to};
 
 use super::services::{starting, unit_evidence};
@@ -436,23 +437,75 @@ const COMPARED: [&str; 6] = [
 const UNPACKED_WITHIN: i64 = 3_600;
 /// Bytes of code that are read at most, of files that were touched later than that.
 const HASHED_MAX: u64 = 512 << 20;
+/// The number of MD5, which is all that dpkg keeps.
+const MD5: u64 = 1;
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
+
+/// Code that was touched after its package was unpacked, as far as the times tell: that is read and compared, the rest is not. A
+/// program that was put in the place of another has a time of change that no call sets back.
+struct Touched {
+    /// Bytes that may still be read.
+    left: u64,
+    /// Files that could not be compared.
+    skipped: u64,
+    /// Files that are as packaged.
+    equal: u64,
+}
+
+impl Touched {
+    const fn new() -> Self {
+        Self { left: HASHED_MAX, skipped: 0, equal: 0 }
+    }
+
+    /// Whether the file at `path` has another sum than `digest`, by the algorithm of this number (RFC 4880, section 9.4).
+    fn differs(&mut self, guest: &Guest<'_>, path: &str, size: u64, algorithm: u64, digest: &str) -> bool {
+        let sum = self.left.checked_sub(size).and_then(|left| {
+            self.left = left;
+            match algorithm {
+                MD5 => sum_of::<Md5>(guest, path),
+                2 => sum_of::<Sha1>(guest, path),
+                8 => sum_of::<Sha256>(guest, path),
+                10 => sum_of::<Sha512>(guest, path),
+                _ => None,
+            }
+        });
+        let is_equal = sum.as_ref().map(|sum| sum.eq_ignore_ascii_case(digest));
+        match is_equal {
+            Some(true) => self.equal = self.equal.saturating_add(1),
+            Some(false) => {}
+            None => self.skipped = self.skipped.saturating_add(1),
+        }
+        is_equal == Some(false)
+    }
+
+    /// The verdict on what was found.
+    fn outcome(&self, bad: Vec<Bad>, mut looked_at: Vec<Evidence>, database: &str) -> Outcome {
+        if bad.is_empty() && self.skipped > 0 {
+            return Outcome::unknown(format!("{} files were touched since and could not be compared", self.skipped));
+        }
+        looked_at.push(Evidence::metadata(database, "touched code that is as packaged", self.equal.to_string()));
+        let clean = "programs are there, and what was touched since it was unpacked is as packaged";
+        Outcome::none_of(bad, "files differ from the package database", clean, looked_at)
+    }
+}
 
 /// Programs of rpm's packages that are gone, and code of theirs with another size or, where its times are not the package's,
 /// another sum.
 fn rpm_integrity(guest: &Guest<'_>) -> Outcome {
     const REGULAR: u16 = 0o100_000;
+    const DATABASE: &str = "rpm database";
     let code = &guest.walk().code;
-    let (mut present, mut compared, mut skipped, mut left) = (0_u64, 0_u64, 0_u64, HASHED_MAX);
+    let mut touched = Touched::new();
+    let mut present = 0_u64;
     let mut bad = Vec::new();
     let is_wanted = |name: &[u8], mode: u16| mode & 0o170_000 == REGULAR && is_called_code(name, mode);
     let read = rpm::each_file(guest.files, &is_wanted, &mut |path, shipped| {
         if shipped.may_differ {
             return;
         }
-        let evidence = |what: &str| Evidence::metadata(path, "rpm database", what);
-        let Some(found) = code.get(path.strip_prefix("/usr").unwrap_or(path)) else {
+        let evidence = |what: &str| Evidence::metadata(path, DATABASE, what);
+        let Some(found) = code.get(without_usr(path)) else {
             let above = path.rsplit_once('/').map_or("", |(above, _)| above);
             if PROGRAMS.contains(&above) && !guest.files.exists(path) {
                 bad.push(Bad::new(path, evidence("it is gone")));
@@ -467,71 +520,15 @@ fn rpm_integrity(guest: &Guest<'_>) -> Outcome {
         let is_late = shipped.modified.is_some_and(|modified| modified != found.modified)
             || shipped.installed.is_some_and(|installed| found.changed > installed.saturating_add(UNPACKED_WITHIN));
         let Some((algorithm, digest)) = shipped.digest.filter(|_| is_late) else { return };
-        match left.checked_sub(found.size) {
-            Some(rest) => left = rest,
-            None => {
-                skipped = skipped.saturating_add(1);
-                return;
-            }
-        }
-        // The numbers of RFC 4880, section 9.4.
-        let sum = match algorithm {
-            1 => sum_of::<Md5>(guest, path),
-            2 => sum_of::<Sha1>(guest, path),
-            8 => sum_of::<Sha256>(guest, path),
-            10 => sum_of::<Sha512>(guest, path),
-            _ => None,
-        };
-        match sum {
-            Some(sum) if sum.eq_ignore_ascii_case(&digest) => compared = compared.saturating_add(1),
-            Some(_) => bad.push(Bad::new(path, evidence("it differs from its package's"))),
-            None => skipped = skipped.saturating_add(1),
+        if touched.differs(guest, path, found.size, algorithm, &digest) {
+            bad.push(Bad::new(path, evidence("it differs from its package's")));
         }
     });
     if read.is_none() {
         return Outcome::unknown("this package database's digests of files are not compared");
     }
-    if bad.is_empty() && skipped > 0 {
-        return Outcome::unknown(format!("{skipped} files were touched since and could not be compared"));
-    }
-    let looked_at = vec![
-        Evidence::metadata("rpm database", "code of the packaged size", present.to_string()),
-        Evidence::metadata("rpm database", "touched code that is as packaged", compared.to_string()),
-    ];
-    let clean = "programs are there, and what was touched since it was installed is as packaged";
-    Outcome::none_of(bad, "files differ from the package database", clean, looked_at)
-}
-
-/// Code that was touched after its package was unpacked, as far as the times tell: those are read, the rest is not. A program
-/// that was put in the place of another has a time of change that no call sets back.
-struct Touched {
-    /// When the package was unpacked: the times of its list of files.
-    modified: i64,
-    changed: i64,
-    left: u64,
-    skipped: u64,
-    equal: u64,
-}
-
-impl Touched {
-    /// Whether the file at `path` has another sum than `digest`, where it is one that has to be read.
-    fn differs(&mut self, guest: &Guest<'_>, path: &str, digest: &str) -> bool {
-        let bare = path.strip_prefix("/usr").unwrap_or(path);
-        let Some(code) = guest.walk().code.get(bare) else { return false };
-        let is_late = code.modified > self.modified.saturating_add(UNPACKED_WITHIN)
-            || code.changed > self.changed.saturating_add(UNPACKED_WITHIN);
-        if !is_late {
-            return false;
-        }
-        let Some(left) = self.left.checked_sub(code.size) else {
-            self.skipped = self.skipped.saturating_add(1);
-            return false;
-        };
-        self.left = left;
-        let is_equal = sum_of::<Md5>(guest, path).is_none_or(|found| found.eq_ignore_ascii_case(digest));
-        self.equal = self.equal.saturating_add(u64::from(is_equal));
-        !is_equal
-    }
+    let looked_at = vec![Evidence::metadata(DATABASE, "code of the packaged size", present.to_string())];
+    touched.outcome(bad, looked_at, DATABASE)
 }
 
 /// The sum of a file; `None` where it cannot be read, which is told.
@@ -575,7 +572,7 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let installed: HashSet<&str> =
         guest.packages().into_iter().flatten().map(|package| package.name.as_str()).collect();
     let (mut present, mut equal) = (0_u64, 0_u64);
-    let mut touched = Touched { modified: 0, changed: 0, left: HASHED_MAX, skipped: 0, equal: 0 };
+    let mut touched = Touched::new();
     let mut bad = Vec::new();
     for name in names {
         let package = name.trim_end_matches(".md5sums").split(':').next().unwrap_or_default();
@@ -584,11 +581,14 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         }
         let list = format!("{INFO}/{name}");
         let Some(text) = guest.files.text(&list) else { continue };
-        if let Some(unpacked) = guest.files.stat(&format!("{}.list", list.trim_end_matches(".md5sums"))) {
-            (touched.modified, touched.changed) = (unpacked.modified.seconds, unpacked.changed.seconds);
-        } else {
-            (touched.modified, touched.changed) = (i64::MAX, i64::MAX);
-        }
+        // When the package was unpacked: the times of its list of files.
+        let unpacked = guest.files.stat(&format!("{}.list", list.trim_end_matches(".md5sums")));
+        let is_late = |code: &&Code| {
+            unpacked.as_ref().is_some_and(|unpacked| {
+                code.modified > unpacked.modified.seconds.saturating_add(UNPACKED_WITHIN)
+                    || code.changed > unpacked.changed.seconds.saturating_add(UNPACKED_WITHIN)
+            })
+        };
         for (number, line) in text.lines().enumerate() {
             let Some((digest, path)) = line.split_once("  ") else { continue };
             let full = || format!("/{path}");
@@ -619,7 +619,10 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
                 }
                 continue;
             }
-            if !diverted.contains(&full()) && touched.differs(guest, &full(), digest) {
+            let late = guest.walk().code.get(without_usr(&full())).filter(is_late);
+            if let Some(code) = late.filter(|_| !diverted.contains(&full()))
+                && touched.differs(guest, &full(), code.size, MD5, digest)
+            {
                 bad.push(Bad::new(full(), evidence("it differs from its package's")));
             }
         }
@@ -627,16 +630,8 @@ pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let looked_at = vec![
         Evidence::metadata(INFO, "programs that are there", present.to_string()),
         Evidence::metadata(INFO, "units and settings that are as packaged", equal.to_string()),
-        Evidence::metadata(INFO, "touched code that is as packaged", touched.equal.to_string()),
     ];
-    if bad.is_empty() && touched.skipped > 0 {
-        let (skipped, bound) = (touched.skipped, HASHED_MAX >> 20);
-        return Outcome::unknown(format!(
-            "{skipped} files were touched since, more than {bound} MiB; they were not read"
-        ));
-    }
-    let clean = "programs are there, and what was touched since it was unpacked is as packaged";
-    Outcome::none_of(bad, "files differ from the package database", clean, looked_at)
+    touched.outcome(bad, looked_at, INFO)
 }
 
 /// A scanner for malware that runs.
