@@ -138,9 +138,17 @@ fn a_vhd_is_as_large_as_qemu_img_says() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("disk.vhd");
     run("qemu-img", &["create", "-q", "-f", "vpc", "-o", "force_size=on", text(&path), "10000000"]);
+    let version = String::from_utf8(run("qemu-img", &["--version"])).unwrap();
+    let major: u32 = version.split_whitespace().nth(2).unwrap().split('.').next().unwrap().parse().unwrap();
     for creator in
         [b"vpc ", b"vs  ", b"qemu", b"qem2", b"win ", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0", b"vbox", b"\0\0\0\0"]
     {
+        // Older ones take the disks of creators that they do not know for as large as their geometry.
+        let is_known_to_all = [b"vpc ", b"qemu", b"qem2", b"win ", b"d2v ", b"tap\0", b"CTXS"].contains(&creator);
+        if major < 10 && !is_known_to_all {
+            println!("qemu-img {major} does not know the creator {creator:?}");
+            continue;
+        }
         for geometry in [[0, 100, 4, 17], [0xff, 0xff, 16, 255]] {
             for size in [10_000_384_u64, 9_999_999] {
                 edit_footers(&path, |footer| {
