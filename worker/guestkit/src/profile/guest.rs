@@ -12,6 +12,7 @@ use crate::guest::roots::Root;
 use crate::guest::windows::hives::Hives;
 
 use super::ProfileOptions;
+use super::kernel_log::KernelLog;
 use super::walk::Walk;
 
 /// One system of a disk.
@@ -34,6 +35,17 @@ pub(crate) struct Guest<'a> {
     pub(crate) reference_time: i64,
     walk: OnceCell<Walk>,
     initramfs: OnceCell<Result<BTreeSet<String>, String>>,
+    modules: OnceCell<Vec<Modules>>,
+    kernel_log: OnceCell<KernelLog>,
+}
+
+/// Names of a kernel's modules, `-` written as `_`.
+#[derive(Debug, Default)]
+pub(crate) struct Modules {
+    /// Those that it can load; `None` where its list cannot be read.
+    pub(crate) loadable: Option<BTreeSet<String>>,
+    /// Those that are part of it.
+    pub(crate) built_in: BTreeSet<String>,
 }
 
 /// What a guest is made of.
@@ -55,7 +67,7 @@ impl<'a> Guest<'a> {
     pub(crate) fn new(parts: Parts<'a>) -> Self {
         let Parts { disk, root, image, partition_table, filesystems, systems, files, .. } = parts;
         let Parts { system, hives, options, reference_time, .. } = parts;
-        let (walk, initramfs) = (OnceCell::new(), OnceCell::new());
+        let (walk, initramfs, modules, kernel_log) = Default::default();
         Self {
             disk,
             root,
@@ -70,6 +82,8 @@ impl<'a> Guest<'a> {
             reference_time,
             walk,
             initramfs,
+            modules,
+            kernel_log,
         }
     }
 
@@ -154,6 +168,31 @@ impl<'a> Guest<'a> {
     /// same in every call, asks for them; or why they are not known.
     pub(crate) fn initramfs_modules(&self, path: &str, wanted: &BTreeSet<&str>) -> &Result<BTreeSet<String>, String> {
         self.initramfs.get_or_init(|| super::initramfs::modules(self.files, path, wanted))
+    }
+
+    /// The modules of each kernel that is installed, in their order.
+    pub(crate) fn modules(&self) -> &[Modules] {
+        // A module's path up to what compresses it; in `modules.dep` what it needs follows.
+        let base = |line: &str| {
+            let path = line.split(':').next()?;
+            Some(path.rsplit('/').next()?.split(".ko").next()?.replace('-', "_"))
+        };
+        let named = |folder: &str, list: &str| -> Option<BTreeSet<String>> {
+            Some(self.files.text(&format!("{folder}/{list}"))?.lines().filter_map(base).collect())
+        };
+        let of = |folder: &str| Modules {
+            loadable: named(folder, "modules.dep"),
+            built_in: named(folder, "modules.builtin").unwrap_or_default(),
+        };
+        self.modules.get_or_init(|| {
+            let kernels = self.system.operating_system.kernels.iter();
+            kernels.map(|kernel| kernel.modules.as_deref().map(of).unwrap_or_default()).collect()
+        })
+    }
+
+    /// What the kernel wrote, as far as it was kept.
+    pub(crate) fn kernel_log(&self) -> &KernelLog {
+        self.kernel_log.get_or_init(|| KernelLog::read(self.files))
     }
 
     /// Why the walk is not whole, where there was one and it is not.

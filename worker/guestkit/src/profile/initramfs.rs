@@ -90,7 +90,8 @@ fn peek(input: &mut impl BufRead) -> Result<&[u8], String> {
 fn compressed(mut input: impl BufRead, found: &mut Met<'_>) -> Result<(), String> {
     let start: Vec<u8> = peek(&mut input)?.iter().take(6).copied().collect();
     let mut unpacked = |reader: &mut dyn Read| -> Result<(), String> {
-        let mut reader = BufReader::with_capacity(1 << 16, reader.take(UNPACKED_MAX));
+        // Large beside the 32 KiB that an inflater keeps of what it gave last, and copies each time.
+        let mut reader = BufReader::with_capacity(1 << 18, reader.take(UNPACKED_MAX));
         while peek(&mut reader)?.first() == Some(&b'0') {
             archive(&mut reader, found)?;
             if found.is_done() {
@@ -162,6 +163,21 @@ impl<R: Read> Read for LegacyLz4<R> {
     }
 }
 
+/// Leaves up to `count` bytes out; how many there were.
+fn pass_over(input: &mut impl BufRead, count: u64) -> Result<u64, String> {
+    let mut left = count;
+    while left > 0 {
+        let here = peek(input)?.len();
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(here);
+        if part == 0 {
+            break;
+        }
+        input.consume(part);
+        left = left.saturating_sub(part as u64);
+    }
+    Ok(count.saturating_sub(left))
+}
+
 /// One archive up to its trailer, or to the last module that is wanted.
 fn archive(input: &mut impl BufRead, found: &mut Met<'_>) -> Result<(), String> {
     for _ in 0..NAMES_MAX {
@@ -186,13 +202,12 @@ fn archive(input: &mut impl BufRead, found: &mut Met<'_>) -> Result<(), String> 
         // Header and name together, and contents, are padded to four bytes.
         let padding = (4 - (110_u64.saturating_add(name_size)) % 4) % 4;
         let skipped = padding.saturating_add(size).saturating_add((4 - size % 4) % 4);
-        let copied =
-            std::io::copy(&mut input.take(skipped), &mut std::io::sink()).map_err(|error| error.to_string())?;
+        let passed = pass_over(input, skipped)?;
         let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(&name)).into_owned();
         if name == "TRAILER!!!" {
             return Ok(());
         }
-        if copied < skipped {
+        if passed < skipped {
             return Err("the archive ends early".to_owned());
         }
         let base = name.rsplit('/').next().unwrap_or(&name);

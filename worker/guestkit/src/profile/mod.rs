@@ -11,6 +11,7 @@ mod facts;
 mod fixture;
 mod guest;
 mod initramfs;
+mod kernel_log;
 mod outcome;
 mod overlay;
 mod packet_filter;

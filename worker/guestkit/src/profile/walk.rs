@@ -24,6 +24,9 @@ const SKIPPED: [&str; 10] = [
     "/var/lib/lxd",
     "/snap",
 ];
+/// What grows without bound.
+pub(crate) const GROWING: [&str; 6] =
+    ["/var/log", "/var/spool", "/var/cache", "/var/log/journal", "/var/lib/systemd/coredump", "/var/crash"];
 /// Paths kept of each kind; more are counted.
 const KEPT_MAX: usize = 1_000;
 
@@ -114,8 +117,8 @@ pub(crate) struct Walk {
     pub(crate) code: HashMap<String, Code>,
     /// Regular files below `/var/log`.
     pub(crate) logs: Kind,
-    /// Bytes of regular files below each directory of the first four levels.
-    pub(crate) sizes: BTreeMap<String, u64>,
+    /// Bytes of regular files below each of [`GROWING`] that has any.
+    pub(crate) sizes: BTreeMap<&'static str, u64>,
     /// Entries that were looked at.
     pub(crate) entries: u64,
     /// Why the walk is not whole, where it is not.
@@ -181,14 +184,11 @@ impl Walk {
         if path.starts_with(b"/var/log/") {
             self.logs.add(path, metadata);
         }
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in slashes.skip(1).take(4) {
-            let directory = path.get(..end).unwrap_or_default();
-            let size = match std::str::from_utf8(directory).ok().and_then(|name| self.sizes.get_mut(name)) {
-                Some(size) => size,
-                None => self.sizes.entry(String::from_utf8_lossy(directory).into_owned()).or_default(),
-            };
-            *size = size.saturating_add(metadata.size);
+        for folder in GROWING {
+            if path.strip_prefix(folder.as_bytes()).is_some_and(|below| below.starts_with(b"/")) {
+                let size = self.sizes.entry(folder).or_default();
+                *size = size.saturating_add(metadata.size);
+            }
         }
     }
 }

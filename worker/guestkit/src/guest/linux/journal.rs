@@ -23,6 +23,9 @@ const CHAIN_MAX: usize = 200_000;
 /// The longest name of a unit (`UNIT_NAME_MAX` of systemd) with the field's own.
 const DATA_BYTES_MAX: usize = 5 + 255;
 
+/// Bytes looked at of a message of the kernel.
+const MESSAGE_BYTES_MAX: usize = 512;
+
 const COMPACT: u32 = 1 << 4;
 /// Of an object's header: it is compressed.
 const COMPRESSED: u8 = 0b111;
@@ -81,8 +84,8 @@ const EVENTS: [(&str, Event); 6] = [
     ("98268866d1d54a499c4e98921d93bc40", Event::ShuttingDown),
 ];
 
-/// The last start that the guest's journals tell of.
-pub(crate) fn last_boot(files: &Files<'_>) -> Option<LastBoot> {
+/// The system's journals that can be read, and where they lie.
+fn journals(files: &Files<'_>) -> Vec<(Journal, String)> {
     let mut journals = Vec::new();
     for folder in files.names(JOURNALS) {
         for path in files.with_suffix(&format!("{JOURNALS}/{folder}"), ".journal") {
@@ -97,6 +100,29 @@ pub(crate) fn last_boot(files: &Files<'_>) -> Option<LastBoot> {
             }
         }
     }
+    journals
+}
+
+/// Hands over the kernel's own messages, with when each was written in seconds since 1970 and where it stands; how many there were,
+/// or `None` where no journal has any.
+pub(crate) fn kernel_messages(files: &Files<'_>, each: &mut dyn FnMut(i64, &str, &str)) -> Option<usize> {
+    let mut count = 0;
+    let mut is_kept = false;
+    for (journal, path) in journals(files) {
+        match journal.kernel_messages(&mut |at, message| each(at, message, &path)) {
+            Ok(found) => {
+                is_kept |= found.is_some();
+                count += found.unwrap_or(0);
+            }
+            Err(error) => files.warn_error(&path, &error),
+        }
+    }
+    is_kept.then_some(count)
+}
+
+/// The last start that the guest's journals tell of.
+pub(crate) fn last_boot(files: &Files<'_>) -> Option<LastBoot> {
+    let mut journals = journals(files);
     journals.sort_by_key(|(journal, _)| std::cmp::Reverse(journal.tail_realtime));
     let mut told = Told::default();
     for (journal, path) in &journals {
@@ -344,6 +370,38 @@ impl Journal {
         Ok(true)
     }
 
+    /// The kernel's own messages, in no order; how many, or `None` where the file has none.
+    fn kernel_messages(&self, each: &mut dyn FnMut(i64, &str)) -> Result<Option<usize>> {
+        let transports = self.values("_TRANSPORT")?;
+        let Some((transport, _)) = transports.iter().find(|(_, name)| name == "kernel") else { return Ok(None) };
+        let entries = self.entries_of(*transport)?;
+        for offset in &entries {
+            let entry = self.entry(*offset)?;
+            let at = i64::try_from(entry.realtime / 1_000_000).unwrap_or(i64::MAX);
+            // What only this entry has was written last, and lies behind what it shares with others.
+            let mut items = entry.items;
+            items.sort_unstable_by_key(|item| std::cmp::Reverse(*item));
+            for item in items {
+                if let Some(message) = self.text(item, "MESSAGE")? {
+                    each(at, &message);
+                    break;
+                }
+            }
+        }
+        Ok(Some(entries.len()))
+    }
+
+    /// The start of a value of the field `name`; `None` for those of other fields and what is compressed, which is longer than any
+    /// message of the kernel.
+    fn text(&self, offset: u64, name: &str) -> Result<Option<String>> {
+        let payload = if self.is_compact { 72 } else { 64 };
+        let bytes = self.object(offset, 1, payload + MESSAGE_BYTES_MAX)?;
+        let is_plain = bytes.get(1).is_some_and(|flags| flags & COMPRESSED == 0);
+        let value = bytes.get(payload..).filter(|_| is_plain).and_then(|text| text.strip_prefix(name.as_bytes()));
+        let value = value.and_then(|value| value.strip_prefix(b"="));
+        Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
+    }
+
     fn first_entry(&self) -> Result<Option<u64>> {
         let array = self.object(self.entries_offset, 6, 32)?;
         let item = array.get(24..).unwrap_or_default();
@@ -380,6 +438,10 @@ mod tests {
 
     /// A journal that systemd itself writes; `None` where it is not installed.
     fn journal(entries: &[(u64, &str, &str, &str)], is_compact: bool) -> Option<Vec<u8>> {
+        written(&export(entries), is_compact)
+    }
+
+    fn written(entries: &str, is_compact: bool) -> Option<Vec<u8>> {
         const TOOL: &str = "/lib/systemd/systemd-journal-remote";
         if !std::path::Path::new(TOOL).exists() {
             println!("systemd-journal-remote is not installed");
@@ -387,7 +449,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("entries"), folder.path().join("out.journal"));
-        std::fs::write(&from, export(entries)).unwrap();
+        std::fs::write(&from, entries).unwrap();
         let made = Command::new(TOOL)
             .arg("-o")
             .args([&to, &from])
@@ -407,6 +469,40 @@ mod tests {
         let files = Files::new(&tree);
         let told = last_boot(&files);
         (told, files.into_warnings().len())
+    }
+
+    #[test]
+    fn messages_of_the_kernel_are_told_apart_from_those_of_programs() {
+        let mut entries = String::new();
+        for (index, (transport, message)) in [
+            ("kernel", "Out of memory: Killed process 7"),
+            ("stdout", "Out of memory: Killed, says somebody"),
+            ("kernel", "ok"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            entries += &format!(
+                "__CURSOR=s=33333333333333333333333333333333;i={:x}\n__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={}\n\
+                 _BOOT_ID={BOOT_1}\n_TRANSPORT={transport}\nMESSAGE={message}\nPRIORITY=3\n\n",
+                index + 1,
+                1_700_000_000_000_000 + index * 1_000_000,
+                index * 1_000_000 + 1
+            );
+        }
+        for is_compact in [false, true] {
+            let Some(bytes) = written(&entries, is_compact) else { return };
+            let fixture = Fixture::new();
+            fixture.file("var/log/journal/4444/system.journal", &bytes);
+            let tree = fixture.tree();
+            let files = Files::new(&tree);
+            let mut told = Vec::new();
+            let count = kernel_messages(&files, &mut |at, message, _| told.push((at, message.to_owned())));
+            let expected = [(1_700_000_000, "Out of memory: Killed process 7"), (1_700_000_002, "ok")];
+            assert_eq!(told, expected.map(|(at, message)| (at, message.to_owned())));
+            assert_eq!(count, Some(2));
+            assert_eq!(files.into_warnings().len(), 0);
+        }
     }
 
     const ENTRIES: [(u64, &str, &str, &str); 9] = [

@@ -17,7 +17,7 @@ mod firewall;
 pub(crate) mod fixture;
 mod flatpak;
 mod gvariant;
-mod journal;
+pub(crate) mod journal;
 mod languages;
 pub(crate) mod network;
 pub(crate) mod nft;

@@ -1,5 +1,7 @@
 //! The kernel: modules that may be loaded, how it is started, and what confines programs.
 
+use std::collections::BTreeSet;
+
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
 use crate::profile::outcome::{Bad, Outcome};
@@ -46,19 +48,11 @@ pub(crate) fn modules_disabled(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
         return Outcome::not_applicable("no kernel is installed");
     }
     let lines = modprobe(guest);
-    let lists: Vec<String> = guest
-        .system
-        .operating_system
-        .kernels
-        .iter()
-        .filter_map(|kernel| {
-            let modules = kernel.modules.as_deref()?;
-            guest.files.text(&format!("{modules}/modules.dep"))
-        })
-        .collect();
-    if lists.is_empty() {
+    let mut lists = guest.modules().iter().filter_map(|modules| modules.loadable.as_ref()).peekable();
+    if lists.peek().is_none() {
         return Outcome::unknown("no modules.dep of an installed kernel could be read");
     }
+    let shipped: BTreeSet<&str> = lists.flatten().map(String::as_str).collect();
     // Images of snaps are squashfs, layers of containers overlayfs.
     let has_containers = any_installed(
         guest,
@@ -70,12 +64,7 @@ pub(crate) fn modules_disabled(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
         if has_containers && asked.texts("for_containers").contains(&module) {
             continue;
         }
-        let is_shipped = lists.iter().any(|list| {
-            list.lines().any(|line| {
-                let file = line.split(':').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-                file.split(".ko").next().is_some_and(|name| file.contains(".ko") && same_name(name, module))
-            })
-        });
+        let is_shipped = shipped.contains(module.replace('-', "_").as_str());
         // Of some a later kernel of the same distribution may bring what this one lacks.
         if !is_shipped && asked.with.get("even_absent").is_none() {
             looked_at.push(Evidence::absent("modules.dep", module));

@@ -1,5 +1,6 @@
 //! What a move to another hypervisor meets: how the system starts, what it is bound to, what the old platform left.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
@@ -7,7 +8,7 @@ use base64::Engine as _;
 use crate::guest::linux::cloud_init;
 use crate::guest::report::Kernel;
 use crate::profile::evaluate::Asked;
-use crate::profile::guest::Guest;
+use crate::profile::guest::{Guest, Modules};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::superblock;
@@ -300,43 +301,24 @@ pub(crate) fn root_by_device_name(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 }
 
 /// The kernel that starts by default.
-fn default_kernel<'g>(guest: &'g Guest<'_>) -> Option<&'g Kernel> {
-    let kernels = &guest.system.operating_system.kernels;
-    kernels
-        .iter()
-        .find(|kernel| kernel.is_default == Some(true))
-        .or_else(|| kernels.iter().find(|kernel| kernel.path.is_some()))
-        .or_else(|| kernels.first())
-}
-
-/// Modules that are part of a kernel.
-fn built_in(guest: &Guest<'_>, kernel: &Kernel) -> BTreeSet<String> {
-    let path = kernel.modules.as_ref().map(|modules| format!("{modules}/modules.builtin"));
-    let text = path.and_then(|path| guest.files.text(&path)).unwrap_or_default();
-    let base = |line: &str| {
-        line.rsplit('/').next().and_then(|name| name.split(".ko").next()).map(|name| name.replace('-', "_"))
-    };
-    text.lines().filter_map(base).collect()
-}
-
-/// Modules that a kernel can load.
-fn loadable(guest: &Guest<'_>, kernel: &Kernel) -> Option<BTreeSet<String>> {
-    let text = guest.files.text(&format!("{}/modules.dep", kernel.modules.as_ref()?))?;
-    let base =
-        |line: &str| line.split(':').next()?.rsplit('/').next()?.split(".ko").next().map(|name| name.replace('-', "_"));
-    Some(text.lines().filter_map(base).collect())
+fn default_kernel<'g>(guest: &'g Guest<'_>) -> Option<(&'g Kernel, &'g Modules)> {
+    let kernels = guest.system.operating_system.kernels.iter().zip(guest.modules());
+    let found = |is_it: &dyn Fn(&Kernel) -> bool| kernels.clone().find(|(kernel, _)| is_it(kernel));
+    found(&|kernel| kernel.is_default == Some(true))
+        .or_else(|| found(&|kernel| kernel.path.is_some()))
+        .or_else(|| found(&|_| true))
 }
 
 /// What is needed to mount the root file system on a target is in the kernel or its initial RAM disk.
 pub(crate) fn initramfs_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
-    let Some(kernel) = default_kernel(guest) else { return Outcome::not_applicable("no kernel is installed") };
+    let Some((kernel, own)) = default_kernel(guest) else { return Outcome::not_applicable("no kernel is installed") };
     let drivers = disk_drivers(target);
     let bus = bus_driver(target);
-    let inside = built_in(guest, kernel);
+    let inside = &own.built_in;
     let has =
         |modules: &BTreeSet<String>, name: &str| name.is_empty() || modules.contains(name) || inside.contains(name);
     let named = |what: &str| Evidence::metadata(kernel.modules.as_deref().unwrap_or("/boot"), "built in", what);
-    if has(&inside, bus) && drivers.iter().any(|driver| inside.contains(*driver)) {
+    if has(inside, bus) && drivers.iter().any(|driver| inside.contains(*driver)) {
         let found: Vec<&str> = drivers.iter().copied().filter(|driver| inside.contains(*driver)).collect();
         return Outcome::pass(format!("{} is part of the kernel", found.join(", ")), vec![named(&found.join(", "))]);
     }
@@ -378,18 +360,21 @@ pub(crate) fn kernel_virtio(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// The kernel has a target's drivers at all.
 pub(crate) fn kernel_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
-    let Some(kernel) = default_kernel(guest) else { return Outcome::not_applicable("no kernel is installed") };
-    let inside = built_in(guest, kernel);
-    let config = guest.files.text(&format!("/boot/config-{}", kernel.version)).unwrap_or_default();
-    let Some(modules) = loadable(guest, kernel).or_else(|| (!inside.is_empty()).then(BTreeSet::new)) else {
+    let Some((kernel, Modules { loadable, built_in })) = default_kernel(guest) else {
+        return Outcome::not_applicable("no kernel is installed");
+    };
+    if loadable.is_none() && built_in.is_empty() {
         return Outcome::unknown(format!("the modules of kernel {} are not known", kernel.version));
-    };
-    let has = |name: &str| {
+    }
+    let config = OnceCell::new();
+    let is_configured = |name: &str| {
         let option = format!("CONFIG_{}=", name.to_ascii_uppercase());
-        modules.contains(name)
-            || inside.contains(name)
-            || config.lines().any(|line| line.starts_with(&option) && !line.ends_with("=n"))
+        let path = format!("/boot/config-{}", kernel.version);
+        let config: &String = config.get_or_init(|| guest.files.text(&path).unwrap_or_default());
+        config.lines().any(|line| line.starts_with(&option) && !line.ends_with("=n"))
     };
+    let is_loadable = |name: &str| loadable.as_ref().is_some_and(|modules| modules.contains(name));
+    let has = |name: &str| is_loadable(name) || built_in.contains(name) || is_configured(name);
     let mut missing = Vec::new();
     if !disk_drivers(target).iter().any(|driver| has(driver)) {
         missing.push(disk_drivers(target).join(" or "));
@@ -400,7 +385,7 @@ pub(crate) fn kernel_drivers(guest: &Guest<'_>, target: &str) -> Outcome {
     let evidence = vec![Evidence::metadata(
         kernel.modules.as_deref().unwrap_or("/lib/modules"),
         "modules",
-        format!("{} loadable, {} built in", modules.len(), inside.len()),
+        format!("{} loadable, {} built in", loadable.as_ref().map_or(0, BTreeSet::len), built_in.len()),
     )];
     if missing.is_empty() {
         return Outcome::pass(format!("kernel {} has the drivers of {target}", kernel.version), evidence);

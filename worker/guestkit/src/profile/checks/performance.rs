@@ -8,6 +8,7 @@ use crate::guest::report::MountUsage;
 use crate::profile::evaluate::{Asked, number};
 use crate::profile::facts;
 use crate::profile::guest::Guest;
+use crate::profile::kernel_log::{KernelLog, Kind};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
@@ -279,44 +280,25 @@ pub(crate) fn swap(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     }
 }
 
-/// Kernel messages that were kept as text: path, line number, line.
-fn kernel_log(guest: &Guest<'_>, wanted: &[&str]) -> (bool, Vec<Evidence>) {
-    let mut is_there = false;
-    let mut found = Vec::new();
-    for path in ["/var/log/kern.log", "/var/log/kern.log.1", "/var/log/messages", "/var/log/syslog", "/var/log/dmesg"] {
-        let Some(text) = guest.files.text(path) else { continue };
-        is_there = true;
-        for (at, line) in text.lines().enumerate() {
-            if found.len() < 1_000 && wanted.iter().any(|pattern| line.contains(pattern)) {
-                found.push(
-                    Evidence::explicit(path, "message", line.chars().take(200).collect::<String>())
-                        .at_line(at.saturating_add(1)),
-                );
-            }
-        }
+/// What was kept of the kernel's messages of one kind.
+fn recorded(log: &KernelLog, kind: &Kind, found: &str, clean: &str) -> Outcome {
+    if kind.count > 0 {
+        return Outcome::fail(format!("{found}: {} times in what was kept", kind.count), kind.found.clone());
     }
-    (is_there, found)
-}
-
-fn recorded(guest: &Guest<'_>, wanted: &[&str], found: &str, clean: &str) -> Outcome {
-    let (is_there, lines) = kernel_log(guest, wanted);
-    if !lines.is_empty() {
-        return Outcome::fail(format!("{found}: {} times in what was kept", lines.len()), lines);
+    if let Some(why) = &log.incomplete {
+        return Outcome::unknown(format!("not everything that was kept could be looked through: {why}"));
     }
-    if !is_there {
-        return Outcome::unknown("no kernel messages were kept as text on the disk");
+    if log.sources.is_empty() {
+        return Outcome::unknown("no messages of the kernel were kept on the disk");
     }
-    Outcome::pass(clean, vec![Evidence::absent("/var/log/kern.log", wanted.join(", "))])
+    Outcome::pass(clean, log.sources.iter().map(|source| Evidence::absent(source, clean)).collect())
 }
 
 /// Programs that were ended for lack of memory.
 pub(crate) fn oom_history(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    recorded(
-        guest,
-        &["Out of memory: Kill", "oom-kill:", "Memory cgroup out of memory"],
-        "programs were ended for lack of memory",
-        "no program was ended for lack of memory",
-    )
+    let log = guest.kernel_log();
+    let found = "programs were ended for lack of memory";
+    recorded(log, &log.out_of_memory, found, "no program was ended for lack of memory")
 }
 
 /// Disks that failed to read or write.
@@ -324,18 +306,8 @@ pub(crate) fn io_errors(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if guest.is_windows() {
         return Outcome::unknown("event logs of Windows are not read here");
     }
-    let patterns = [
-        "I/O error, dev",
-        "Buffer I/O error",
-        "blk_update_request: I/O error",
-        "EXT4-fs error",
-        "XFS (",
-        "ata1.00: failed",
-        "blocked for more than 120 seconds",
-    ];
-    let patterns: Vec<&str> =
-        patterns.into_iter().filter(|pattern| *pattern != "XFS (").chain(["Metadata corruption detected"]).collect();
-    recorded(guest, &patterns, "disks failed", "no failure of a disk was recorded")
+    let log = guest.kernel_log();
+    recorded(log, &log.failures, "disks failed", "no failure of a disk was recorded")
 }
 
 /// Whether anything recorded how busy the system was.
@@ -357,16 +329,8 @@ pub(crate) fn log_growth(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let walk = guest.walk();
     let mounts = usage(guest);
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
-    for path in [
-        "/var/log",
-        "/var/spool",
-        "/var/cache",
-        "/var/log/journal",
-        "/var/lib/docker",
-        "/var/lib/systemd/coredump",
-        "/var/crash",
-    ] {
-        let Some(size) = walk.sizes.get(path).copied() else { continue };
+    for (path, size) in &walk.sizes {
+        let (path, size) = (*path, *size);
         let below = |mount: &&MountUsage| {
             mount.path == "/"
                 || path == mount.path

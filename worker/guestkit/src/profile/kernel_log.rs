@@ -1,0 +1,117 @@
+//! What the kernel wrote about memory that ran out and disks that failed, as far as it was kept: in logs of text, as they are and
+//! rotated, and in systemd's journals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+
+use crate::guest::linux::files::Files;
+use crate::guest::linux::{journal, time};
+use crate::read_at::Cursor;
+
+use super::report::Evidence;
+
+/// Logs of text that syslog daemons keep kernel messages in.
+const LOGS: [&str; 4] = ["/var/log/kern.log*", "/var/log/messages*", "/var/log/syslog*", "/var/log/dmesg*"];
+/// Unpacked bytes of text that are looked through, all logs together.
+const TEXT_BYTES_MAX: u64 = 128 << 20;
+/// Bytes of one line: longer ones are looked at in parts.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+/// Pieces of evidence kept of each kind; all are counted.
+const KEPT_MAX: usize = 1_000;
+
+const OUT_OF_MEMORY: [&str; 3] = ["Out of memory: Kill", "oom-kill:", "Memory cgroup out of memory"];
+const FAILURES: [&str; 7] = [
+    "I/O error, dev",
+    "Buffer I/O error",
+    "blk_update_request: I/O error",
+    "EXT4-fs error",
+    "ata1.00: failed",
+    "blocked for more than 120 seconds",
+    "Metadata corruption detected",
+];
+
+/// Messages of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct Kind {
+    pub(crate) found: Vec<Evidence>,
+    pub(crate) count: usize,
+}
+
+impl Kind {
+    fn add(&mut self, evidence: impl FnOnce() -> Evidence) {
+        self.count = self.count.saturating_add(1);
+        if self.found.len() < KEPT_MAX {
+            self.found.push(evidence());
+        }
+    }
+}
+
+/// What was kept.
+#[derive(Debug, Default)]
+pub(crate) struct KernelLog {
+    /// Programs that were ended because memory had run out.
+    pub(crate) out_of_memory: Kind,
+    /// Reads and writes that failed, and file systems that were found broken.
+    pub(crate) failures: Kind,
+    /// Logs and journals that were looked through.
+    pub(crate) sources: Vec<String>,
+    /// Why not everything was, where it was not.
+    pub(crate) incomplete: Option<String>,
+}
+
+impl KernelLog {
+    pub(super) fn read(files: &Files<'_>) -> Self {
+        let mut log = Self::default();
+        let mut left = TEXT_BYTES_MAX;
+        for path in LOGS.iter().flat_map(|pattern| files.glob(pattern)) {
+            if left == 0 {
+                log.incomplete = Some(format!("logs are longer than {} MiB", TEXT_BYTES_MAX >> 20));
+                break;
+            }
+            let Some(file) = files.open(&path) else { continue };
+            let plain = BufReader::with_capacity(1 << 17, Cursor::new(Arc::new(file)));
+            let read = match path.rsplit('.').next() {
+                Some("gz") => log.lines(&path, flate2::bufread::MultiGzDecoder::new(plain), &mut left),
+                Some("xz" | "bz2" | "zst") => Err("it is compressed in a way that is not read here".to_owned()),
+                _ => log.lines(&path, plain, &mut left),
+            };
+            match read {
+                Ok(()) => log.sources.push(path),
+                Err(why) => log.incomplete = Some(format!("{path}: {why}")),
+            }
+        }
+        let kept = journal::kernel_messages(files, &mut |at, message, path| {
+            log.take(message, |shown| Evidence::explicit(path, time::rfc3339(at).unwrap_or_default(), shown));
+        });
+        log.sources.extend(kept.map(|count| format!("/var/log/journal ({count} messages of the kernel)")));
+        log
+    }
+
+    fn lines(&mut self, path: &str, input: impl Read, left: &mut u64) -> Result<(), String> {
+        let mut input = BufReader::with_capacity(1 << 16, input.take(*left));
+        let mut line = Vec::new();
+        let mut number = 0_usize;
+        loop {
+            line.clear();
+            let length = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            let length = length.map_err(|error| error.to_string())?;
+            if length == 0 {
+                return Ok(());
+            }
+            *left = left.saturating_sub(length as u64);
+            number = number.saturating_add(1);
+            let text = String::from_utf8_lossy(&line);
+            self.take(&text, |shown| Evidence::explicit(path, "message", shown).at_line(number));
+        }
+    }
+
+    fn take(&mut self, message: &str, evidence: impl Fn(String) -> Evidence) {
+        let shown = || evidence(message.trim().chars().take(200).collect());
+        if OUT_OF_MEMORY.iter().any(|pattern| message.contains(pattern)) {
+            self.out_of_memory.add(shown);
+        }
+        if FAILURES.iter().any(|pattern| message.contains(pattern)) {
+            self.failures.add(shown);
+        }
+    }
+}
