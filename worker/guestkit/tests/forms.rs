@@ -1,5 +1,5 @@
-//! Reports in other tools' forms, judged by those tools' own validators: cyclonedx-python-lib and spdx-tools (PyPI), and
-//! xmllint for whether XML is well-formed.
+//! Reports in other tools' forms, judged by those tools' own validators: cyclonedx-python-lib and spdx-tools (PyPI), Microsoft's
+//! sarif-multitool (npm), and xmllint for whether XML is well-formed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -14,10 +14,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
-use guestkit::export::Form;
+use guestkit::export::{Form, ProfileForm};
 use guestkit::guest::InspectOptions;
 use guestkit::guest::report::InspectReport;
 use guestkit::image::Roots;
+use guestkit::profile::{Content, Profile, ProfileOptions};
 use guestkit::{Disk, ImageSpec, Limits};
 use serde_json::Value;
 use support::{corpus, has_tools};
@@ -96,6 +97,33 @@ fn spdx_is_valid_by_its_tools() {
     for guest in GUESTS {
         let path = written(folder.path(), &report(&corpus, guest), Form::Spdx);
         assert_accepts("pyspdxtools", &["-i", &path], guest);
+    }
+}
+
+/// By the schema of OASIS, and the further rules that viewers rely on; what these only recommend is a warning.
+#[test]
+fn sarif_is_valid_by_its_tool() {
+    let Some(corpus) = corpus() else { return };
+    if !has_tools(&["sarif-multitool"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for guest in ["guests/profile-debian12-weak.qcow2", "guests/profile-debian12-vm.qcow2", "guests/btrfs-suse.raw"] {
+        let disk = Disk::open(&[ImageSpec::recognised(corpus.join(guest))], &Roots::anywhere(), &Limits::default());
+        let options = ProfileOptions { profiles: Profile::ALL.to_vec(), all: true, ..ProfileOptions::default() };
+        let report = disk.unwrap().profile(&Content::embedded(), &options, &mut ());
+        let path = folder.path().join("report.sarif");
+        fs::write(&path, ProfileForm::Sarif.render(&report)).unwrap();
+        let output = Command::new("sarif-multitool")
+            .args(["validate", "--log", "ForceOverwrite", "--output"])
+            .args([&folder.path().join("judged.sarif"), &path])
+            .env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 files scanned"), "{guest}: {said}");
+        let errors: Vec<_> = said.lines().filter(|line| line.contains(": error ")).collect();
+        assert!(errors.is_empty(), "{guest}: {errors:#?}");
     }
 }
 

@@ -106,7 +106,13 @@ fn told(result: &CheckResult, index: &BTreeMap<&str, usize>) -> Value {
     put("level", json!(level));
     put("message", json!({ "text": text }));
     put("locations", json!([location(result.evidence.first(), result)]));
-    let related: Vec<_> = result.evidence.iter().skip(1).map(|evidence| location(Some(evidence), result)).collect();
+    // No two may be the same (section 3.27.22).
+    let mut related: Vec<Value> = Vec::new();
+    for one in result.evidence.iter().skip(1).map(|evidence| location(Some(evidence), result)) {
+        if !related.contains(&one) {
+            related.push(one);
+        }
+    }
     if !related.is_empty() {
         put("relatedLocations", Value::Array(related));
     }

@@ -115,3 +115,38 @@ impl KernelLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::guest::linux::fixture::Fixture;
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn rotated_logs_count_and_those_that_cannot_be_read_are_told() {
+        let fixture = Fixture::new();
+        fixture.file("var/log/syslog", "Jan 2 kernel: fine\n");
+        fixture.file("var/log/syslog.1", "Jan 1 kernel: Buffer I/O error on dev sda1\n");
+        fixture.file("var/log/syslog.2.gz", packed("a\nkernel: Out of memory: Killed process 7 (java)\n"));
+        let tree = fixture.tree();
+        let log = KernelLog::read(&Files::new(&tree));
+        assert_eq!((log.failures.count, log.out_of_memory.count, log.incomplete.as_deref()), (1, 1, None));
+        assert_eq!(log.sources, ["/var/log/syslog", "/var/log/syslog.1", "/var/log/syslog.2.gz"]);
+        let evidence = &log.out_of_memory.found[0];
+        assert_eq!((evidence.path.as_str(), evidence.line), ("/var/log/syslog.2.gz", Some(2)));
+
+        fixture.file("var/log/kern.log.3.xz", "");
+        fixture.file("var/log/syslog.2.gz", &packed(&"a line\n".repeat(1_000))[..40]);
+        let tree = fixture.tree();
+        let log = KernelLog::read(&Files::new(&tree));
+        assert!(log.incomplete.is_some());
+        assert_eq!(log.sources, ["/var/log/syslog", "/var/log/syslog.1"]);
+    }
+}

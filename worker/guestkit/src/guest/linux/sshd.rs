@@ -198,9 +198,12 @@ impl<'a, 'b> Parser<'a, 'b> {
             return Ok(());
         }
         let known = table.entry(name).or_default();
-        // Of the subsystems of one name the first counts.
+        // Of the subsystems of one name the first counts; before 9.5 there could be no second.
         let is_repeated_subsystem = *kind == Kind::Subsystem
             && values.iter().any(|value| known.iter().any(|(other, _)| first_word(other) == first_word(value)));
+        if is_repeated_subsystem && !self.build.has_matched_subsystems() {
+            return Err("already defined".to_owned());
+        }
         let few = matches!(kind, Kind::Port | Kind::Paths | Kind::ListenAddress | Kind::Subsystem);
         let adds_up = few || matches!(kind, Kind::Names | Kind::Accounts);
         // Of these two alone the last line counts.

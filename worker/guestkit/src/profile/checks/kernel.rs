@@ -215,7 +215,15 @@ fn insecure(line: &str) -> Vec<String> {
                     && (word.starts_with("systemd.debug-shell=1") || word.starts_with("systemd.debug_shell")))
         }) || word.strip_prefix("init=").is_some_and(|program| program.starts_with("/bin/") || program.ends_with("sh"))
     };
-    line.split_whitespace().map(|word| word.trim_matches(['"', '\''])).filter(is_bad).map(str::to_owned).collect()
+    let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
+    let key = |word: &str| word.split_once('=').map(|(key, _)| key.to_owned());
+    // Of an argument with a value the last one counts.
+    let is_last = |at: usize, word: &str| {
+        let own = key(word);
+        own.is_none() || !words.iter().skip(at.saturating_add(1)).any(|later| key(later) == own)
+    };
+    let counted = words.iter().enumerate().filter(|(at, word)| is_last(*at, word));
+    counted.map(|(_, word)| *word).filter(is_bad).map(str::to_owned).collect()
 }
 
 /// Arguments that `/etc/default/grub` gives to the kernels of the next update-grub.

@@ -12,6 +12,7 @@ use crate::profile::guest::{Guest, Modules};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::superblock;
+use crate::volume::lvm::text;
 
 use super::mounts::fstab;
 use super::performance::{arguments, command_line, internal_snapshots};
@@ -711,19 +712,28 @@ fn devices_of<'g>(guest: &'g Guest<'_>, kinds: &[&str]) -> Vec<&'g crate::disk::
         .collect()
 }
 
-/// Whether a LUKS2 header's JSON has a token that a TPM opens: systemd's, or Clevis's, which names its pin in the protected
-/// header of a JWE (RFC 7516), for a threshold of several pins in one inside.
-fn has_tpm_token(json: &str) -> bool {
-    let Ok(root) = serde_json::from_str::<serde_json::Value>(json) else { return false };
-    let tokens = root.get("tokens").and_then(serde_json::Value::as_object);
-    tokens.into_iter().flatten().any(|(_, token)| match token.get("type").and_then(serde_json::Value::as_str) {
+/// Whether a LUKS2 header's JSON has a token that a TPM opens (systemd's, or Clevis's, which names its pin in the protected
+/// header of a JWE (RFC 7516), for a threshold of several pins in one inside), and, with one, whether a key slot is left that no
+/// token at all opens: somebody knows its passphrase, or has its key file.
+fn tpm_token(json: &str) -> Option<bool> {
+    let root = serde_json::from_str::<serde_json::Value>(json).ok()?;
+    let entries = |key: &str| root.get(key).and_then(serde_json::Value::as_object);
+    let tokens = || entries("tokens").into_iter().flatten().map(|(_, token)| token);
+    let is_tpm = |token: &serde_json::Value| match token.get("type").and_then(serde_json::Value::as_str) {
         Some("systemd-tpm2") => true,
         Some("clevis") => {
             let header = token.get("jwe").and_then(|jwe| jwe.get("protected")?.as_str());
             header.is_some_and(|header| names_tpm(header, 4))
         }
         _ => false,
-    })
+    };
+    let taken: BTreeSet<&str> = tokens()
+        .filter_map(|token| token.get("keyslots")?.as_array())
+        .flatten()
+        .filter_map(serde_json::Value::as_str)
+        .collect();
+    let mut slots = entries("keyslots").into_iter().flatten();
+    tokens().any(is_tpm).then(|| slots.any(|(slot, _)| !taken.contains(slot.as_str())))
 }
 
 /// Whether a protected header, or one of those inside it, names the pin `tpm2`.
@@ -751,19 +761,22 @@ pub(crate) fn tpm_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             "which protectors BitLocker has is not read; make sure that the recovery key is known",
         );
     }
-    let mut bad = Vec::new();
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for device in &luks {
         // The JSON of a LUKS2 header follows the first 4096 bytes. Source: LUKS2 On-Disk Format Specification, section 2.2.
         let mut area = vec![0; 12_288];
         if crate::read_at::ReadAt::read_exact_at(&*device.source(), &mut area, 4_096).is_ok() {
             let text = String::from_utf8_lossy(&area);
-            if has_tpm_token(text.split('\0').next().unwrap_or_default()) {
-                bad.push(Bad::new(&*device.name, Evidence::metadata(&*device.name, "token", "TPM 2")));
+            match tpm_token(text.split('\0').next().unwrap_or_default()) {
+                Some(false) => bad.push(Bad::new(&*device.name, Evidence::metadata(&*device.name, "token", "TPM 2"))),
+                Some(true) => {
+                    looked_at.push(Evidence::metadata(&*device.name, "token", "TPM 2, and a key slot without a token"));
+                }
+                None => looked_at.push(Evidence::metadata(&*device.name, "token", "none of a TPM")),
             }
         }
     }
-    let looked_at = luks.iter().map(|device| Evidence::metadata(&*device.name, "token", "none of a TPM")).collect();
-    Outcome::none_of(bad, "volumes that a TPM opens", "no volume needs the old machine's TPM", looked_at)
+    Outcome::none_of(bad, "volumes that only a TPM opens", "no volume needs the old machine's TPM", looked_at)
 }
 
 /// Encrypted volumes need their key on the target.
@@ -782,55 +795,84 @@ pub(crate) fn encrypted_root(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         .with_subjects(encrypted.iter().map(|device| device.name.clone()))
 }
 
-/// LVM looks at the target's disks.
-pub(crate) fn lvm_filters(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let conf = "/etc/lvm/lvm.conf";
-    if !guest.files.exists(conf) && !guest.files.exists("/etc/lvm/devices/system.devices") {
-        return Outcome::not_applicable("LVM is not configured");
+/// Names of disks on a target, of which one kind is there; a partition's number follows.
+fn disk_names(target: &str) -> &'static [&'static str] {
+    match target {
+        "aws" => &["/dev/nvme0n1p", "/dev/xvda"],
+        "azure" | "hyperv" => &["/dev/sda"],
+        "gcp" => &["/dev/sda", "/dev/nvme0n1p"],
+        _ => &["/dev/vda", "/dev/sda"],
     }
-    let mut bad = Vec::new();
-    for (at, line) in guest.files.text(conf).unwrap_or_default().lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        let Some((key, value)) =
-            line.split_once('=').filter(|(key, _)| matches!(key.trim(), "filter" | "global_filter"))
-        else {
-            continue;
+}
+
+/// Whether a filter of LVM lets a device in: the first of its patterns that is found in the name decides, and what none is found in
+/// is let in. Source: lvm.conf(5), `devices/filter`.
+fn lets_in(filter: &[&str], name: &str) -> Result<bool, String> {
+    for pattern in filter {
+        let mut characters = pattern.chars();
+        let (Some(verdict @ ('a' | 'r')), Some(delimiter)) = (characters.next(), characters.next()) else {
+            return Err(format!("{pattern:?} is no pattern of LVM"));
         };
-        // One that rejects the rest lets in only what it names, and that is the old machine's.
-        let rejects = value.contains("\"r|.*|\"") || value.contains("\"r/.*/\"") || value.contains("r|/dev/");
-        let accepts_all = value.contains("\"a|.*|\"") || value.contains("\"a/.*/\"");
-        let takes_new = ["vd", "sd.*", "nvme"]
-            .iter()
-            .any(|name| value.contains(&format!("a|/dev/{name}")) || value.contains(&format!("a|^/dev/{name}")));
-        if rejects && !accepts_all && !takes_new {
-            bad.push(Bad::new(
-                key.trim(),
-                Evidence::explicit(conf, key.trim(), value.trim()).at_line(at.saturating_add(1)),
-            ));
+        let delimiter = match delimiter {
+            '(' => ')',
+            '[' => ']',
+            '{' => '}',
+            other => other,
+        };
+        let inside = characters.as_str();
+        let inside = inside.rfind(delimiter).and_then(|end| inside.get(..end)).unwrap_or(inside);
+        let regex = regex_lite::RegexBuilder::new(inside).size_limit(1 << 20).build();
+        if regex.map_err(|error| format!("{pattern:?}: {error}"))?.is_match(name) {
+            return Ok(verdict == 'a');
         }
     }
-    let devices = "/etc/lvm/devices/system.devices";
+    Ok(true)
+}
+
+/// LVM looks at the target's disks.
+pub(crate) fn lvm_filters(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
+    let (conf, devices) = ("/etc/lvm/lvm.conf", "/etc/lvm/devices/system.devices");
+    if guest.files.first_existing(&[conf, devices]).is_none() {
+        return Outcome::not_applicable("LVM is not configured");
+    }
+    let settings = match text::parse(guest.files.text(conf).unwrap_or_default().as_bytes()) {
+        Ok(settings) => settings.section("devices").cloned().unwrap_or_default(),
+        Err(error) => return Outcome::unknown(format!("{conf}: {error}")),
+    };
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    for key in ["filter", "global_filter"] {
+        let one = settings.text(key);
+        let filter: Vec<&str> = one.into_iter().chain(settings.texts(key)).collect();
+        if filter.is_empty() {
+            continue;
+        }
+        // One that names some partitions of a disk by their numbers is the old machine's, though the new one may have such.
+        let takes_all = |disk: &&str| -> Result<bool, String> {
+            let each: Result<Vec<_>, _> = (1..=3).map(|number| lets_in(&filter, &format!("{disk}{number}"))).collect();
+            Ok(each?.into_iter().all(|is_in| is_in))
+        };
+        let taken: Result<Vec<_>, _> = disk_names(target(guest)).iter().map(|disk| takes_all(disk)).collect();
+        let evidence = Evidence::explicit(conf, key, filter.join(", "));
+        match taken {
+            Ok(taken) if taken.contains(&true) => looked_at.push(evidence),
+            Ok(_) => bad.push(Bad::new(key, evidence)),
+            Err(why) => return Outcome::unknown(format!("{conf}: {key}: {why}")),
+        }
+    }
     // Where it is switched off, the file is not read. Source: lvmdevices(8).
-    let is_ignored = guest.files.text(conf).unwrap_or_default().lines().any(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        line.split_once('=').is_some_and(|(key, value)| key.trim() == "use_devicesfile" && value.trim() == "0")
-    });
+    let is_ignored = settings.number("use_devicesfile") == Some(0);
     let listed = if is_ignored { None } else { guest.files.text(devices) };
     for (at, line) in listed.unwrap_or_default().lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         if line.contains("IDTYPE=sys_wwid") || line.contains("IDTYPE=sys_serial") {
-            bad.push(Bad::new(
-                devices,
-                Evidence::explicit(devices, "device", line.trim()).at_line(at.saturating_add(1)),
-            ));
+            let evidence = Evidence::explicit(devices, "device", line.trim()).at_line(at.saturating_add(1));
+            bad.push(Bad::new(devices, evidence));
         }
     }
-    Outcome::none_of(
-        bad,
-        "LVM will not see the target's disks",
-        "LVM sees the target's disks",
-        vec![Evidence::absent(conf, "filter")],
-    )
+    if looked_at.is_empty() {
+        looked_at.push(Evidence::absent(conf, "filter"));
+    }
+    Outcome::none_of(bad, "LVM will not see the target's disks", "LVM sees the target's disks", looked_at)
 }
 
 /// Paths to disks of a storage network.
@@ -1360,6 +1402,24 @@ mod tests {
 
     use super::*;
 
+    /// As lvm.conf(5) explains its examples.
+    #[test]
+    fn the_first_pattern_of_a_filter_that_is_found_decides() {
+        let cases: [(&[&str], &str, bool); 7] = [
+            (&["a|.*/|"], "/dev/sdz", true),
+            (&["r|/dev/cdrom|"], "/dev/vda1", true),
+            (&["a|loop|", "r|.*|"], "/dev/vda1", false),
+            (&["a|^/dev/vda8$|", "r|.*/|"], "/dev/vda8", true),
+            (&["a|^/dev/vda8$|", "r|.*/|"], "/dev/vda1", false),
+            (&["a/dev/sd.*/", "r/.*/"], "/dev/sda1", true),
+            (&["r{^/dev/[sv]d[a-c]}"], "/dev/vda1", false),
+        ];
+        for (filter, name, expected) in cases {
+            assert_eq!(lets_in(filter, name), Ok(expected), "{filter:?} {name}");
+        }
+        assert!(lets_in(&["x|a|"], "/dev/vda").is_err() && lets_in(&["a|(|"], "/dev/vda").is_err());
+    }
+
     #[test]
     fn tokens_of_a_tpm_are_found_in_what_clevis_encodes() {
         let token = |header: &str| {
@@ -1368,11 +1428,15 @@ mod tests {
         let tpm = URL_SAFE_NO_PAD.encode(r#"{"alg":"dir","clevis":{"pin":"tpm2","tpm2":{"hash":"sha256"}}}"#);
         let tang = URL_SAFE_NO_PAD.encode(r#"{"alg":"ECDH-ES","clevis":{"pin":"tang","tang":{}}}"#);
         let both = format!(r#"{{"clevis":{{"pin":"sss","sss":{{"t":2,"jwe":["{tang}.x.y.z","{tpm}.x.y.z"]}}}}}}"#);
-        assert!(has_tpm_token(&token(&tpm)));
-        assert!(!has_tpm_token(&token(&tang)));
-        assert!(has_tpm_token(&token(&URL_SAFE_NO_PAD.encode(both))));
-        assert!(has_tpm_token(r#"{"tokens":{"0":{"type":"systemd-tpm2","keyslots":["1"]}}}"#));
-        assert!(!has_tpm_token(r#"{"tokens":{}}"#) && !has_tpm_token("{"));
+        assert_eq!(tpm_token(&token(&tpm)), Some(false));
+        assert_eq!(tpm_token(&token(&tang)), None);
+        assert_eq!(tpm_token(&token(&URL_SAFE_NO_PAD.encode(both))), Some(false));
+        let systemd = |slots: &str| {
+            format!(r#"{{"tokens":{{"0":{{"type":"systemd-tpm2","keyslots":["1"]}}}},"keyslots":{{{slots}}}}}"#)
+        };
+        assert_eq!(tpm_token(&systemd(r#""1":{}"#)), Some(false));
+        assert_eq!(tpm_token(&systemd(r#""0":{},"1":{}"#)), Some(true), "a passphrase opens it too");
+        assert_eq!((tpm_token(r#"{"tokens":{}}"#), tpm_token("{")), (None, None));
     }
 
     #[test]

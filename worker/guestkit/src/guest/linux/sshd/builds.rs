@@ -232,6 +232,11 @@ impl Build {
         !super::keywords::GLOBAL_ONLY.contains(&keyword) || (keyword == "subsystem" && self.has_matched_subsystems)
     }
 
+    /// Whether a Match block may hold subsystems, and take the place of one of the same name.
+    pub(super) const fn has_matched_subsystems(&self) -> bool {
+        self.has_matched_subsystems
+    }
+
     /// What it prints where nothing is written.
     pub(super) fn defaults(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.defaults.iter().copied().flatten().copied()
