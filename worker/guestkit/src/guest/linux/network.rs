@@ -8,6 +8,7 @@ mod keyfile;
 mod leases;
 mod netplan;
 mod networkd;
+mod wicked;
 
 use crate::guest::report::{HostsEntry, Network, NetworkInterface, OperatingSystem, PersistentName};
 
@@ -22,11 +23,12 @@ type Reader = fn(&Files<'_>) -> Vec<NetworkInterface>;
 /// The module.
 pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Network {
     let mut report = Network { hostname: system.hostname.clone(), ..Network::default() };
-    let managers: [(&str, Reader); 6] = [
+    let managers: [(&str, Reader); 7] = [
         ("ifupdown", ifupdown::read),
         ("netplan", netplan::read),
         ("network-manager", keyfile::read),
         ("ifcfg", ifcfg::read),
+        ("wicked", wicked::read),
         ("systemd-networkd", networkd::read),
         ("cloud-init", cloud_init::read),
     ];
