@@ -738,7 +738,8 @@ pub struct Kernel {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Packages {
-    /// Package manager of the system: `dpkg`, `rpm`, `apk`, `pacman`, `portage`, `opkg`, `nix`; absent where there is none.
+    /// Package manager of the system: `dpkg`, `rpm`, `apk`, `pacman`, `portage`, `opkg`, `nix`, `xbps`, `pkgtools`; absent
+    /// where there is none.
     /// Snaps and flatpaks stand beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,

@@ -28,6 +28,7 @@ mod osinfo;
 mod packages;
 mod pacman;
 pub(crate) mod pattern;
+mod pkgtools;
 mod portage;
 mod purl;
 mod release;
@@ -43,6 +44,7 @@ mod systemd;
 pub(crate) mod time;
 pub(crate) mod unit;
 mod users;
+mod xbps;
 
 use std::cell::OnceCell;
 

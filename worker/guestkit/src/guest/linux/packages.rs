@@ -7,7 +7,7 @@ use crate::guest::report::{OperatingSystem, Package, Packages};
 use crate::guest::tree::WalkNext;
 
 use super::files::{Files, lossy};
-use super::{apk, dpkg, flatpak, nix, pacman, portage, rpm, snap, time};
+use super::{apk, dpkg, flatpak, nix, pacman, pkgtools, portage, rpm, snap, time, xbps};
 
 /// The database file of dpkg.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
@@ -48,8 +48,19 @@ impl Installed {
 }
 
 /// The reader of each kind of database.
-const READERS: [fn(&Files<'_>, &OperatingSystem) -> Option<Installed>; 9] =
-    [read_dpkg, rpm::read, read_apk, pacman::read, portage::read, read_opkg, nix::read, snap::read, flatpak::read];
+const READERS: [fn(&Files<'_>, &OperatingSystem) -> Option<Installed>; 11] = [
+    read_dpkg,
+    rpm::read,
+    read_apk,
+    pacman::read,
+    portage::read,
+    read_opkg,
+    nix::read,
+    xbps::read,
+    pkgtools::read,
+    snap::read,
+    flatpak::read,
+];
 
 /// The module.
 pub(crate) fn inspect(files: &Files<'_>, system: &OperatingSystem) -> Packages {

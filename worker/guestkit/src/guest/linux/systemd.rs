@@ -226,8 +226,8 @@ impl<'a, 'b> Manager<'a, 'b> {
                     None => return self.load(name, Some(index), target),
                 }
             }
-            if last == name {
-                // A link to its own name: systemctl refuses to judge it.
+            if last == name || !may_stand_for(&name, &last) {
+                // A link to its own name, or to what it cannot be an alias of: systemctl refuses to judge it.
                 return Found::Missing;
             }
             name = last;
@@ -288,7 +288,7 @@ impl<'a, 'b> Manager<'a, 'b> {
         if self.linked(name, path, leads_here, &names).is_some() {
             return "indirect";
         }
-        if has_rules(file) {
+        if has_rules(name, file) {
             "disabled"
         } else if !file.words("Install", "Also").is_empty() {
             "indirect"
@@ -307,7 +307,7 @@ impl<'a, 'b> Manager<'a, 'b> {
             "enabled"
         } else if roles.iter().any(|role| *role != Role::Vendor) {
             "enabled-runtime"
-        } else if roles.is_empty() && has_rules(file) {
+        } else if roles.is_empty() && has_rules(real, file) {
             "disabled"
         } else {
             "static"
@@ -321,7 +321,7 @@ impl<'a, 'b> Manager<'a, 'b> {
         let expand = |word: &str| {
             word.replace("%n", name).replace("%p", parsed.prefix).replace("%i", parsed.instance.unwrap_or_default())
         };
-        names.extend(file.words("Install", "Alias").into_iter().map(expand));
+        names.extend(aliases(name, file).into_iter().map(expand));
         if parsed.is_template() {
             let default = file.last("Install", "DefaultInstance");
             names.extend(default.map(|instance| parsed.with_instance(instance)));
@@ -392,8 +392,30 @@ impl<'a, 'b> Manager<'a, 'b> {
 }
 
 /// Whether enabling the unit would make a link.
-fn has_rules(file: &UnitFile) -> bool {
-    ["WantedBy", "RequiredBy", "UpheldBy", "Alias"].iter().any(|key| !file.words("Install", key).is_empty())
+fn has_rules(name: &str, file: &UnitFile) -> bool {
+    let is_pulled = ["WantedBy", "RequiredBy", "UpheldBy"].iter().any(|key| !file.words("Install", key).is_empty());
+    is_pulled || !aliases(name, file).is_empty()
+}
+
+/// The names that a unit asks for besides its own, of the kinds that may have others. Source: systemd.unit(5), "Alias=".
+fn aliases<'f>(name: &str, file: &'f UnitFile) -> Vec<&'f str> {
+    let kinds = ["service", "socket", "target", "device", "timer", "path"];
+    let may_have = Name::parse(name).is_some_and(|parsed| kinds.contains(&parsed.kind));
+    if may_have { file.words("Install", "Alias") } else { Vec::new() }
+}
+
+/// Whether a link of one name may lead to a unit of another: both are of one kind, and both templates, or instances of one name, or
+/// neither; an instance may stand for a template. Source: systemd.unit(5), "Description", on aliases.
+fn may_stand_for(link: &str, unit: &str) -> bool {
+    let (Some(link), Some(unit)) = (Name::parse(link), Name::parse(unit)) else { return false };
+    let is_instance = |name: &Name<'_>| name.instance.is_some_and(|instance| !instance.is_empty());
+    let is_right = match (is_instance(&link), is_instance(&unit)) {
+        (true, true) => link.instance == unit.instance,
+        (true, false) => unit.is_template(),
+        (false, true) => false,
+        (false, false) => link.is_template() == unit.is_template(),
+    };
+    link.kind == unit.kind && is_right
 }
 
 /// The target of a link, from the root.

@@ -851,7 +851,7 @@ pub(crate) fn lvm_filters(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
             let each: Result<Vec<_>, _> = (1..=3).map(|number| lets_in(&filter, &format!("{disk}{number}"))).collect();
             Ok(each?.into_iter().all(|is_in| is_in))
         };
-        let taken: Result<Vec<_>, _> = disk_names(target(guest)).iter().map(|disk| takes_all(disk)).collect();
+        let taken: Result<Vec<_>, _> = disk_names(target(guest)).iter().map(takes_all).collect();
         let evidence = Evidence::explicit(conf, key, filter.join(", "));
         match taken {
             Ok(taken) if taken.contains(&true) => looked_at.push(evidence),

@@ -47,7 +47,7 @@ fn parse(node: Node<'_, '_>, path: &str) -> Option<NetworkInterface> {
     let mut found = interface("wicked", text(node, &["name"])?, path);
     found.dhcp4 = has_dhcp(node, "ipv4");
     found.dhcp6 = has_dhcp(node, "ipv6");
-    for section in node.children().filter(|child| child.is_element()) {
+    for section in node.children().filter(Node::is_element) {
         match section.tag_name().name() {
             // Of either family.
             "static" => take_static(section, &mut found),
@@ -74,7 +74,7 @@ fn parse(node: Node<'_, '_>, path: &str) -> Option<NetworkInterface> {
 }
 
 fn take_static(section: Node<'_, '_>, found: &mut NetworkInterface) {
-    for entry in section.children().filter(|child| child.is_element()) {
+    for entry in section.children().filter(Node::is_element) {
         match entry.tag_name().name() {
             "address" => found.addresses.extend(text(entry, &["local"]).map(str::to_owned)),
             "route" => {
