@@ -1,7 +1,7 @@
 //! What the kernel wrote about memory that ran out and disks that failed, as far as it was kept: in logs of text, as they are and
 //! rotated, and in systemd's journals.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read as _};
 use std::sync::Arc;
 
 use crate::guest::linux::files::Files;
@@ -71,7 +71,7 @@ impl KernelLog {
             let Some(file) = files.open(&path) else { continue };
             let plain = BufReader::with_capacity(1 << 17, Cursor::new(Arc::new(file)));
             let read = match path.rsplit('.').next() {
-                Some("gz") => log.lines(&path, flate2::bufread::MultiGzDecoder::new(plain), &mut left),
+                Some("gz") => log.lines(&path, BufReader::new(flate2::bufread::MultiGzDecoder::new(plain)), &mut left),
                 Some("xz" | "bz2" | "zst") => Err("it is compressed in a way that is not read here".to_owned()),
                 _ => log.lines(&path, plain, &mut left),
             };
@@ -87,8 +87,8 @@ impl KernelLog {
         log
     }
 
-    fn lines(&mut self, path: &str, input: impl Read, left: &mut u64) -> Result<(), String> {
-        let mut input = BufReader::with_capacity(1 << 16, input.take(*left));
+    fn lines(&mut self, path: &str, input: impl BufRead, left: &mut u64) -> Result<(), String> {
+        let mut input = input.take(*left);
         let mut line = Vec::new();
         let mut number = 0_usize;
         loop {

@@ -289,19 +289,15 @@ impl Journal {
     /// The values of the field `name` that are short and not compressed, each with where its object lies.
     fn values(&self, name: &str) -> Result<Vec<(u64, String)>> {
         let Some(mut offset) = self.first_value(name)? else { return Ok(Vec::new()) };
-        let payload = if self.is_compact { 72 } else { 64 };
         let mut found = Vec::new();
         for _ in 0..CHAIN_MAX {
             if offset == 0 {
                 return Ok(found);
             }
-            let bytes = self.object(offset, 1, payload + DATA_BYTES_MAX + 1)?;
-            let is_plain = bytes.get(1).is_some_and(|flags| flags & COMPRESSED == 0);
-            let text = bytes.get(payload..).filter(|text| is_plain && text.len() <= DATA_BYTES_MAX);
-            let value = text.and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.strip_prefix(name));
-            if let Some(value) = value.and_then(|value| value.strip_prefix('=')) {
-                found.push((offset, value.to_owned()));
-            }
+            let bytes = self.object(offset, 1, self.payload() + DATA_BYTES_MAX + 1)?;
+            let is_short = bytes.len() <= self.payload() + DATA_BYTES_MAX;
+            let value = self.value(&bytes, name).filter(|_| is_short).and_then(|value| std::str::from_utf8(value).ok());
+            found.extend(value.map(|value| (offset, value.to_owned())));
             offset = self.number(&bytes, 32, offset)?;
         }
         Err(corrupt(offset, "a chain of values has no end"))
@@ -394,12 +390,20 @@ impl Journal {
     /// The start of a value of the field `name`; `None` for those of other fields and what is compressed, which is longer than any
     /// message of the kernel.
     fn text(&self, offset: u64, name: &str) -> Result<Option<String>> {
-        let payload = if self.is_compact { 72 } else { 64 };
-        let bytes = self.object(offset, 1, payload + MESSAGE_BYTES_MAX)?;
-        let is_plain = bytes.get(1).is_some_and(|flags| flags & COMPRESSED == 0);
-        let value = bytes.get(payload..).filter(|_| is_plain).and_then(|text| text.strip_prefix(name.as_bytes()));
-        let value = value.and_then(|value| value.strip_prefix(b"="));
-        Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
+        let bytes = self.object(offset, 1, self.payload() + MESSAGE_BYTES_MAX)?;
+        Ok(self.value(&bytes, name).map(|value| String::from_utf8_lossy(value).into_owned()))
+    }
+
+    /// Where the payload of a data object begins.
+    const fn payload(&self) -> usize {
+        if self.is_compact { 72 } else { 64 }
+    }
+
+    /// The value in a data object of the field `name`, as far as it was read; `None` where it is compressed.
+    fn value<'o>(&self, object: &'o [u8], name: &str) -> Option<&'o [u8]> {
+        let is_plain = object.get(1).is_some_and(|flags| flags & COMPRESSED == 0);
+        let payload = object.get(self.payload()..).filter(|_| is_plain)?;
+        payload.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
     }
 
     fn first_entry(&self) -> Result<Option<u64>> {

@@ -156,14 +156,9 @@ impl<'a, 'b> Parser<'a, 'b> {
         if words.iter().step_by(2).any(is_all) && words.len() > 1 {
             return Err("\"all\" cannot be combined with others".to_owned());
         }
-        if words.first().is_none_or(is_all) {
+        if is_all(words.first().ok_or("one or more attributes required")?) {
             // A block inside a file that a conditional block includes never matches by itself.
-            let is_open = !words.is_empty() && outer != Block::Conditional;
-            return if words.is_empty() {
-                Err("one or more attributes required".to_owned())
-            } else {
-                Ok(if is_open { Block::All } else { Block::Conditional })
-            };
+            return Ok(if outer == Block::Conditional { outer } else { Block::All });
         }
         for pair in words.chunks(2) {
             let [attribute, value] = pair else { return Err("missing criteria".to_owned()) };
@@ -201,7 +196,7 @@ impl<'a, 'b> Parser<'a, 'b> {
         // Of the subsystems of one name the first counts; before 9.5 there could be no second.
         let is_repeated_subsystem = *kind == Kind::Subsystem
             && values.iter().any(|value| known.iter().any(|(other, _)| first_word(other) == first_word(value)));
-        if is_repeated_subsystem && !self.build.has_matched_subsystems() {
+        if is_repeated_subsystem && !self.build.has_matched_subsystems {
             return Err("already defined".to_owned());
         }
         let few = matches!(kind, Kind::Port | Kind::Paths | Kind::ListenAddress | Kind::Subsystem);

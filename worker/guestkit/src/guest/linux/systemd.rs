@@ -408,14 +408,8 @@ fn aliases<'f>(name: &str, file: &'f UnitFile) -> Vec<&'f str> {
 /// neither; an instance may stand for a template. Source: systemd.unit(5), "Description", on aliases.
 fn may_stand_for(link: &str, unit: &str) -> bool {
     let (Some(link), Some(unit)) = (Name::parse(link), Name::parse(unit)) else { return false };
-    let is_instance = |name: &Name<'_>| name.instance.is_some_and(|instance| !instance.is_empty());
-    let is_right = match (is_instance(&link), is_instance(&unit)) {
-        (true, true) => link.instance == unit.instance,
-        (true, false) => unit.is_template(),
-        (false, true) => false,
-        (false, false) => link.is_template() == unit.is_template(),
-    };
-    link.kind == unit.kind && is_right
+    let is_same = link.instance == unit.instance;
+    link.kind == unit.kind && (is_same || (link.instance.is_some() && unit.is_template()))
 }
 
 /// The target of a link, from the root.

@@ -180,8 +180,8 @@ pub(super) struct Build {
     /// Key exchanges that 9.2 does not have.
     key_exchanges: &'static str,
     has_dsa: bool,
-    /// Whether a Match block may hold subsystems.
-    has_matched_subsystems: bool,
+    /// Whether a Match block may hold subsystems, and take the place of one of the same name.
+    pub(super) has_matched_subsystems: bool,
 }
 
 /// A build of which nothing is known.
@@ -230,11 +230,6 @@ impl Build {
     /// Whether a Match block may hold `keyword`, as it is written.
     pub(super) fn may_be_matched(&self, keyword: &str) -> bool {
         !super::keywords::GLOBAL_ONLY.contains(&keyword) || (keyword == "subsystem" && self.has_matched_subsystems)
-    }
-
-    /// Whether a Match block may hold subsystems, and take the place of one of the same name.
-    pub(super) const fn has_matched_subsystems(&self) -> bool {
-        self.has_matched_subsystems
     }
 
     /// What it prints where nothing is written.

@@ -28,12 +28,6 @@ pub(super) enum Kind {
     Rest,
     /// The same, of which the first is an absolute path.
     Command,
-    /// A level of log messages.
-    Level,
-    /// A facility of syslog.
-    Facility,
-    /// A digest.
-    Digest,
     /// A comma-separated list that `+`, `-` and `^` derive from the default.
     Algorithms(List),
     /// Names of GSSAPI key exchanges, without operators.
@@ -99,6 +93,36 @@ const TUNNEL: &[(&str, &str)] =
     &[("point-to-point", "point-to-point"), ("ethernet", "ethernet"), ("yes", "yes"), ("no", "no")];
 const FAMILY: &[(&str, &str)] = &[("inet", "inet"), ("inet6", "inet6"), ("any", "any")];
 
+/// Of two names of one level the first in its own table is printed.
+const LEVELS: &[(&str, &str)] = &[
+    ("QUIET", "SILENT"),
+    ("SILENT", "SILENT"),
+    ("FATAL", "FATAL"),
+    ("ERROR", "ERROR"),
+    ("INFO", "INFO"),
+    ("VERBOSE", "VERBOSE"),
+    ("DEBUG", "DEBUG"),
+    ("DEBUG1", "DEBUG"),
+    ("DEBUG2", "DEBUG2"),
+    ("DEBUG3", "DEBUG3"),
+];
+const FACILITIES: &[(&str, &str)] = &[
+    ("DAEMON", "DAEMON"),
+    ("USER", "USER"),
+    ("AUTH", "AUTH"),
+    ("AUTHPRIV", "AUTHPRIV"),
+    ("LOCAL0", "LOCAL0"),
+    ("LOCAL1", "LOCAL1"),
+    ("LOCAL2", "LOCAL2"),
+    ("LOCAL3", "LOCAL3"),
+    ("LOCAL4", "LOCAL4"),
+    ("LOCAL5", "LOCAL5"),
+    ("LOCAL6", "LOCAL6"),
+    ("LOCAL7", "LOCAL7"),
+];
+const DIGESTS: &[(&str, &str)] =
+    &[("MD5", "MD5"), ("SHA1", "SHA1"), ("SHA256", "SHA256"), ("SHA384", "SHA384"), ("SHA512", "SHA512")];
+
 /// The keywords: name, kind, and the default that `sshd -T` prints where it is the same in all builds since 8.7.
 const KEYWORDS: [(&str, Kind, Option<&str>); 93] = [
     ("acceptenv", Kind::Names, None),
@@ -128,7 +152,7 @@ const KEYWORDS: [(&str, Kind, Option<&str>); 93] = [
     ("denyusers", Kind::Accounts, None),
     ("disableforwarding", Kind::Flag, Some("no")),
     ("exposeauthinfo", Kind::Flag, Some("no")),
-    ("fingerprinthash", Kind::Digest, Some("SHA256")),
+    ("fingerprinthash", Kind::Choice(DIGESTS), Some("SHA256")),
     ("forcecommand", Kind::Rest, Some("none")),
     ("gatewayports", Kind::Choice(GATEWAY), Some("no")),
     ("gssapiauthentication", Kind::Flag, Some("no")),
@@ -158,7 +182,7 @@ const KEYWORDS: [(&str, Kind, Option<&str>); 93] = [
     ("keyregenerationinterval", Kind::Ignored, None),
     ("listenaddress", Kind::ListenAddress, None),
     ("logingracetime", Kind::Time, Some("120")),
-    ("loglevel", Kind::Level, Some("INFO")),
+    ("loglevel", Kind::Choice(LEVELS), Some("INFO")),
     ("logverbose", Kind::Words, None),
     ("macs", Kind::Algorithms(List::Macs), None),
     ("maxauthtries", Kind::Number, Some("6")),
@@ -200,7 +224,7 @@ const KEYWORDS: [(&str, Kind, Option<&str>); 93] = [
 const FURTHER_KEYWORDS: [(&str, Kind, Option<&str>); 34] = [
     ("strictmodes", Kind::Flag, Some("yes")),
     ("subsystem", Kind::Subsystem, None),
-    ("syslogfacility", Kind::Facility, Some("AUTH")),
+    ("syslogfacility", Kind::Choice(FACILITIES), Some("AUTH")),
     ("tcpkeepalive", Kind::Flag, Some("yes")),
     ("trustedusercakeys", Kind::Path, Some("none")),
     ("unusedconnectiontimeout", Kind::TimeOrNone, None),

@@ -71,8 +71,7 @@ pub(super) fn read(build: &Build, name: &str, kind: Kind, rest: &str) -> Result<
     if first.is_empty() && kind != Kind::KeyOptions {
         return Err("missing argument".to_owned());
     }
-    let lines = many(name, kind, &words)?;
-    if let Some(lines) = lines {
+    if let Some(lines) = many(name, kind, &words)? {
         return Ok(lines);
     }
     if !further.is_empty() {
@@ -181,12 +180,6 @@ fn one(build: &Build, name: &str, kind: Kind, word: &str) -> Result<String, Stri
         Kind::TimeOrNone if is_none(word) || seconds(word) == Some(0) => Some("none".to_owned()),
         Kind::Time | Kind::TimeOrNone => seconds(word).map(|seconds| seconds.to_string()),
         Kind::Path => Some(none_or(word)),
-        Kind::Level => level(word),
-        Kind::Facility => facility(word),
-        Kind::Digest => {
-            let known = ["MD5", "SHA1", "SHA256", "SHA384", "SHA512"].into_iter();
-            known.map(str::to_owned).find(|known| known.eq_ignore_ascii_case(word))
-        }
         Kind::Algorithms(list) => return build.algorithms(name, list, word),
         Kind::GssExchanges => build.has_gss_exchanges(word).then(|| word.to_owned()),
         Kind::Port => port(word).filter(|port| *port > 0).map(|port| port.to_string()),
@@ -245,24 +238,6 @@ fn seconds(text: &str) -> Option<u64> {
     }
     let total = total.checked_add(number.unwrap_or(0))?;
     (has_any && total <= NUMBER_MAX.unsigned_abs()).then_some(total)
-}
-
-fn level(word: &str) -> Option<String> {
-    let known = ["QUIET", "SILENT", "FATAL", "ERROR", "INFO", "VERBOSE", "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3"];
-    let found = known.into_iter().find(|known| known.eq_ignore_ascii_case(word))?;
-    // Two names of one level; the table of levels prints the first.
-    let shown = match found {
-        "QUIET" => "SILENT",
-        "DEBUG1" => "DEBUG",
-        other => other,
-    };
-    Some(shown.to_owned())
-}
-
-fn facility(word: &str) -> Option<String> {
-    let word = word.to_ascii_uppercase();
-    let is_local = word.strip_prefix("LOCAL").is_some_and(|digit| matches!(digit.as_bytes(), [b'0'..=b'7']));
-    (is_local || ["DAEMON", "USER", "AUTH", "AUTHPRIV"].contains(&word.as_str())).then_some(word)
 }
 
 /// A number, or the name of a service. Names are looked up in a table that hardly ever has others than these two.

@@ -168,19 +168,28 @@ impl<'t> Scanner<'t> {
         Some(Ok(Statement::Include { target: target.replace("\\ ", " "), is_folder }))
     }
 
+    /// What stands apart by `separator`: at least one.
+    fn separated<T>(
+        &mut self,
+        separator: &str,
+        mut one: impl FnMut(&mut Self) -> Result<T, &'static str>,
+    ) -> Result<Vec<T>, &'static str> {
+        let mut all = vec![one(self)?];
+        while self.takes_next(separator) {
+            all.push(one(self)?);
+        }
+        Ok(all)
+    }
+
     /// Members apart by commas, each negated by an odd number of `!`.
     fn list(
         &mut self,
         member: impl Fn(&mut Self) -> Result<String, &'static str>,
     ) -> Result<Vec<String>, &'static str> {
-        let mut members = Vec::new();
-        loop {
-            let negation = if self.takes_negation() { "!" } else { "" };
-            members.push(format!("{negation}{}", member(self)?));
-            if !self.takes_next(",") {
-                return Ok(members);
-            }
-        }
+        self.separated(",", |scanner| {
+            let negation = if scanner.takes_negation() { "!" } else { "" };
+            Ok(format!("{negation}{}", member(scanner)?))
+        })
     }
 
     fn takes_negation(&mut self) -> bool {
@@ -269,60 +278,35 @@ impl<'t> Scanner<'t> {
     }
 
     fn aliases(&mut self, kind: &'static str) -> Result<Statement, &'static str> {
-        let mut definitions = Vec::new();
-        loop {
-            self.blank();
-            let name = self.word()?;
+        let definitions = self.separated(":", |scanner| {
+            scanner.blank();
+            let name = scanner.word()?;
             if !is_alias(&name) || name == "ALL" {
                 return Err("the name of an alias is one in capitals");
             }
-            if !self.takes_next("=") {
+            if !scanner.takes_next("=") {
                 return Err("an alias without members");
             }
             let members = match kind {
-                "host" => self.list(Self::host)?,
-                "command" => self.commands_of_alias()?,
-                _ => self.list(Self::user)?,
+                "host" => scanner.list(Self::host)?,
+                "command" => scanner.separated(",", Self::command_with_digests)?,
+                _ => scanner.list(Self::user)?,
             };
-            definitions.push((name, members));
-            if !self.takes_next(":") {
-                break;
-            }
-        }
+            Ok((name, members))
+        })?;
         self.end()?;
         Ok(Statement::Aliases { kind, definitions })
     }
 
-    fn commands_of_alias(&mut self) -> Result<Vec<String>, &'static str> {
-        let mut commands = Vec::new();
-        loop {
-            commands.push(self.command_with_digests()?);
-            if !self.takes_next(",") {
-                return Ok(commands);
-            }
-        }
-    }
-
     fn rule(&mut self) -> Result<Statement, &'static str> {
         let users = self.list(Self::user)?;
-        let mut privileges = Vec::new();
-        loop {
-            let hosts = self.list(Self::host)?;
-            if !self.takes_next("=") {
+        let privileges = self.separated(":", |scanner| {
+            let hosts = scanner.list(Self::host)?;
+            if !scanner.takes_next("=") {
                 return Err("hosts without commands");
             }
-            let mut commands = Vec::new();
-            loop {
-                commands.push(self.command()?);
-                if !self.takes_next(",") {
-                    break;
-                }
-            }
-            privileges.push(Privilege { hosts, commands });
-            if !self.takes_next(":") {
-                break;
-            }
-        }
+            Ok(Privilege { hosts, commands: scanner.separated(",", Self::command)? })
+        })?;
         self.end()?;
         Ok(Statement::Rule { users, privileges })
     }
@@ -368,7 +352,7 @@ impl<'t> Scanner<'t> {
         Some(value.and_then(|value| {
             let is_right = match name {
                 "TIMEOUT" => settings::is_timeout(&value),
-                "CWD" | "CHROOT" => value.starts_with(['/', '~']) || value == "*",
+                "CWD" | "CHROOT" => settings::is_working_directory(&value),
                 "NOTBEFORE" | "NOTAFTER" => {
                     value.len() >= 10 && value.bytes().take(10).all(|byte| byte.is_ascii_digit())
                 }
@@ -465,13 +449,7 @@ impl<'t> Scanner<'t> {
                 format!("{sign}{}", names.join(","))
             }
         };
-        let mut settings = Vec::new();
-        loop {
-            settings.push(self.setting()?);
-            if !self.takes_next(",") {
-                break;
-            }
-        }
+        let settings = self.separated(",", Self::setting)?;
         self.end()?;
         Ok(Statement::Defaults { scope, settings })
     }

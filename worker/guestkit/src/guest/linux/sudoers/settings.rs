@@ -12,6 +12,8 @@ enum Kind {
     Named(&'static [&'static str]),
     /// A number of 0 or more; it may be switched off.
     Number,
+    /// Limits of a process, soft and hard.
+    Limit,
     /// A number that cannot be switched off.
     Count,
     /// Minutes, with a fraction.
@@ -22,6 +24,8 @@ enum Kind {
     Mode,
     /// A path from the root; it may be switched off.
     Path,
+    /// The same, or one that begins at somebody's home, or `*` for any.
+    WorkingDirectory,
     /// Paths from the root, apart by colons.
     Paths,
     /// A path that cannot be switched off.
@@ -41,7 +45,7 @@ const FACILITIES: &[&str] = &[
 const PRIORITIES: &[&str] = &["alert", "crit", "debug", "emerg", "err", "info", "notice", "warning", "none"];
 const WHEN: &[&str] = &["all", "any", "never", "always"];
 
-const SETTINGS: [(Kind, &[&str]); 15] = [
+const SETTINGS: [(Kind, &[&str]); 22] = [
     (
         Kind::Flag,
         &[
@@ -174,18 +178,16 @@ const SETTINGS: [(Kind, &[&str]); 15] = [
             "logfile",
             "mailerpath",
             "restricted_env_file",
-            "runchroot",
-            "runcwd",
         ],
     ),
+    (Kind::WorkingDirectory, &["runchroot", "runcwd"]),
     (Kind::Directory, &["iolog_dir", "lecture_status_dir", "timestampdir"]),
     (Kind::Paths, &["editor"]),
     (Kind::Count, &["closefrom", "maxseq", "passwd_tries", "syslog_maxlen"]),
+    (Kind::Number, &["log_server_timeout", "loglinelen"]),
     (
-        Kind::Number,
+        Kind::Limit,
         &[
-            "log_server_timeout",
-            "loglinelen",
             "rlimit_as",
             "rlimit_core",
             "rlimit_cpu",
@@ -205,24 +207,19 @@ const SETTINGS: [(Kind, &[&str]); 15] = [
     (Kind::Choice(WHEN), &["listpw", "verifypw"]),
     (Kind::Choice(FACILITIES), &["syslog"]),
     (Kind::Named(PRIORITIES), &["syslog_badpri", "syslog_goodpri"]),
+    (Kind::Choice(&["always", "never", "digest_only"]), &["fdexec"]),
+    (Kind::Choice(&["never", "always", "once"]), &["lecture"]),
+    (Kind::Named(&["dso", "trace"]), &["intercept_type"]),
+    (Kind::Named(&["sudo", "json", "json_compact", "json_pretty"]), &["log_format"]),
+    (Kind::Named(&["global", "ppid", "tty", "kernel"]), &["timestamp_type"]),
 ];
-/// Settings with values of their own.
-const FURTHER: [(&str, Kind); 5] = [
-    ("fdexec", Kind::Choice(&["always", "never", "digest_only"])),
-    ("intercept_type", Kind::Named(&["dso", "trace"])),
-    ("lecture", Kind::Choice(&["never", "always", "once"])),
-    ("log_format", Kind::Named(&["sudo", "json", "json_compact", "json_pretty"])),
-    ("timestamp_type", Kind::Named(&["global", "ppid", "tty", "kernel"])),
-];
-
 /// Whether a setting is one, and takes this operator and value.
 ///
 /// # Errors
 /// Why it does not.
 pub(super) fn check(name: &str, operator: &str, value: &str) -> Result<(), &'static str> {
-    let of_many = SETTINGS.iter().find(|(_, names)| names.contains(&name)).map(|(kind, _)| *kind);
-    let kind = of_many.or_else(|| FURTHER.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind));
-    let kind = kind.ok_or("an unknown setting")?;
+    let (kind, _) = SETTINGS.iter().find(|(_, names)| names.contains(&name)).ok_or("an unknown setting")?;
+    let kind = *kind;
     let is_path = |text: &str| text.starts_with('/');
     let can_be_off = !matches!(kind, Kind::Text | Kind::Count | Kind::Directory | Kind::Paths);
     let is_right = match operator {
@@ -232,15 +229,12 @@ pub(super) fn check(name: &str, operator: &str, value: &str) -> Result<(), &'sta
         _ => match kind {
             Kind::Flag => false,
             Kind::Choice(names) | Kind::Named(names) => names.contains(&value),
-            Kind::Number if name.starts_with("rlimit_") => is_limit(value),
+            Kind::Limit => is_limit(value),
             Kind::Number | Kind::Count => value.parse::<u32>().is_ok_and(|number| i32::try_from(number).is_ok()),
             Kind::Minutes => value.parse::<f64>().is_ok_and(f64::is_finite),
             Kind::Timeout => is_timeout(value),
             Kind::Mode => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o777),
-            // Switches of directories may follow the user.
-            Kind::Path if matches!(name, "runcwd" | "runchroot") => {
-                is_path(value) || value.starts_with('~') || value == "*"
-            }
+            Kind::WorkingDirectory => is_working_directory(value),
             Kind::Path | Kind::Directory => is_path(value),
             Kind::Paths => value.split(':').all(is_path),
             Kind::Text | Kind::OptionalText | Kind::List => true,
@@ -253,6 +247,11 @@ pub(super) fn check(name: &str, operator: &str, value: &str) -> Result<(), &'sta
 fn is_limit(text: &str) -> bool {
     let is_one = |word: &str| matches!(word, "infinity" | "default" | "user") || word.parse::<u64>().is_ok();
     text.split(',').all(is_one)
+}
+
+/// A path from the root or from somebody's home, or `*` for any.
+pub(super) fn is_working_directory(text: &str) -> bool {
+    text.starts_with(['/', '~']) || text == "*"
 }
 
 /// Seconds, or days, hours, minutes and seconds with their letters.
