@@ -64,10 +64,6 @@ impl KernelLog {
         let mut log = Self::default();
         let mut left = TEXT_BYTES_MAX;
         for path in LOGS.iter().flat_map(|pattern| files.glob(pattern)) {
-            if left == 0 {
-                log.incomplete = Some(format!("logs are longer than {} MiB", TEXT_BYTES_MAX >> 20));
-                break;
-            }
             let Some(file) = files.open(&path) else { continue };
             let plain = BufReader::with_capacity(1 << 17, Cursor::new(Arc::new(file)));
             let read = match path.rsplit('.').next() {
@@ -79,11 +75,20 @@ impl KernelLog {
                 Ok(()) => log.sources.push(path),
                 Err(why) => log.incomplete = Some(format!("{path}: {why}")),
             }
+            if left == 0 {
+                log.incomplete = Some(format!("logs are longer than {} MiB", TEXT_BYTES_MAX >> 20));
+                break;
+            }
         }
         let kept = journal::kernel_messages(files, &mut |at, message, path| {
             log.take(message, |shown| Evidence::explicit(path, time::rfc3339(at).unwrap_or_default(), shown));
         });
-        log.sources.extend(kept.map(|count| format!("/var/log/journal ({count} messages of the kernel)")));
+        match kept {
+            Ok(count) => {
+                log.sources.extend(count.map(|count| format!("/var/log/journal ({count} messages of the kernel)")));
+            }
+            Err(why) => log.incomplete = Some(why),
+        }
         log
     }
 
@@ -148,5 +153,15 @@ mod tests {
         let log = KernelLog::read(&Files::new(&tree));
         assert!(log.incomplete.is_some());
         assert_eq!(log.sources, ["/var/log/syslog", "/var/log/syslog.1"]);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_is_told() {
+        let fixture = Fixture::new();
+        fixture.file("var/log/syslog", "Jan 2 kernel: fine\n");
+        fixture.file("var/log/journal/4444/system.journal", "no journal");
+        let tree = fixture.tree();
+        let log = KernelLog::read(&Files::new(&tree));
+        assert!(log.incomplete.is_some_and(|why| why.starts_with("/var/log/journal/4444/system.journal: ")));
     }
 }

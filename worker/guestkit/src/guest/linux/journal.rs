@@ -84,9 +84,9 @@ const EVENTS: [(&str, Event); 6] = [
     ("98268866d1d54a499c4e98921d93bc40", Event::ShuttingDown),
 ];
 
-/// The system's journals that can be read, and where they lie.
-fn journals(files: &Files<'_>) -> Vec<(Journal, String)> {
-    let mut journals = Vec::new();
+/// The system's journals that can be read, and where they lie; and why the last that cannot be cannot.
+fn journals(files: &Files<'_>) -> (Vec<(Journal, String)>, Option<String>) {
+    let (mut journals, mut problem) = (Vec::new(), None);
     for folder in files.names(JOURNALS) {
         for path in files.with_suffix(&format!("{JOURNALS}/{folder}"), ".journal") {
             let is_of_system = path.rsplit('/').next().is_some_and(|name| name.starts_with("system"));
@@ -96,33 +96,42 @@ fn journals(files: &Files<'_>) -> Vec<(Journal, String)> {
             let Some(file) = files.open(&path).filter(|file| !file.is_empty()) else { continue };
             match Journal::open(Box::new(file)) {
                 Ok(journal) => journals.push((journal, path)),
-                Err(error) => files.warn_error(&path, &error),
+                Err(error) => {
+                    problem = Some(format!("{path}: {}", error.with_causes()));
+                    files.warn_error(&path, &error);
+                }
             }
         }
     }
-    journals
+    (journals, problem)
 }
 
 /// Hands over the kernel's own messages, with when each was written in seconds since 1970 and where it stands; how many there were,
 /// or `None` where no journal has any.
-pub(crate) fn kernel_messages(files: &Files<'_>, each: &mut dyn FnMut(i64, &str, &str)) -> Option<usize> {
-    let mut count = 0;
-    let mut is_kept = false;
-    for (journal, path) in journals(files) {
+///
+/// # Errors
+/// Why a journal cannot be read; the messages of the others were handed over.
+pub(crate) fn kernel_messages(
+    files: &Files<'_>,
+    each: &mut dyn FnMut(i64, &str, &str),
+) -> std::result::Result<Option<usize>, String> {
+    let (journals, mut problem) = journals(files);
+    let mut count = None;
+    for (journal, path) in journals {
         match journal.kernel_messages(&mut |at, message| each(at, message, &path)) {
-            Ok(found) => {
-                is_kept |= found.is_some();
-                count += found.unwrap_or(0);
+            Ok(found) => count = found.map(|found| found + count.unwrap_or(0)).or(count),
+            Err(error) => {
+                problem = Some(format!("{path}: {}", error.with_causes()));
+                files.warn_error(&path, &error);
             }
-            Err(error) => files.warn_error(&path, &error),
         }
     }
-    is_kept.then_some(count)
+    problem.map_or(Ok(count), Err)
 }
 
 /// The last start that the guest's journals tell of.
 pub(crate) fn last_boot(files: &Files<'_>) -> Option<LastBoot> {
-    let mut journals = journals(files);
+    let (mut journals, _) = journals(files);
     journals.sort_by_key(|(journal, _)| std::cmp::Reverse(journal.tail_realtime));
     let mut told = Told::default();
     for (journal, path) in &journals {
@@ -504,7 +513,7 @@ mod tests {
             let count = kernel_messages(&files, &mut |at, message, _| told.push((at, message.to_owned())));
             let expected = [(1_700_000_000, "Out of memory: Killed process 7"), (1_700_000_002, "ok")];
             assert_eq!(told, expected.map(|(at, message)| (at, message.to_owned())));
-            assert_eq!(count, Some(2));
+            assert_eq!(count, Ok(Some(2)));
             assert_eq!(files.into_warnings().len(), 0);
         }
     }

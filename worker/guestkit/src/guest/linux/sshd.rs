@@ -201,8 +201,8 @@ impl<'a, 'b> Parser<'a, 'b> {
         }
         let few = matches!(kind, Kind::Port | Kind::Paths | Kind::ListenAddress | Kind::Subsystem);
         let adds_up = few || matches!(kind, Kind::Names | Kind::Accounts);
-        // Of these two alone the last line counts.
-        if matches!(kind, Kind::SourceStartups | Kind::IpQos) {
+        // Of these three alone the last line counts.
+        if matches!(kind, Kind::SourceStartups | Kind::SourceNetwork | Kind::IpQos) {
             known.clear();
         }
         let bound = if few { LINES_MAX } else { VALUES_MAX };
