@@ -84,16 +84,14 @@ pub(crate) fn sysctl(guest: &Guest<'_>, key: &str) -> Result<Fact, Missing> {
     super::sysctl::read(guest, key)
 }
 
-/// Whether a package is installed, by its names: `package:auditd,audit`.
+/// Whether a package is installed, by its names, and files that tell so where no package database could be read:
+/// `package:auditd,audit,/etc/audit/auditd.conf`.
 pub(crate) fn package(guest: &Guest<'_>, names: &str) -> Result<Fact, Missing> {
-    if guest.packages().is_none() {
-        return Err(Missing::Unknown("no package database could be read".to_owned()));
-    }
-    let wanted: Vec<&str> = names.split(',').collect();
-    let database = guest.package_database();
-    Ok(match guest.installed(&wanted) {
-        Some(found) => Fact::set(true, Evidence::explicit(database, &*found.name, &*found.full_version)),
-        None => Fact { value: Some(false.into()), ..Fact::absent(database, names) },
+    let (files, packages): (Vec<&str>, Vec<&str>) = names.split(',').partition(|name| name.starts_with('/'));
+    let found = guest.presence(&packages, &files).map_err(|reason| Missing::Unknown(reason.to_owned()))?;
+    Ok(match found {
+        Some(evidence) => Fact::set(true, evidence),
+        None => Fact { value: Some(false.into()), ..Fact::absent(guest.package_database(), &packages.join(", ")) },
     })
 }
 

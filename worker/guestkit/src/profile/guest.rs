@@ -13,7 +13,11 @@ use crate::guest::windows::hives::Hives;
 
 use super::ProfileOptions;
 use super::kernel_log::KernelLog;
+use super::report::Evidence;
 use super::walk::Walk;
+
+/// Why nobody knows what is installed.
+pub(crate) const NO_PACKAGE_DATABASE: &str = "no package database could be read";
 
 /// One system of a disk.
 pub(crate) struct Guest<'a> {
@@ -121,6 +125,21 @@ impl<'a> Guest<'a> {
     /// The first of `names` that is installed; `None` where none is, or nothing is known.
     pub(crate) fn installed(&self, names: &[&str]) -> Option<&'a Package> {
         self.packages()?.find(|package| names.contains(&package.name.as_str()))
+    }
+
+    /// What tells that a program is installed: one of its packages, or one of its files where no package database could be read.
+    /// `None` where a database has none of them; an error, the reason, where nothing tells.
+    pub(crate) fn presence(&self, packages: &[&str], files: &[&str]) -> Result<Option<Evidence>, &'static str> {
+        if self.packages().is_some() {
+            let found = self.installed(packages);
+            return Ok(
+                found.map(|found| Evidence::explicit(self.package_database(), &*found.name, &*found.full_version))
+            );
+        }
+        match files.iter().find(|path| self.files.exists(path)) {
+            Some(path) => Ok(Some(Evidence::metadata(*path, "file", "present"))),
+            None => Err(NO_PACKAGE_DATABASE),
+        }
     }
 
     /// Where the packages stand in the guest.

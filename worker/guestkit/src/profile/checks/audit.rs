@@ -1,6 +1,5 @@
 //! The audit daemon: whether it runs, from when on, how long it keeps what it records, and what it records.
 
-use crate::guest::report::Package;
 use crate::profile::audit_rules::{self, AuditRules};
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
@@ -14,20 +13,17 @@ use super::ssh::stat;
 const RULES: &str = "/etc/audit/rules.d";
 const CONFIG: &str = "/etc/audit/auditd.conf";
 
-fn daemon<'g>(guest: &Guest<'g>) -> Option<&'g Package> {
-    guest.installed(&["auditd", "audit"])
-}
-
 /// Installed and enabled.
 pub(crate) fn installed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if guest.packages().is_none() {
-        return Outcome::unknown("no package database could be read");
-    }
-    let database = guest.package_database();
-    let Some(package) = daemon(guest) else {
-        return Outcome::fail("no audit daemon is installed", vec![Evidence::absent(database, "auditd, audit")]);
+    let found = match guest.presence(&["auditd", "audit"], &["/usr/sbin/auditd", "/sbin/auditd"]) {
+        Ok(found) => found,
+        Err(reason) => return Outcome::unknown(reason),
     };
-    let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
+    let Some(found) = found else {
+        let evidence = vec![Evidence::absent(guest.package_database(), "auditd, audit")];
+        return Outcome::fail("no audit daemon is installed", evidence);
+    };
+    let mut evidence = vec![found];
     match starting(guest, &["auditd"]) {
         Some((name, unit)) => {
             evidence.push(unit_evidence(&name, unit));

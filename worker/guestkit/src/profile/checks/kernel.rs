@@ -407,8 +407,12 @@ pub(crate) fn selinux_labels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// AppArmor is installed, starts, and is not switched off; profiles that only complain are told.
 pub(crate) fn apparmor(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
-    let Some(_) = guest.packages() else { return Outcome::unknown("no package database could be read") };
-    let Some(package) = any_installed(guest, &["apparmor", "apparmor-parser"]) else {
+    let parser = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"];
+    let found = match guest.presence(&["apparmor", "apparmor-parser"], &parser) {
+        Ok(found) => found,
+        Err(reason) => return Outcome::unknown(reason),
+    };
+    let Some(package) = found else {
         return Outcome::fail(
             "AppArmor is not installed",
             vec![Evidence::absent(guest.package_database(), "apparmor")],

@@ -1,16 +1,15 @@
 //! What is logged, where it stays, who watches over files, and what people read before they log in.
 
 use crate::profile::evaluate::Asked;
-use crate::profile::guest::Guest;
+use crate::profile::guest::{Guest, NO_PACKAGE_DATABASE};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rsyslog::{self, Statement};
 use crate::profile::settings::{self, Systemd, is_yes};
 
-use super::services::{starting, unit_evidence};
+use super::services::{any_installed, starting, unit_evidence};
 use super::ssh::stat;
 
-const NO_DATABASE: &str = "no package database could be read";
 const JOURNAL: &str = "/var/log/journal";
 
 fn has_systemd(guest: &Guest<'_>) -> bool {
@@ -80,11 +79,10 @@ pub(crate) fn journald_options(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome 
 
 /// rsyslog's statements; the outcome to give where there are none.
 fn rsyslog_statements(guest: &Guest<'_>) -> Result<Vec<Statement>, Outcome> {
-    if guest.packages().is_none() {
-        return Err(Outcome::unknown(NO_DATABASE));
-    }
-    if guest.installed(&["rsyslog"]).is_none() {
-        return Err(Outcome::not_applicable("rsyslog is not installed"));
+    match guest.presence(&["rsyslog"], &["/usr/sbin/rsyslogd", "/sbin/rsyslogd"]) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err(Outcome::not_applicable("rsyslog is not installed")),
+        Err(reason) => return Err(Outcome::unknown(reason)),
     }
     rsyslog::read(guest).ok_or_else(|| Outcome::unknown("/etc/rsyslog.conf could not be read"))
 }
@@ -227,14 +225,15 @@ pub(crate) fn remote(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// Log files that do not grow for ever, and are kept long enough. The limit is in days. Source: logrotate(8).
 pub(crate) fn rotation(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     const CONFIG: &str = "/etc/logrotate.conf";
-    if guest.packages().is_none() {
-        return Outcome::unknown(NO_DATABASE);
-    }
-    let database = guest.package_database();
-    let Some(package) = guest.installed(&["logrotate"]) else {
-        return Outcome::fail("logrotate is not installed", vec![Evidence::absent(database, "logrotate")]);
+    let found = match guest.presence(&["logrotate"], &["/usr/sbin/logrotate", "/usr/bin/logrotate"]) {
+        Ok(found) => found,
+        Err(reason) => return Outcome::unknown(reason),
     };
-    let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
+    let Some(found) = found else {
+        let evidence = vec![Evidence::absent(guest.package_database(), "logrotate")];
+        return Outcome::fail("logrotate is not installed", evidence);
+    };
+    let mut evidence = vec![found];
     if let Some((name, unit)) = starting(guest, &["logrotate.timer"]) {
         evidence.push(unit_evidence(&name, unit));
     } else {
@@ -340,10 +339,6 @@ pub(crate) fn issue(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// Whether changes of files are noticed: a tool, its schedule and its database.
 pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    if guest.packages().is_none() {
-        return Outcome::unknown(NO_DATABASE);
-    }
-    let database = guest.package_database();
     let agents: [(&[&str], &[&str]); 4] = [
         (&["wazuh-agent"], &["wazuh-agent"]),
         (&["ossec-hids-agent", "ossec-hids-server", "ossec-hids"], &["ossec", "ossec-hids"]),
@@ -354,20 +349,24 @@ pub(crate) fn file_integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         if let Some((name, unit)) = starting(guest, units) {
             return Outcome::pass(format!("{name} watches over files"), vec![unit_evidence(&name, unit)]);
         }
-        if let Some(package) = guest.installed(packages) {
-            let evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
-            return Outcome::fail(
-                format!("{} is installed, but does not start with the system", package.name),
-                evidence,
-            );
+        if let Some(package) = any_installed(guest, packages) {
+            let reason = format!("{} is installed, but does not start with the system", package.key);
+            return Outcome::fail(reason, vec![package]);
         }
     }
-    let Some(package) = guest.installed(&["aide", "aide-dynamic", "aide-xen", "tripwire"]) else {
-        let evidence = vec![Evidence::absent(database, "aide, tripwire, samhain, ossec, wazuh-agent")];
-        return Outcome::fail("nothing watches over files", evidence);
+    let tools: [(&str, &[&str], &[&str]); 2] = [
+        ("aide", &["aide", "aide-dynamic", "aide-xen"], &["/usr/bin/aide", "/usr/sbin/aide"]),
+        ("tripwire", &["tripwire"], &["/usr/sbin/tripwire"]),
+    ];
+    let found = tools.iter().find_map(|(tool, packages, files)| Some((*tool, guest.presence(packages, files).ok()??)));
+    let Some((tool, found)) = found else {
+        if guest.packages().is_none() {
+            return Outcome::unknown(NO_PACKAGE_DATABASE);
+        }
+        let names = "aide, tripwire, samhain, ossec, wazuh-agent";
+        return Outcome::fail("nothing watches over files", vec![Evidence::absent(guest.package_database(), names)]);
     };
-    let mut evidence = vec![Evidence::explicit(database, &*package.name, &*package.full_version)];
-    let tool = if package.name == "tripwire" { "tripwire" } else { "aide" };
+    let mut evidence = vec![found];
     match schedule(guest, tool) {
         Some(place) => evidence.push(place),
         None => {

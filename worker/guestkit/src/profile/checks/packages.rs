@@ -12,7 +12,7 @@ use crate::guest::linux::files::without_usr;
 use crate::guest::linux::{dpkg, rpm, time};
 use crate::guest::report::Package;
 use crate::profile::evaluate::Asked;
-use crate::profile::guest::Guest;
+use crate::profile::guest::{Guest, NO_PACKAGE_DATABASE};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::repositories::{self, AptConfiguration, Source};
@@ -24,7 +24,6 @@ use crate::read_at::{ReadAt as _, read_up_to};
 
 use super::services::{starting, unit_evidence};
 
-const NO_DATABASE: &str = "no package database could be read";
 const DAY: i64 = 86_400;
 /// Days before the end of support from which on it is told.
 const END_IS_NEAR: i64 = 180;
@@ -47,7 +46,7 @@ fn is_compiler(name: &str) -> bool {
 
 /// Compilers that everybody may run.
 pub(crate) fn compilers(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let Some(packages) = guest.packages() else { return Outcome::unknown(NO_DATABASE) };
+    let Some(packages) = guest.packages() else { return Outcome::unknown(NO_PACKAGE_DATABASE) };
     let database = guest.package_database();
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
     for package in packages.filter(|package| is_compiler(&package.name)) {
@@ -77,7 +76,7 @@ pub(crate) fn unused(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         let evidence = vec![Evidence::absent(STATES, "Auto-Installed")];
         return Outcome::pass("no package is marked as installed for others", evidence);
     };
-    let Ok(Some(status)) = guest.files.tree().read_file(STATUS) else { return Outcome::unknown(NO_DATABASE) };
+    let Ok(Some(status)) = guest.files.tree().read_file(STATUS) else { return Outcome::unknown(NO_PACKAGE_DATABASE) };
     let mut automatic: HashSet<&str> = HashSet::new();
     let mut name = "";
     for line in states.lines() {
@@ -243,7 +242,7 @@ pub(crate) fn security_repo(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// transactional-update(8).
 pub(crate) fn auto_updates(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if guest.packages().is_none() {
-        return Outcome::unknown(NO_DATABASE);
+        return Outcome::unknown(NO_PACKAGE_DATABASE);
     }
     if is_family(guest, &["debian", "ubuntu"]) {
         return apt_updates(guest);
@@ -556,7 +555,7 @@ fn sum_of<D: Digest>(guest: &Guest<'_>, path: &str) -> Option<String> {
 pub(crate) fn integrity(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     const INFO: &str = "/var/lib/dpkg/info";
     if guest.packages().is_none() {
-        return Outcome::unknown(NO_DATABASE);
+        return Outcome::unknown(NO_PACKAGE_DATABASE);
     }
     let names: Vec<String> =
         guest.files.names(INFO).into_iter().filter(|name| name.ends_with(".md5sums")).take(250_000).collect();
@@ -660,7 +659,7 @@ pub(crate) fn malware_scanner(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
         ),
     ];
     if guest.packages().is_none() {
-        return Outcome::unknown(NO_DATABASE);
+        return Outcome::unknown(NO_PACKAGE_DATABASE);
     }
     let database = guest.package_database();
     let mut idle: Option<(&str, &Package)> = None;

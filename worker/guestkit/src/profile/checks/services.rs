@@ -7,7 +7,7 @@ use crate::guest::linux::unit::UnitFile;
 use crate::guest::report::{Database, Unit};
 use crate::profile::evaluate::Asked;
 use crate::profile::exposure;
-use crate::profile::guest::Guest;
+use crate::profile::guest::{Guest, NO_PACKAGE_DATABASE};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::rule::Severity;
@@ -42,8 +42,7 @@ pub(super) fn any_started(guest: &Guest<'_>, names: &[&str]) -> Option<Evidence>
 
 /// One of several packages that is installed, as evidence.
 pub(super) fn any_installed(guest: &Guest<'_>, names: &[&str]) -> Option<Evidence> {
-    let found = guest.installed(names)?;
-    Some(Evidence::explicit(guest.package_database(), &*found.name, &*found.full_version))
+    guest.presence(names, &[]).ok().flatten()
 }
 
 /// Programs that a super server starts on demand: lines of inetd.conf(5) and services of xinetd.conf(5) that are on.
@@ -82,7 +81,7 @@ fn on_demand(guest: &Guest<'_>, wanted: &[&str]) -> Option<(String, Evidence)> {
 /// which its unit starts nothing; `tools`: installed for other reasons too, so it is only a warning.
 pub(crate) fn absent(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     let Some(packages) = guest.packages() else {
-        return Outcome::unknown("no package database could be read");
+        return Outcome::unknown(NO_PACKAGE_DATABASE);
     };
     let (deb, rpm) = (asked.texts("deb"), asked.texts("rpm"));
     let (clients, units) = (asked.texts("clients"), asked.texts("units"));
@@ -167,7 +166,7 @@ fn continued(text: &str, key: &str) -> Option<(String, usize)> {
 /// smtpd.conf(5).
 pub(crate) fn mta_local_only(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     if guest.packages().is_none() {
-        return Outcome::unknown("no package database could be read");
+        return Outcome::unknown(NO_PACKAGE_DATABASE);
     }
     let known: [(&str, &[&str]); 4] = [
         ("postfix", &["postfix"]),
