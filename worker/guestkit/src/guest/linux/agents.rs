@@ -48,14 +48,19 @@ const KNOWN: [Known; 19] = [
     Known {
         name: "virtualbox-guest-additions",
         platform: "virtualbox",
-        packages: &["virtualbox-guest-utils", "virtualbox-guest-additions", "virtualbox-guest-tools"],
+        packages: &[
+            "virtualbox-guest-utils",
+            "virtualbox-guest-x11",
+            "virtualbox-guest-additions",
+            "virtualbox-guest-tools",
+        ],
         services: &[
             "virtualbox-guest-utils.service",
             "vboxadd-service.service",
             "vboxservice.service",
             "vboxadd-service",
         ],
-        paths: &["/usr/sbin/VBoxService"],
+        paths: &["/usr/sbin/VBoxService", "/opt/VBoxGuestAdditions-init"],
     },
     Known {
         name: "hyperv-daemons",

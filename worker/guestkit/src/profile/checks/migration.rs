@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 
 use crate::guest::linux::cloud_init;
-use crate::guest::report::Kernel;
+use crate::guest::report::{GuestAgent, Kernel};
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::{Guest, Modules};
 use crate::profile::outcome::{Bad, Outcome};
@@ -522,23 +522,28 @@ pub(crate) fn mac_pinned(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     )
 }
 
-/// Tools of the old platform, by packages of Linux.
-const TOOLS: [(&str, &[&str]); 6] = [
-    ("VMware Tools", &["open-vm-tools", "open-vm-tools-desktop", "vmware-tools"]),
-    (
-        "VirtualBox Guest Additions",
-        &[
-            "virtualbox-guest-utils",
-            "virtualbox-guest-x11",
-            "virtualbox-guest-additions-iso",
-            "virtualbox-guest-additions",
-        ],
-    ),
-    ("Parallels Tools", &["parallels-tools", "prltoolsd"]),
-    ("XenServer tools", &["xe-guest-utilities", "xe-guest-utilities-latest"]),
-    ("Hyper-V daemons", &["hyperv-daemons", "hyperv-tools", "linux-cloud-tools-virtual"]),
-    ("Azure agent", &["walinuxagent", "WALinuxAgent"]),
-];
+/// Platforms whose tools are of no use elsewhere. Those of other clouds are wanted for their own sake, wherever a system runs.
+const OWN_TOOLS: [&str; 6] = ["vmware", "virtualbox", "parallels", "xen", "hyper-v", "azure"];
+
+/// Whether the tools of a platform are of use on a target.
+fn serves(platform: &str, target: &str) -> bool {
+    match target {
+        "azure" => matches!(platform, "azure" | "hyper-v"),
+        "hyperv" => platform == "hyper-v",
+        "aws" | "gcp" => platform == target,
+        _ => platform == "qemu",
+    }
+}
+
+fn agent_evidence(guest: &Guest<'_>, agent: &GuestAgent) -> Evidence {
+    match (&agent.package, &agent.path) {
+        (Some(package), _) => {
+            Evidence::explicit(guest.package_database(), &**package, agent.version.as_deref().unwrap_or_default())
+        }
+        (None, Some(path)) => Evidence::metadata(&**path, &*agent.name, "present"),
+        (None, None) => Evidence::metadata("services", &*agent.name, "present"),
+    }
+}
 
 /// What the old platform left, of no use on the target that is asked for.
 pub(crate) fn vm_tools(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
@@ -547,11 +552,7 @@ pub(crate) fn vm_tools(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// What the old platform left, of no use on a target.
 pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
-    let is_for_target = |what: &str| match what {
-        "Hyper-V daemons" => matches!(target, "hyperv" | "azure"),
-        "Azure agent" => target == "azure",
-        _ => false,
-    };
+    let is_left = |platform: &str| OWN_TOOLS.contains(&platform) && !serves(platform, target);
     let mut bad = Vec::new();
     if guest.is_windows() {
         let known = [
@@ -569,29 +570,15 @@ pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
                 bad.push(Bad::new(name, Evidence::explicit("SOFTWARE", name, &*package.full_version)));
             }
         }
-        let services = ["VMTools", "vm3dservice", "vmci", "vmxnet3ndis6", "pvscsi", "VBoxService", "xenbus"];
-        for name in services {
-            bad.extend(
-                guest.unit(name).map(|unit| Bad::new(name, Evidence::explicit(&*unit.path, name, &*unit.state))),
-            );
-        }
+        // Hyper-V's own come with every Windows.
+        let drivers = guest.system.operating_system.windows.iter().flat_map(|windows| &windows.virtual_drivers);
+        bad.extend(drivers.filter(|driver| is_left(&driver.platform) && driver.platform != "hyper-v").map(|driver| {
+            let path = guest.unit(&driver.name).map_or("SYSTEM", |unit| unit.path.as_str());
+            Bad::new(&*driver.name, Evidence::explicit(path, "Start", &*driver.start_type))
+        }));
     } else {
-        for (what, packages) in TOOLS.into_iter().filter(|(what, _)| !is_for_target(what)) {
-            bad.extend(any_installed(guest, packages).map(|evidence| Bad::new(what, evidence)));
-        }
-        for path in [
-            "/usr/bin/vmware-config-tools.pl",
-            "/etc/vmware-tools/locations",
-            "/opt/VBoxGuestAdditions-init",
-            "/usr/sbin/VBoxService",
-            "/usr/lib/parallels-tools",
-        ] {
-            if guest.files.exists(path)
-                && !bad.iter().any(|one| one.subject.starts_with("VMware") && path.contains("vmware"))
-            {
-                bad.push(Bad::new(path, Evidence::metadata(path, "file", "present")));
-            }
-        }
+        let agents = guest.system.guest_agents.iter().filter(|agent| is_left(&agent.platform));
+        bad.extend(agents.map(|agent| Bad::new(&*agent.name, agent_evidence(guest, agent))));
     }
     let looked_at = vec![Evidence::absent(guest.package_database(), "tools of another platform")];
     Outcome::none_of(bad, "the old platform left", "no platform left anything", looked_at).softened()
@@ -599,38 +586,25 @@ pub(crate) fn vm_tools_for(guest: &Guest<'_>, target: &str) -> Outcome {
 
 /// The agent of the target is there.
 pub(crate) fn guest_agent_for(guest: &Guest<'_>, target: &str) -> Outcome {
-    let (packages, units, name): (&[&str], &[&str], &str) = match target {
-        "aws" => (&["amazon-ssm-agent"], &["amazon-ssm-agent.service", "AmazonSSMAgent"], "amazon-ssm-agent"),
-        "azure" => (
-            &["walinuxagent", "WALinuxAgent"],
-            &["walinuxagent.service", "waagent.service", "WindowsAzureGuestAgent"],
-            "walinuxagent",
-        ),
-        "gcp" => (
-            &["google-guest-agent", "google-compute-engine"],
-            &["google-guest-agent.service", "GCEAgent"],
-            "google-guest-agent",
-        ),
-        "hyperv" => (
-            &["hyperv-daemons", "hyperv-tools"],
-            &["hv-kvp-daemon.service", "hypervkvpd.service", "vmicheartbeat"],
-            "hyperv-daemons",
-        ),
-        _ => (&["qemu-guest-agent"], &["qemu-guest-agent.service", "QEMU-GA"], "qemu-guest-agent"),
+    let names: &[&str] = match target {
+        "aws" => &["amazon-ssm-agent"],
+        "azure" => &["walinuxagent", "azure-guest-agent"],
+        "gcp" => &["google-guest-agent"],
+        "hyperv" => &["hyperv-daemons", "hyper-v-data-exchange"],
+        _ => &["qemu-guest-agent"],
     };
-    let package = any_installed(guest, packages);
-    let unit = any_started(guest, units).or_else(|| {
-        units
-            .iter()
-            .find_map(|name| guest.unit(name))
-            .map(|unit| Evidence::metadata(&*unit.path, &*unit.name, &*unit.state))
-    });
-    match (package, unit) {
-        (package, Some(unit)) => Outcome::pass(format!("{name} is there"), package.into_iter().chain([unit]).collect()),
-        (Some(package), None) => Outcome::warn(format!("{name} is installed, but does not start"), vec![package]),
-        (None, None) => {
-            Outcome::fail(format!("{name} is not installed"), vec![Evidence::absent(guest.package_database(), name)])
-        }
+    let Some(agent) = guest.system.guest_agents.iter().find(|agent| names.contains(&agent.name.as_str())) else {
+        let name = names.join(" or ");
+        let evidence = vec![Evidence::absent(guest.package_database(), &name)];
+        return Outcome::fail(format!("{name} is not installed"), evidence);
+    };
+    let mut evidence = vec![agent_evidence(guest, agent)];
+    let unit = agent.service.as_ref().and_then(|name| guest.unit(name));
+    evidence.extend(unit.map(|unit| Evidence::metadata(&*unit.path, &*unit.name, &*unit.state)));
+    match unit {
+        // A unit that its device starts is neither enabled nor not.
+        Some(_) if agent.enabled != Some(false) => Outcome::pass(format!("{} is there", agent.name), evidence),
+        _ => Outcome::warn(format!("{} is installed, but does not start", agent.name), evidence),
     }
 }
 
