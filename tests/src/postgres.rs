@@ -191,14 +191,20 @@ impl Server {
     /// same port.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When it is gone, or recovers from another: without the process that recovers, it gives up for good.
     pub fn crash(&self) -> io::Result<()> {
         let pid = self.pid()?.as_raw_nonzero();
-        for child in fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace() {
-            if let Some(child) = child.parse().ok().and_then(Pid::from_raw) {
-                // One that has ended meanwhile is gone already.
-                let _ = kill_process(child, Signal::KILL);
-            }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let title = |child: &str| fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        let titled: Vec<_> = children.split_whitespace().map(|child| (child, title(child))).collect();
+        if titled.iter().any(|(_, title)| title.starts_with("postgres: startup")) {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "the server recovers"));
+        }
+        // One that was just started has no title yet, and may be the one that recovers; the first process ends it itself.
+        let struck = titled.iter().filter(|(_, title)| title.starts_with("postgres: "));
+        for child in struck.filter_map(|(child, _)| child.parse().ok().and_then(Pid::from_raw)) {
+            // One that has ended meanwhile is gone already.
+            let _ = kill_process(child, Signal::KILL);
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! What rule sets do with a packet that no rule names: whether the input and what is passed on end in a refusal, for IPv4 and for
-//! IPv6. Sources: nft(8) ("Tables", "Chains", "Verdict statements"), iptables-save(8), iptables-extensions(8).
+//! IPv6. Source: nft(8), "Tables", "Chains", "Verdict statements".
 
 use std::collections::BTreeMap;
 
@@ -43,10 +43,10 @@ pub(crate) struct Filter {
     pub(crate) ipv6: Endings,
 }
 
-/// Scripts of nft, as one text.
-pub(crate) fn nftables(text: &str) -> Filter {
+/// What a rule set comes to.
+pub(crate) fn filter(ruleset: &Ruleset) -> Filter {
     let mut filter = Filter::default();
-    for ((family, _), table) in &Ruleset::read(text).tables {
+    for ((family, _), table) in &ruleset.tables {
         let (is_4, is_6) = (matches!(family.as_str(), "ip" | "inet"), matches!(family.as_str(), "ip6" | "inet"));
         for chain in table.values() {
             let ending = ending(chain, table, 0, &mut BTreeMap::new());
@@ -69,8 +69,9 @@ fn ending<'t>(chain: &'t Chain, table: &'t Table, depth: u32, known: &mut BTreeM
         match verdict(rule) {
             Some(("accept", _)) => return Ending::Accepted,
             Some(("drop" | "reject", _)) => return Ending::Refused,
-            Some(("jump" | "goto", Some(name))) if depth < JUMPS_MAX => {
-                // A chain that is not hooked in returns to where it was led from.
+            Some(("return", _)) => break,
+            Some((verdict @ ("jump" | "goto"), Some(name))) if depth < JUMPS_MAX => {
+                // A chain that is not hooked in returns to where it was led from, and after `goto` to where that was.
                 let Some((name, next)) = table.get_key_value(name) else { continue };
                 let led = match known.get(name.as_str()) {
                     Some(led) => *led,
@@ -83,6 +84,9 @@ fn ending<'t>(chain: &'t Chain, table: &'t Table, depth: u32, known: &mut BTreeM
                 };
                 if led != Ending::Absent {
                     return led;
+                }
+                if verdict == "goto" {
+                    break;
                 }
             }
             _ => {}
@@ -115,7 +119,7 @@ fn verdict(rule: &[String]) -> Option<(&str, Option<&str>)> {
                     }
                 }
             }
-            verdict @ ("accept" | "drop" | "reject") => return Some((verdict, None)),
+            verdict @ ("accept" | "drop" | "reject" | "return") => return Some((verdict, None)),
             verdict @ ("jump" | "goto") => return Some((verdict, words.next())),
             _ => return None,
         }
@@ -126,70 +130,16 @@ fn is_number(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What iptables-save(8) prints, for one protocol.
-pub(crate) fn iptables(text: &str) -> Endings {
-    let mut table = Table::new();
-    let mut is_filter = false;
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('*') {
-            is_filter = name.trim() == "filter";
-        } else if !is_filter {
-            continue;
-        } else if let Some(chain) = line.strip_prefix(':') {
-            let mut words = chain.split_whitespace();
-            let (Some(name), Some(policy)) = (words.next(), words.next()) else { continue };
-            let hook = (policy != "-").then(|| name.to_owned());
-            let policy = Some(policy.to_ascii_lowercase());
-            table.insert(name.to_owned(), Chain { hook, policy, ..Chain::default() });
-        } else if let Some(rule) = line.strip_prefix("-A ") {
-            let mut words = rule.split_whitespace();
-            let Some(chain) = words.next().and_then(|name| table.get_mut(name)) else { continue };
-            chain.rules.extend(unconditional(words));
-        }
-    }
-    let of =
-        |name: &str| table.get(name).map_or(Ending::Absent, |chain| ending(chain, &table, 0, &mut BTreeMap::new()));
-    Endings { input: of("INPUT"), forward: of("FORWARD") }
-}
-
-/// The rule in nft's words, where it holds for every packet.
-fn unconditional<'w>(mut words: impl Iterator<Item = &'w str>) -> Option<Vec<String>> {
-    let mut found = None;
-    while let Some(word) = words.next() {
-        match word {
-            "-j" | "--jump" | "-g" | "--goto" => {
-                let target = words.next()?;
-                found = Some(match target {
-                    "ACCEPT" | "DROP" | "REJECT" => vec![target.to_ascii_lowercase()],
-                    chain => vec!["jump".to_owned(), chain.to_owned()],
-                });
-            }
-            "--reject-with" => {
-                words.next();
-            }
-            // A comment ends with its closing quotation mark.
-            "-m" | "--match" if words.next()? == "comment" => {
-                words.next();
-                let mut quoted = words.next()?;
-                while quoted.starts_with('"') && !quoted.ends_with('"') {
-                    quoted = match words.next() {
-                        Some(more) if more.ends_with('"') => break,
-                        Some(_) => quoted,
-                        None => break,
-                    };
-                }
-            }
-            _ => return None,
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use Ending::{Absent, Accepted, Refused};
 
     use super::*;
+    use crate::guest::linux::iptables;
+
+    fn nftables(text: &str) -> Filter {
+        filter(&Ruleset::read(text))
+    }
 
     fn of(filter: Filter) -> [Ending; 4] {
         [filter.ipv4.input, filter.ipv4.forward, filter.ipv6.input, filter.ipv6.forward]
@@ -216,11 +166,22 @@ mod tests {
 
     #[test]
     fn rules_of_iptables_are_read() {
+        let input_and_forward = |text: &str| {
+            let mut ruleset = Ruleset::default();
+            iptables::add(&mut ruleset, text, "ip");
+            let Filter { ipv4, ipv6 } = filter(&ruleset);
+            assert_eq!(ipv6, Endings::default());
+            [ipv4.input, ipv4.forward]
+        };
         let text = "*nat\n:INPUT DROP [0:0]\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n:LAST - [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -m comment --comment \"the rest of it\" -j LAST\n-A LAST -j REJECT --reject-with icmp-host-prohibited\nCOMMIT\n";
-        assert_eq!(iptables(text), Endings { input: Refused, forward: Refused });
+        assert_eq!(input_and_forward(text), [Refused, Refused]);
         let open = "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n-A INPUT -j ACCEPT\nCOMMIT\n";
-        assert_eq!(iptables(open), Endings { input: Accepted, forward: Accepted });
-        assert_eq!(iptables("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j DROP\n").input, Accepted);
+        assert_eq!(input_and_forward(open), [Accepted, Accepted]);
+        assert_eq!(input_and_forward("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j DROP\n"), [Accepted, Absent]);
+        let returns = "*filter\n:INPUT ACCEPT [0:0]\n:A - [0:0]\n-A INPUT -j A\n-A INPUT -j DROP\n-A A -j RETURN\n-A A -j ACCEPT\n";
+        assert_eq!(input_and_forward(returns), [Refused, Absent]);
+        let goes = "*filter\n:INPUT ACCEPT [0:0]\n:A - [0:0]\n-A INPUT -g A\n-A INPUT -j DROP\n-A A -p tcp -j ACCEPT\n";
+        assert_eq!(input_and_forward(goes), [Accepted, Absent]);
     }
 
     #[test]

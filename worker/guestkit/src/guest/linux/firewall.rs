@@ -5,7 +5,7 @@ use crate::guest::report::Firewall;
 
 use super::files::Files;
 use super::nft::Ruleset;
-use super::os_release;
+use super::{iptables, os_release};
 
 /// Scripts that one rule set may include, and includes that one script may hold: honest ones have tens.
 const NFT_FILES_MAX: usize = 256;
@@ -15,7 +15,7 @@ pub(crate) fn inspect(files: &Files<'_>, is_enabled: impl Fn(&str) -> bool) -> V
     let mut found = Vec::new();
     found.extend(nftables(files, is_enabled("nftables.service") || is_enabled("nftables")));
     let services = ["netfilter-persistent.service", "iptables.service", "ip6tables.service", "iptables", "ip6tables"];
-    found.extend(iptables(files, services.iter().any(|name| is_enabled(name))));
+    found.extend(saved(files, services.iter().any(|name| is_enabled(name))));
     found.extend(ufw(files, is_enabled("ufw.service") || is_enabled("ufw")));
     found.extend(firewalld(files, is_enabled("firewalld.service")));
     found
@@ -56,37 +56,21 @@ fn nftables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
     Some(firewall)
 }
 
-/// Source: iptables-save(8).
-fn iptables(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
-    let places = [
-        "/etc/iptables/rules.v4",
-        "/etc/iptables/rules.v6",
-        "/etc/sysconfig/iptables",
-        "/etc/sysconfig/ip6tables",
-        "/etc/iptables/iptables.rules",
-        "/etc/iptables/ip6tables.rules",
-        "/var/lib/iptables/rules-save",
-    ];
+fn saved(files: &Files<'_>, enabled: bool) -> Option<Firewall> {
     let mut firewall = Firewall { r#type: "iptables".to_owned(), enabled, ..Firewall::default() };
-    for path in places {
+    let mut ruleset = Ruleset::default();
+    for (path, family) in iptables::PLACES {
         let Some(text) = files.text(path) else { continue };
-        let rules = text.lines().filter(|line| line.starts_with("-A ")).count() as u64;
-        firewall.rules = Some(firewall.rules.unwrap_or(0).saturating_add(rules));
-        let mut is_filter = false;
-        for line in text.lines() {
-            if let Some(table) = line.strip_prefix('*') {
-                is_filter = table.trim() == "filter";
-            } else if let Some(chain) = line.strip_prefix(':').filter(|_| is_filter) {
-                let mut words = chain.split_whitespace();
-                if let (Some(name), Some(policy)) = (words.next(), words.next().filter(|policy| *policy != "-")) {
-                    let entry = format!("{}={}", name.to_ascii_lowercase(), policy.to_ascii_lowercase());
-                    if !firewall.default_policies.contains(&entry) {
-                        firewall.default_policies.push(entry);
-                    }
-                }
+        iptables::add(&mut ruleset, &text, family);
+        firewall.sources.push(path.to_owned());
+    }
+    if !firewall.sources.is_empty() {
+        firewall.rules = Some(ruleset.rules() as u64);
+        for policy in ruleset.policies() {
+            if !firewall.default_policies.contains(&policy) {
+                firewall.default_policies.push(policy);
             }
         }
-        firewall.sources.push(path.to_owned());
     }
     (enabled || !firewall.sources.is_empty()).then_some(firewall)
 }

@@ -17,6 +17,7 @@ mod firewall;
 pub(crate) mod fixture;
 mod flatpak;
 mod gvariant;
+pub(crate) mod iptables;
 pub(crate) mod journal;
 mod languages;
 pub(crate) mod network;
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
 
     /// One honest file of each format that is parsed.
-    const TEXTS: [(&str, &str); 40] = [
+    const TEXTS: [(&str, &str); 41] = [
         ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='Debian \"12\"'\nVERSION=\"12 (bookworm)\"\n"),
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob:x:1:1::/home/bob:/bin/sh\n"),
         ("etc/shadow", "root:$6$a$b:19000:0:99999:7:::\n"),
@@ -243,6 +244,10 @@ mod tests {
         (
             "etc/nftables.conf",
             "table inet f { chain i { type filter hook input priority 0; policy drop; tcp dport { 1, 2 } accept; } }\n",
+        ),
+        (
+            "etc/iptables/rules.v4",
+            "*filter\n:INPUT DROP [0:0]\n:A - [0:0]\n[1:2] -I INPUT 2 -m comment --comment \"x\" -g A\nCOMMIT\n",
         ),
         ("etc/sysctl.d/a.conf", "-a/b.c = 1\n"),
         ("etc/pam.d/login", "auth [success=1 default=die] pam_unix.so nullok\n"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Family and name of a table.
-type Key = (String, String);
+pub(crate) type Key = (String, String);
 /// Chains of one table by name.
 pub(crate) type Table = BTreeMap<String, Chain>;
 
@@ -50,6 +50,19 @@ impl Ruleset {
         told.map(|(hook, policy)| format!("{hook}={}", policy.unwrap_or("accept"))).collect()
     }
 
+    /// A chain, made where it is not there.
+    pub(crate) fn chain(&mut self, table: &Key, name: &str) -> &mut Chain {
+        self.tables.entry(table.clone()).or_default().entry(name.to_owned()).or_default()
+    }
+
+    /// Hooks a chain in.
+    pub(crate) fn hook(&mut self, table: &Key, name: &str, hook: &str) {
+        let chain = self.chain(table, name);
+        if chain.hook.replace(hook.to_owned()).is_none() {
+            self.hooked.push((table.clone(), name.to_owned()));
+        }
+    }
+
     /// A statement outside of tables; what follows it.
     fn top<'w>(&mut self, words: &'w [String]) -> &'w [String] {
         let (statement, end, rest) = statement(words);
@@ -77,7 +90,7 @@ impl Ruleset {
             ("rule", [table, name, rule @ ..]) => {
                 let mut rule: Vec<String> = rule.iter().map(|word| (*word).to_owned()).collect();
                 let rest = if end == "{" { rest_of_rule(rest, &mut rule) } else { rest };
-                self.tables.entry(key(table)).or_default().entry((*name).to_owned()).or_default().rules.push(rule);
+                self.chain(&key(table), name).rules.push(rule);
                 rest
             }
             ("flush", ["ruleset", ..]) => {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::guest::linux::iptables;
+use crate::guest::linux::nft::Ruleset;
 use crate::guest::report::Firewall;
 use crate::profile::evaluate::Asked;
 use crate::profile::guest::Guest;
@@ -78,18 +80,20 @@ pub(crate) fn default_deny(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// How a firewall refuses what it does not name, or why it does not.
 fn refuses_the_rest(guest: &Guest<'_>, firewall: &Firewall) -> Result<String, String> {
-    let texts = |wanted: &dyn Fn(&str) -> bool| -> String {
-        let paths = firewall.sources.iter().filter(|path| wanted(path));
-        paths.filter_map(|path| guest.files.text(path)).fold(String::new(), |all, text| all + &text + "\n")
-    };
     match firewall.r#type.as_str() {
         "firewalld" => firewalld_refuses(guest, firewall),
         "ufw" => ufw_refuses(firewall),
-        "nftables" => filter_refuses(guest, packet_filter::nftables(&texts(&|_| true))),
+        "nftables" => {
+            let texts = firewall.sources.iter().filter_map(|path| guest.files.text(path));
+            let script = texts.fold(String::new(), |all, text| all + &text + "\n");
+            filter_refuses(guest, packet_filter::filter(&Ruleset::read(&script)))
+        }
         "iptables" => {
-            let is_6 = |path: &str| path.ends_with(".v6") || path.contains("ip6tables");
-            let ipv4 = packet_filter::iptables(&texts(&|path| !is_6(path)));
-            filter_refuses(guest, Filter { ipv4, ipv6: packet_filter::iptables(&texts(&is_6)) })
+            let mut ruleset = Ruleset::default();
+            for (path, family) in iptables::PLACES {
+                iptables::add(&mut ruleset, &guest.files.text(path).unwrap_or_default(), family);
+            }
+            filter_refuses(guest, packet_filter::filter(&ruleset))
         }
         other => Err(format!("the default of {other} is not known")),
     }
