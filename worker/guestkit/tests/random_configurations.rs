@@ -1,5 +1,5 @@
 //! Configurations that nobody wrote, right and wrong ones, beside what the programs that they are for make of them: `sshd -T` of
-//! Debian 12's OpenSSH, and `visudo -c` and `cvtsudoers` of sudo. GUESTKIT_CASES asks for more of them than usual.
+//! Debian 12's OpenSSH, `visudo -c` and `cvtsudoers` of sudo, and `systemctl --root list-unit-files`. GUESTKIT_CASES asks for more of them than usual.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,14 +9,14 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
 use guestkit::guest::InspectOptions;
-use guestkit::guest::report::{InspectReport, SudoRule};
+use guestkit::guest::report::{InspectReport, SudoRule, Unit};
 use guestkit::image::Roots;
 use guestkit::{Disk, ImageSpec, Limits};
 use serde_json::Value;
@@ -28,8 +28,18 @@ fn cases() -> u64 {
 
 /// A Debian 12 that has nothing but this file.
 fn inspect(folder: &Path, path: &str, text: &str) -> InspectReport {
-    let (tree, image) = (folder.join("tree"), folder.join("disk.raw"));
+    let tree = folder.join("tree");
     let file = tree.join(path);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, text).unwrap();
+    let report = inspect_tree(folder, &tree);
+    fs::remove_file(file).unwrap();
+    report
+}
+
+/// A Debian 12 that has nothing but what is in a folder.
+fn inspect_tree(folder: &Path, tree: &Path) -> InspectReport {
+    let image = folder.join("disk.raw");
     let status: String = [("openssh-server", "1:9.2p1-2+deb12u10"), ("sudo", "1.9.13p3-1+deb12u1")]
         .map(|(name, version)| {
             format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n")
@@ -41,7 +51,6 @@ fn inspect(folder: &Path, path: &str, text: &str) -> InspectReport {
         ("etc/fstab", ""),
         ("bin/sh", ""),
         ("var/lib/dpkg/status", &status),
-        (path, text),
     ] {
         let file = tree.join(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -50,7 +59,6 @@ fn inspect(folder: &Path, path: &str, text: &str) -> InspectReport {
     let _ = fs::remove_file(&image);
     let (from, to) = (tree.to_str().unwrap(), image.to_str().unwrap());
     run("mke2fs", &["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", from, to, "4M"]);
-    fs::remove_file(file).unwrap();
     let disk = Disk::open(&[ImageSpec::recognised(&image)], &Roots::anywhere(), &Limits::default()).unwrap();
     let report = disk.inspect(&InspectOptions::default(), &mut ());
     assert_eq!(report.systems.len(), 1, "{:?}", report.warnings);
@@ -308,4 +316,132 @@ fn random_sudoers_agree() {
         "{refused} refused, {compared} compared of {}: both must be among them",
         cases()
     );
+}
+
+const UNITS: &str = "a.service|b.service|c.service|d@.service|e.socket|f.timer|g.target|h-i.service|n@m.service";
+const VENDOR: &str = "usr/lib/systemd/system";
+const LOCAL: &str = "etc/systemd/system";
+
+/// Links go from one folder of units to the other; a link that is there already stays.
+fn link(tree: &Path, target: &str, path: &str) {
+    let path = tree.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    if fs::symlink_metadata(&path).is_err() {
+        symlink(target, path).unwrap();
+    }
+}
+
+fn install_section(noise: &mut Noise) -> String {
+    let mut section = String::from(one_of(noise, "[Install]\n|[Install]\n|[Install]\n|"));
+    for _ in 0..noise.below(3) {
+        section += one_of(
+            noise,
+            "WantedBy=multi-user.target\n|RequiredBy=g.target\n|Alias=x.service\n|Alias=y.socket z.service\n|Also=b.service\n|Also=e.socket\n|\
+             DefaultInstance=tty1\n|WantedBy=\n|WantedBy=a.service \\\n c.service\n|Alias=\n|Also=%i.service\n|WantedBy=d@q.service\n",
+        );
+    }
+    section
+}
+
+/// Unit files, what they are masked, enabled and named by, and presets; also what nobody would write.
+fn unit_tree(noise: &mut Noise, tree: &Path) {
+    let write = |path: &str, text: &str| {
+        let path = tree.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if fs::symlink_metadata(&path).is_err() {
+            fs::write(path, text).unwrap();
+        }
+    };
+    write("usr/lib/systemd/systemd", "");
+    for target in ["multi-user.target", "sockets.target"] {
+        write(&format!("{VENDOR}/{target}"), "[Unit]\nDescription=x\n");
+    }
+    write(
+        &format!("{}/90-a.preset", one_of(noise, "usr/lib/systemd/system-preset|etc/systemd/system-preset")),
+        one_of(
+            noise,
+            "enable a.service\ndisable *\n|disable a*\nenable *.socket\n|enable d@.service x y\ndisable *\n|# none\n",
+        ),
+    );
+    for _ in 0..=noise.below(5) {
+        let (name, folder) = (one_of(noise, UNITS), [VENDOR, VENDOR, LOCAL][noise.below(3)]);
+        let text = format!("[Unit]\nDescription=x\n{}", install_section(noise));
+        match noise.below(12) {
+            0 => link(tree, "/dev/null", &format!("{folder}/{name}")),
+            1 => write(&format!("{folder}/{name}"), ""),
+            2 => {
+                write(&format!("opt/{name}"), &text);
+                link(tree, &format!("/opt/{name}"), &format!("{LOCAL}/{name}"));
+            }
+            _ => write(&format!("{folder}/{name}"), &text),
+        }
+        if noise.below(5) == 0 {
+            write(&format!("{LOCAL}/{name}.d/10-x.conf"), &install_section(noise));
+        }
+        let place = one_of(noise, "multi-user.target.wants|g.target.requires|a.service.wants|sockets.target.wants|");
+        if !place.is_empty() {
+            let named = name.replace("@.", one_of(noise, "@1.|@tty1.|@."));
+            let target = match noise.below(4) {
+                0 => format!("../{name}"),
+                1 => format!("/nowhere/{name}"),
+                _ => format!("/{VENDOR}/{name}"),
+            };
+            link(tree, &target, &format!("{}/{place}/{named}", [LOCAL, LOCAL, VENDOR][noise.below(3)]));
+        }
+        if noise.below(4) == 0 {
+            let alias = one_of(noise, "x.service|z.service|y.socket|d@1.service|w@.service");
+            let target = [name.to_owned(), format!("/{VENDOR}/{name}"), format!("../../../{VENDOR}/{name}")];
+            link(tree, &target[noise.below(3)], &format!("{}/{alias}", [LOCAL, VENDOR][noise.below(2)]));
+        }
+    }
+}
+
+/// The links and the texts of a tree's units.
+fn shown(tree: &Path) -> String {
+    let script = "find . -path '*systemd*' -type l -printf '  %P -> %l\\n'; find opt */systemd */*/systemd -type f 2>/dev/null | \
+                  while read f; do echo \"  $f: $(grep -v -e Unit -e Description $f | tr '\\n' ';')\"; done";
+    let output = Command::new("sh").args(["-c", script]).current_dir(tree).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn random_units_agree() {
+    if !has_tools(&["mke2fs", "systemctl"]) {
+        println!("systemctl is not installed");
+        return;
+    }
+    let version = Command::new("systemctl").arg("--version").output().unwrap();
+    if !String::from_utf8_lossy(&version.stdout).starts_with("systemd 252") {
+        println!("this is no systemd of Debian 12");
+        return;
+    }
+    let (mut states, mut differing) = (BTreeSet::new(), Vec::new());
+    for case in 0..cases() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        unit_tree(&mut Noise::new(case), &tree);
+        let report = inspect_tree(folder.path(), &tree);
+        let root = format!("--root={}", tree.display());
+        let truth = Command::new("systemctl").args([&root, "list-unit-files", "--output=json"]).output().unwrap();
+        let truth: Value = serde_json::from_slice(&truth.stdout).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let state = |unit: &Value| (text(&unit["state"]), text(&unit["preset"]));
+        let truth = truth.as_array().unwrap().iter().map(|unit| (text(&unit["unit_file"]), state(unit)));
+        let truth: BTreeMap<_, _> = truth.collect();
+        let units = &report.systems[0].services.as_ref().unwrap().units;
+        let state = |unit: &Unit| (unit.state.clone(), unit.preset.clone().unwrap_or_default());
+        let told: BTreeMap<_, _> = units.iter().map(|unit| (unit.name.clone(), state(unit))).collect();
+        states.extend(truth.values().map(|(state, _)| state.clone()));
+        let of = |all: &BTreeMap<String, (String, String)>, other: &BTreeMap<_, _>| {
+            let differing = all.iter().filter(|(name, state)| other.get(*name) != Some(*state));
+            differing.map(|(name, (state, preset))| format!("{name} {state} {preset}")).collect::<Vec<_>>().join(", ")
+        };
+        if told != truth {
+            let (ours, theirs) = (of(&told, &truth), of(&truth, &told));
+            differing.push(format!("{case}: ours {ours}; systemctl's {theirs}\n{}", shown(&tree)));
+        }
+    }
+    assert!(differing.is_empty(), "{} of {} differ:\n{}", differing.len(), cases(), differing.join("\n"));
+    let expected = ["enabled", "disabled", "static", "masked", "alias", "indirect", "linked"];
+    assert!(expected.iter().all(|state| states.contains(*state)), "{states:?}");
 }

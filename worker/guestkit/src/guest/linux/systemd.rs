@@ -73,7 +73,7 @@ pub(crate) struct Manager<'a, 'b> {
     files: &'a Files<'b>,
     directories: Vec<Directory>,
     presets: Vec<Preset>,
-    /// Links of the search path by name and by target's name, so that no unit looks at all of them.
+    /// Links of the search path by name, by target's name and by template, so that no unit looks at all of them.
     links: HashMap<String, Vec<Link>>,
     pulled_by: HashMap<String, BTreeSet<String>>,
 }
@@ -87,6 +87,15 @@ struct Link {
     target: String,
     /// It stands beside the units, not in a `.wants` directory.
     is_alias: bool,
+}
+
+impl Link {
+    /// Beside the units, a link of the unit's name or to it; of those that pull, one of its name or of an instance of it.
+    fn concerns(&self, name: &str) -> bool {
+        let instance_of = || Name::parse(&self.name).and_then(|link| link.template());
+        self.name == name
+            || if self.is_alias { self.target == name } else { instance_of().is_some_and(|template| template == name) }
+    }
 }
 
 struct Preset {
@@ -175,7 +184,11 @@ impl<'a, 'b> Manager<'a, 'b> {
                     .and_then(|boot| boot.units.get(name))
                     .map(|state| state.name_for(leaves_nothing_running(&file)).to_owned());
                 unit.drop_ins = drop_ins;
-                if real != name && parsed.instance.is_none_or(str::is_empty) {
+                let is_instance = parsed.instance.is_some_and(|instance| !instance.is_empty());
+                if !is_valid(if is_instance { name } else { &real }, &file) {
+                    unit.state = "bad".to_owned();
+                    unit.preset = Some(self.preset(name).to_owned());
+                } else if real != name && !is_instance {
                     unit.state = "alias".to_owned();
                     unit.alias_of = Some(real);
                 } else {
@@ -212,7 +225,7 @@ impl<'a, 'b> Manager<'a, 'b> {
             };
             let target = absolute(directory.path, &target);
             let last = target.rsplit('/').next().unwrap_or_default().to_owned();
-            if target == "/dev/null" || self.is_empty_file(&path) {
+            if target == "/dev/null" {
                 return Found::Masked { directory: index };
             }
             let is_inside = self.directory_of(&target).is_some();
@@ -229,6 +242,10 @@ impl<'a, 'b> Manager<'a, 'b> {
             if last == name || !may_stand_for(&name, &last) {
                 // A link to its own name, or to what it cannot be an alias of: systemctl refuses to judge it.
                 return Found::Missing;
+            }
+            if Name::parse(&name).and_then(|parsed| parsed.template()).is_some_and(|template| template == last) {
+                // An instance is read from the very file that its link names.
+                return self.load(last, self.directory_of(&target), target);
             }
             name = last;
         }
@@ -253,19 +270,20 @@ impl<'a, 'b> Manager<'a, 'b> {
         match self.files.text(&path) {
             Some(text) if text.is_empty() => Found::Masked { directory: directory.unwrap_or_default() },
             Some(text) => Found::Unit { name, directory, path, text },
+            None if self.files.link(&path).is_some_and(|target| target == "/dev/null") => {
+                Found::Masked { directory: directory.unwrap_or_default() }
+            }
             None => Found::Missing,
         }
-    }
-
-    fn is_empty_file(&self, path: &str) -> bool {
-        self.files.stat(path).is_some_and(|metadata| metadata.file_type == FileType::Regular && metadata.size == 0)
     }
 
     fn directory_of(&self, path: &str) -> Option<usize> {
         let (above, _) = path.rsplit_once('/')?;
         let position = |wanted: &str| self.directories.iter().position(|directory| directory.path == wanted);
         // Links written before /usr was merged name /lib.
-        position(above).or_else(|| position(&format!("/usr{above}"))).or_else(|| position(above.strip_prefix("/usr")?))
+        let merged = || above.starts_with("/lib/").then(|| position(&format!("/usr{above}"))).flatten();
+        let split = || position(above.strip_prefix("/usr").filter(|rest| rest.starts_with("/lib/"))?);
+        position(above).or_else(merged).or_else(split)
     }
 
     /// What `systemctl is-enabled` says of a unit that has a file.
@@ -275,17 +293,11 @@ impl<'a, 'b> Manager<'a, 'b> {
             Some(Role::Transient) => return "transient",
             _ => {}
         }
-        let aliases = self.install_names(name, file);
-        if let Some(state) = self.linked(name, path, |link| aliases.contains(&link.name), &aliases) {
+        if let Some(state) = self.linked(name, path, Some(&install_names(name, file))) {
             return state;
         }
         // Known under a name that its own file does not ask for.
-        let names = BTreeSet::from([name.to_owned()]);
-        let leads_here = |link: &Link| {
-            let is_instance = || Name::parse(&link.name).and_then(|link| link.template()).as_deref() == Some(name);
-            link.target == name && (link.is_alias || is_instance())
-        };
-        if self.linked(name, path, leads_here, &names).is_some() {
+        if self.linked(name, path, None).is_some() {
             return "indirect";
         }
         if has_rules(name, file) {
@@ -314,33 +326,12 @@ impl<'a, 'b> Manager<'a, 'b> {
         })
     }
 
-    /// The names under which links enable this unit: its own, its aliases, its default instance.
-    fn install_names(&self, name: &str, file: &UnitFile) -> BTreeSet<String> {
-        let mut names = BTreeSet::from([name.to_owned()]);
-        let Some(parsed) = Name::parse(name) else { return names };
-        let expand = |word: &str| {
-            word.replace("%n", name).replace("%p", parsed.prefix).replace("%i", parsed.instance.unwrap_or_default())
-        };
-        names.extend(aliases(name, file).into_iter().map(expand));
-        if parsed.is_template() {
-            let default = file.last("Install", "DefaultInstance");
-            names.extend(default.map(|instance| parsed.with_instance(instance)));
-        }
-        names
-    }
-
-    /// The state that links which `matches` give, best first; links of the unit's own name beside the units say `linked`
-    /// where they stand above its file.
-    fn linked(
-        &self,
-        name: &str,
-        path: &str,
-        matches: impl Fn(&Link) -> bool,
-        keys: &BTreeSet<String>,
-    ) -> Option<&'static str> {
+    /// The state that links to the unit give, best first, those of other names than `known` left out; links of the unit's own
+    /// name beside the units say `linked` where they stand above its file.
+    fn linked(&self, name: &str, path: &str, known: Option<&BTreeSet<String>>) -> Option<&'static str> {
         let own = self.directory_of(path).unwrap_or(usize::MAX);
-        let (mut runtime, mut same_config, mut same_runtime) = (false, false, false);
-        for link in keys.iter().filter_map(|key| self.links.get(key)).flatten().filter(|link| matches(link)) {
+        let (mut runtime, mut vendor, mut same_config, mut same_runtime) = (false, false, false, false);
+        for link in self.links.get(name).into_iter().flatten().filter(|link| link.concerns(name)) {
             let role = self.directories.get(link.directory).map(|directory| directory.role);
             if link.is_alias && link.name == name {
                 if link.directory < own {
@@ -349,17 +340,23 @@ impl<'a, 'b> Manager<'a, 'b> {
                 }
                 continue;
             }
+            if known.is_some_and(|known| !known.contains(&link.name)) {
+                continue;
+            }
             match role {
                 Some(Role::Config) => return Some("enabled"),
                 Some(Role::Runtime | Role::Generated | Role::Transient) => runtime = true,
-                Some(Role::Vendor) | None => {}
+                Some(Role::Vendor) | None => vendor = true,
             }
         }
-        match (runtime, same_config, same_runtime) {
+        // An instance that the distribution links to is there for good; another unit is only named so.
+        let is_instance = Name::parse(name).is_some_and(|parsed| parsed.instance.is_some_and(|it| !it.is_empty()));
+        match (runtime, vendor && is_instance, same_config, same_runtime) {
             (true, ..) => Some("enabled-runtime"),
-            (false, true, _) => Some("linked"),
-            (false, false, true) => Some("linked-runtime"),
-            (false, false, false) => None,
+            (false, true, ..) => Some("static"),
+            (false, false, true, _) => Some("linked"),
+            (false, false, false, true) => Some("linked-runtime"),
+            (false, false, false, false) => None,
         }
     }
 
@@ -389,6 +386,38 @@ impl<'a, 'b> Manager<'a, 'b> {
         }
         by_name.into_values().collect()
     }
+}
+
+/// The names under which links enable a unit: its own, its aliases, its default instance.
+fn install_names(name: &str, file: &UnitFile) -> BTreeSet<String> {
+    let mut names = BTreeSet::from([name.to_owned()]);
+    let Some(parsed) = Name::parse(name) else { return names };
+    names.extend(aliases(name, file).into_iter().map(|word| expand(name, &parsed, word)));
+    if parsed.is_template() {
+        let default = file.last("Install", "DefaultInstance");
+        names.extend(default.map(|instance| parsed.with_instance(instance)));
+    }
+    names
+}
+
+/// Whether systemctl takes a unit's `[Install]` section: what is named in `Also` must be names of units.
+fn is_valid(name: &str, file: &UnitFile) -> bool {
+    let Some(mut parsed) = Name::parse(name) else { return false };
+    let is_template = parsed.is_template();
+    file.section("Install").all(|(key, value)| match key {
+        // What stands behind it is named of this instance.
+        "DefaultInstance" if is_template => {
+            parsed.instance = Some(value);
+            true
+        }
+        "Also" => value.split_whitespace().all(|word| Name::parse(&expand(name, &parsed, word)).is_some()),
+        _ => true,
+    })
+}
+
+/// A word with the specifiers that concern names. Source: systemd.unit(5), "Specifiers".
+fn expand(name: &str, parsed: &Name<'_>, word: &str) -> String {
+    word.replace("%n", name).replace("%p", parsed.prefix).replace("%i", parsed.instance.unwrap_or_default())
 }
 
 /// Whether enabling the unit would make a link.
@@ -474,8 +503,11 @@ fn index_links(directories: &[Directory]) -> (HashMap<String, Vec<Link>>, HashMa
         let pulls = directory.pulls.iter().map(|(owner, name, target)| (Some(owner), name, target));
         for (owner, name, target) in aliases.chain(pulls) {
             let link = Link { directory: index, name: name.clone(), target: last(target), is_alias: owner.is_none() };
-            if link.target != link.name {
-                links.entry(link.target.clone()).or_default().push(link.clone());
+            let template = Name::parse(name).and_then(|parsed| parsed.template()).filter(|_| !link.is_alias);
+            for other in BTreeSet::from([Some(link.target.clone()), template]).into_iter().flatten() {
+                if other != link.name {
+                    links.entry(other).or_default().push(link.clone());
+                }
             }
             if let Some(owner) = owner {
                 pulled_by.entry(name.clone()).or_default().insert(owner.clone());
@@ -521,13 +553,13 @@ fn parse_presets(text: &str) -> Vec<Preset> {
         .collect()
 }
 
-/// What of a unit file people look for.
 /// A program that does its work and ends: once it has started, it is over. Source: systemd.service(5).
 fn leaves_nothing_running(file: &UnitFile) -> bool {
     let is_yes = |value: &str| matches!(value, "1" | "yes" | "y" | "true" | "t" | "on");
     file.last("Service", "Type") == Some("oneshot") && !file.last("Service", "RemainAfterExit").is_some_and(is_yes)
 }
 
+/// What of a unit file people look for.
 fn describe(unit: &mut Unit, file: &UnitFile) {
     unit.description = file.last("Unit", "Description").map(str::to_owned);
     unit.exec_start = file.values("Service", "ExecStart").first().map(|command| (*command).to_owned());
