@@ -153,6 +153,9 @@ pub(super) fn definitions(document: &Yaml) -> impl Iterator<Item = (&'static str
         ("vlans", "vlan"),
         ("tunnels", "tunnel"),
         ("dummy-devices", "dummy"),
+        ("virtual-ethernets", "veth"),
+        ("modems", "modem"),
+        ("vrfs", "vrf"),
     ];
     sections.into_iter().flat_map(move |(section, kind)| {
         let found = document.get("network").and_then(|network| network.get(section)).into_iter().flat_map(Yaml::map);
@@ -190,7 +193,8 @@ pub(super) fn read_interface(manager: &str, name: &str, kind: &str, definition: 
     found.members = texts("interfaces");
     found.vlan_id = definition.get("id").and_then(Yaml::number).filter(|_| kind == "vlan");
     found.parent = definition.get("link").and_then(Yaml::text);
-    found.automatic = Some(true);
+    let activation = definition.get("activation-mode").and_then(Yaml::text);
+    found.automatic = Some(activation.is_none_or(|mode| !matches!(mode.as_str(), "off" | "manual")));
     found
 }
 
