@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::limits::Budget;
@@ -39,22 +39,22 @@ impl<K: Hash + Eq + Copy, V: Clone> Lru<K, V> {
         Some(value.clone())
     }
 
-    /// Holds `value` under `key`.
-    pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.values.len() >= self.capacity && !self.values.contains_key(&key) {
-            self.forget_older_half();
-        }
+    /// Holds `value` under `key`; what had to go for it.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Vec<V> {
+        let is_full = self.values.len() >= self.capacity && !self.values.contains_key(&key);
+        let gone = if is_full { self.forget_older_half() } else { Vec::new() };
         self.clock = self.clock.wrapping_add(1);
         self.values.insert(key, (value, self.clock));
+        gone
     }
 
     /// Halving costs one pass for half a capacity of insertions: constant per insertion, without a list to maintain.
-    fn forget_older_half(&mut self) {
+    fn forget_older_half(&mut self) -> Vec<V> {
         let mut used: Vec<u64> = self.values.values().map(|(_, used)| *used).collect();
         let middle = used.len() / 2;
         let (_, median, _) = used.select_nth_unstable(middle);
         let median = *median;
-        self.values.retain(|_, (_, used)| *used > median);
+        self.values.extract_if(|_, (_, used)| *used <= median).map(|(_, (value, _))| value).collect()
     }
 }
 
@@ -63,27 +63,45 @@ impl<K: Hash + Eq + Copy, V: Clone> Lru<K, V> {
 pub struct BlockCache {
     source: Source,
     budget: Arc<Budget>,
-    pages: Mutex<Lru<u64, Arc<[u8]>>>,
+    pages: Mutex<Pages>,
+}
+
+/// Pages by number, and the memory of those that had to go, for the next ones: a walk over a disk would ask the system for
+/// each page's anew.
+#[derive(Debug)]
+struct Pages {
+    held: Lru<u64, Arc<Vec<u8>>>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl BlockCache {
     /// An empty cache over `source`.
     #[must_use]
     pub fn new(source: Source, budget: Arc<Budget>) -> Self {
-        Self { source, budget, pages: Mutex::new(Lru::new(CACHE_BYTES / PAGE_BYTES)) }
+        let pages = Pages { held: Lru::new(CACHE_BYTES / PAGE_BYTES), spare: Vec::new() };
+        Self { source, budget, pages: Mutex::new(pages) }
     }
 
-    fn page(&self, number: u64) -> Result<Arc<[u8]>> {
-        let held = self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(number);
-        if let Some(page) = held {
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn page(&self, number: u64) -> Result<Arc<Vec<u8>>> {
+        let mut pages = self.pages();
+        if let Some(page) = pages.held.get(number) {
             return Ok(page);
         }
+        let mut bytes = pages.spare.pop().unwrap_or_default();
+        drop(pages);
         let start = number.saturating_mul(PAGE_BYTES as u64);
         let length = self.source.len().saturating_sub(start).min(PAGE_BYTES as u64);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
         self.source.read_exact_at(&mut bytes, start)?;
-        let page: Arc<[u8]> = bytes.into();
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&page));
+        // Not `Arc<[u8]>`, which every page would be copied into.
+        let page = Arc::new(bytes);
+        let mut pages = self.pages();
+        let gone = pages.held.insert(number, Arc::clone(&page));
+        pages.spare.extend(gone.into_iter().filter_map(Arc::into_inner));
         Ok(page)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::disk::Disk;
 use crate::guest::linux::files::Files;
+use crate::guest::linux::security;
 use crate::guest::report::{
     Filesystem, GuestSystem, ImageInfo, Package, PartitionTable, Services, SshServer, Unit, User,
 };
@@ -156,12 +157,12 @@ impl<'a> Guest<'a> {
         self.services()?.units.iter().find(|unit| unit.name == name)
     }
 
-    /// Whether the unit starts with the system: enabled, or started by a link to it.
+    /// Whether the unit, script or service starts with the system.
     pub(crate) fn is_enabled(&self, name: &str) -> bool {
         self.services().is_some_and(|services| {
-            [&services.enabled, &services.enabled_sockets, &services.enabled_timers]
-                .into_iter()
-                .any(|names| names.iter().any(|known| known == name))
+            let mut listed =
+                [&services.enabled, &services.enabled_sockets, &services.enabled_timers].into_iter().flatten();
+            listed.any(|known| known == name) || security::is_enabled(services, name)
         })
     }
 

@@ -119,7 +119,11 @@ impl<K: std::hash::Hash + Eq + Copy, V: Clone> Held<K, V> {
     }
 
     fn insert(&mut self, key: K, value: V, weight: usize) {
-        if weight <= HEAVY_BYTES { self.light.insert(key, value) } else { self.heavy.insert(key, value) }
+        if weight <= HEAVY_BYTES {
+            self.light.insert(key, value);
+        } else {
+            self.heavy.insert(key, value);
+        }
     }
 }
 

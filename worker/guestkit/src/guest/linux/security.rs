@@ -40,16 +40,18 @@ pub(crate) fn inspect(
     }
 }
 
-/// Whether a unit or script starts by itself.
+/// Whether a unit or script starts with the system: enabled, or pulled in by a link whatever its own file asks for.
 pub(crate) fn is_enabled(services: &Services, name: &str) -> bool {
-    let starts = |unit: &&crate::guest::report::Unit| unit.name == name;
-    services.units.iter().find(starts).is_some_and(|unit| match unit.state.as_str() {
-        "enabled" | "enabled-runtime" | "generated" => true,
-        // A static unit that another pulls in starts with it.
-        "static" => !unit.wanted_by.is_empty(),
+    let Some(unit) = services.units.iter().find(|unit| unit.name == name) else { return false };
+    // What systemctl refuses to judge may have a file all the same, and that is what starts.
+    let has_file = || unit.exec_start.is_some() || unit.description.is_some() || !unit.triggers.is_empty();
+    match unit.state.as_str() {
+        "enabled" | "enabled-runtime" | "generated" | "transient" => true,
+        "masked" | "masked-runtime" => false,
         "alias" => unit.alias_of.as_deref().is_some_and(|real| real != name && is_enabled(services, real)),
-        _ => false,
-    })
+        "bad" => has_file() && !unit.wanted_by.is_empty(),
+        _ => !unit.wanted_by.is_empty(),
+    }
 }
 
 /// Source: selinux_config(5).
@@ -268,6 +270,30 @@ fn secure_boot(files: &Files<'_>, packages: &[Package]) -> Option<SecureBoot> {
 mod tests {
     use super::*;
     use crate::guest::linux::fixture::Fixture;
+    use crate::guest::report::Unit;
+
+    #[test]
+    fn what_a_link_pulls_in_starts_whatever_its_file_asks_for() {
+        let unit = |name: &str, state: &str, pulled: bool, command: Option<&str>| Unit {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            wanted_by: pulled.then(|| "multi-user.target".to_owned()).into_iter().collect(),
+            exec_start: command.map(str::to_owned),
+            alias_of: (state == "alias").then(|| "pulled.service".to_owned()),
+            ..Unit::default()
+        };
+        let units = vec![
+            unit("pulled.service", "disabled", true, None),
+            unit("left.service", "disabled", false, None),
+            unit("masked.service", "masked", true, None),
+            unit("gone.service", "bad", true, None),
+            unit("invalid.service", "bad", true, Some("/x")),
+            unit("other.service", "alias", false, None),
+        ];
+        let services = Services { units, ..Services::default() };
+        let starts: Vec<_> = services.units.iter().map(|unit| is_enabled(&services, &unit.name)).collect();
+        assert_eq!(starts, [true, false, false, false, true, true]);
+    }
 
     #[test]
     fn sysctl_files_apply_in_order_of_name_and_the_first_directory_wins() {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::guest::linux::security;
 use crate::guest::linux::unit::UnitFile;
 use crate::guest::report::{Database, Unit};
 use crate::profile::evaluate::Asked;
@@ -18,13 +17,12 @@ use super::ssh::stat;
 /// The unit of one of these names that starts with the system; a name without a suffix is a service's, a socket's or a
 /// script's.
 pub(super) fn starting<'g>(guest: &Guest<'g>, names: &[&str]) -> Option<(String, Option<&'g Unit>)> {
-    let services = guest.services()?;
     let suffixes = ["", ".service", ".socket"];
     let candidates = names.iter().flat_map(|name| {
         let suffixes = if name.contains('.') { suffixes.get(..1) } else { suffixes.get(..) };
         suffixes.unwrap_or_default().iter().map(move |suffix| format!("{name}{suffix}"))
     });
-    let mut candidates = candidates.filter(|name| guest.is_enabled(name) || security::is_enabled(services, name));
+    let mut candidates = candidates.filter(|name| guest.is_enabled(name));
     candidates.next().map(|name| (name.clone(), guest.unit(&name)))
 }
 
