@@ -166,9 +166,9 @@ mod tests {
         let connection = |id: &str, rest: &str| format!("[connection]\nid={id}\ntype=ethernet\n{rest}");
         let own = |name: &str| format!("etc/NetworkManager/system-connections/{name}.nmconnection");
         fixture.file(&own("bond"), "[connection]\nid=b\nuuid=1-2\ntype=bond\ninterface-name=bond0\n");
-        fixture.file(&own("a"), &connection("a", "interface-name=ens3\nmaster=bond0\nslave-type=bond\n"));
-        fixture.file(&own("c"), &connection("c", "interface-name=ens4\ncontroller=1-2\nport-type=bond\n"));
-        fixture.file("usr/lib/NetworkManager/system-connections/a.nmconnection", &connection("z", ""));
+        fixture.file(&own("a"), connection("a", "interface-name=ens3\nmaster=bond0\nslave-type=bond\n"));
+        fixture.file(&own("c"), connection("c", "interface-name=ens4\ncontroller=1-2\nport-type=bond\n"));
+        fixture.file("usr/lib/NetworkManager/system-connections/a.nmconnection", connection("z", ""));
         let tree = fixture.tree();
         let found = super::read(&Files::new(&tree));
         assert_eq!(found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["ens3", "bond0", "ens4"]);
