@@ -3,6 +3,7 @@
 //! [`probes`] recognises members by their signatures. The other modules read what a member says of its volume and give
 //! the volume as a [`crate::ReadAt`]; which devices are members of what is for [`crate::Disk`] to find out.
 
+pub(crate) mod bitlocker;
 pub(crate) mod compose;
 mod controllers;
 pub(crate) mod luks;

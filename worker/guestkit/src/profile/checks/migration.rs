@@ -12,6 +12,7 @@ use crate::profile::guest::{Guest, Modules};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::superblock;
+use crate::volume::bitlocker;
 use crate::volume::lvm::text;
 
 use super::mounts::fstab;
@@ -726,16 +727,21 @@ fn names_tpm(header: &str, depth: u32) -> bool {
 /// Nothing opens only with the old machine's TPM.
 pub(crate) fn tpm_bound(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     let luks = devices_of(guest, &["crypto_LUKS"]);
-    let bitlocker = devices_of(guest, &["BitLocker"]);
-    if luks.is_empty() && bitlocker.is_empty() {
+    let windows = devices_of(guest, &["BitLocker"]);
+    if luks.is_empty() && windows.is_empty() {
         return Outcome::pass("nothing is encrypted", vec![Evidence::absent(guest.root.name(), "LUKS, BitLocker")]);
     }
-    if !bitlocker.is_empty() {
-        return Outcome::unknown(
-            "which protectors BitLocker has is not read; make sure that the recovery key is known",
-        );
-    }
     let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    for device in &windows {
+        let protectors = match bitlocker::protectors(&*device.source()) {
+            Ok(protectors) => protectors,
+            Err(error) => return Outcome::unknown(format!("{}: {error}", device.name)),
+        };
+        let names: Vec<_> = protectors.iter().map(ToString::to_string).collect();
+        let evidence = Evidence::metadata(&*device.name, "protectors", names.join(", "));
+        let is_bound = !protectors.is_empty() && protectors.iter().all(|protector| protector.needs_tpm());
+        if is_bound { bad.push(Bad::new(&*device.name, evidence)) } else { looked_at.push(evidence) }
+    }
     for device in &luks {
         // The JSON of a LUKS2 header follows the first 4096 bytes. Source: LUKS2 On-Disk Format Specification, section 2.2.
         let mut area = vec![0; 12_288];

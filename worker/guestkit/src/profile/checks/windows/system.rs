@@ -8,6 +8,7 @@ use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::registry;
 use crate::profile::release::{Release, release};
 use crate::profile::report::Evidence;
+use crate::volume::bitlocker;
 
 use super::{Holds, Setting, hive_path, known, number, service, settings, start_of, value};
 
@@ -496,7 +497,18 @@ pub(in crate::profile) fn encryption(guest: &Guest<'_>, _: &Asked<'_>) -> Outcom
     for filesystem in guest.filesystems {
         let kind = filesystem.r#type.as_deref().unwrap_or_default();
         if kind == "BitLocker" {
-            looked_at.push(Evidence::metadata(&*filesystem.device, "encryption", "BitLocker"));
+            // A key that lies open beside the volume protects nothing.
+            let device = guest.disk.devices().iter().find(|device| device.name == filesystem.device);
+            let protectors = device.and_then(|device| bitlocker::protectors(&*device.source()).ok());
+            let names: Vec<_> = protectors.iter().flatten().map(ToString::to_string).collect();
+            let told =
+                if names.is_empty() { "BitLocker".to_owned() } else { format!("BitLocker: {}", names.join(", ")) };
+            let evidence = Evidence::metadata(&*filesystem.device, "encryption", told);
+            if protectors.iter().flatten().any(|protector| protector.is_clear()) {
+                bad.push(Bad::new(format!("{} (suspended)", filesystem.device), evidence));
+            } else {
+                looked_at.push(evidence);
+            }
         } else if is_windows(kind) && filesystem.size_bytes.is_none_or(|size| size > DATA_BYTES) {
             let evidence = Evidence::metadata(&*filesystem.device, "file system", kind);
             let device = guest.disk.devices().iter().find(|device| device.name == filesystem.device);
