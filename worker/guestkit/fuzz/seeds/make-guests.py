@@ -471,3 +471,39 @@ guest('surroundings', linux(DEBIAN) | shell | {
     'var/lib/cloud/instance/boot-finished': '23.44 - Thu, 04 Jan 2024 09:12:13 +0000 - v. 23.4.1\n', 'etc/docker/daemon.json': '{"data-root": "/var/lib/docker"}',
     'etc/containers/storage.conf': '[storage]\ngraphroot = "/var/lib/containers/storage"\n', 'opt/jdk/release': 'JAVA_VERSION="21.0.1"\n', 'usr/local/go/VERSION': 'go1.21.5\n',
     'etc/ssl/a.pem': ec, 'srv/a.der': run('openssl', 'x509', '-outform', 'DER', input=rsa), 'usr/sbin/waagent': '#'}, size='4M')
+
+# What sadc recorded, and beside the system a volume that BitLocker encrypts: both in one disk.
+IDENTIFIER = bytes.fromhex('3bd66749292ed84a8399f6a339e3d001')
+
+
+def history(samples):
+    """A file of sysstat 12.6.1 with processors, swapping and memory."""
+    held = struct.pack('<HH4B2I3I', 0xd596, 0x2175, 12, 6, 1, 0, 336, 0, 1, 1, 12) + bytes(48)
+    held += struct.pack('<QQII10I3B', 1700000000, 100, 3, 3, 123, 0, 0, 9, 2, 0, 1, 36, 24, 0, 1, 0, 8) + bytes(269)
+    for activity in [(1, 0x8b, 1, 1, 1, 80, 10, 0, 0), (4, 0x8a, 1, 1, 0, 16, 0, 2, 0), (7, 0x8b, 1, 1, 0, 136, 17, 0, 0)]:
+        held += struct.pack('<9I', *activity)
+    for number in range(samples):
+        held += struct.pack('<QQI4B', number * 60000, 1700000000 + number * 600, 0, 1, 0, 0, 0)
+        held += struct.pack('<I10Q', 1, number * 9, 0, number * 3, number * 80, number, 0, 0, 0, 0, 0)
+        held += struct.pack('<2Q', number, number) + struct.pack('<17Q', 50, 10, 10, 100, *[0] * 8, 5, *[0] * 4)
+    return held + struct.pack('<QQI4BI', 0, 0, 0, 2, 0, 0, 0, 3) + struct.pack('<QQI4B', 0, 0, 0, 4, 0, 0, 0) + bytes(64)
+
+
+def bitlocker():
+    keys = b''.join(struct.pack('<4H16s10xH', 36, 2, 8, 1, bytes([number]) * 16, protection)
+                    for number, protection in enumerate([0x0100, 0x0800, 0]))
+    block = struct.pack('<8s4H16xQ24x', b'-FVE-FS-', 64, 2, 4, 4, 0x8000) + struct.pack('<4I', 48 + len(keys), 1, 48, 48 + len(keys))
+    block += bytes(20) + struct.pack('<HH8x', 0x8004, 0) + keys
+    volume = bytearray(192 << 10)
+    for at, held in [(0, b'\xeb\x58\x90-FVE-FS-\0\x02\x08'), (160, IDENTIFIER), (176, struct.pack('<QQ', 0x10000, 0x20000)),
+                     (510, b'\x55\xaa'), (0x10000, block), (0x20000, block)]:
+        volume[at:at + len(held)] = held
+    return bytes(volume)
+
+
+guest('history', linux(DEBIAN) | {'var/log/sysstat/sa01': history(20)})
+disk, system = bytearray(32 << 10), (work / 'guest-history.img').read_bytes()
+for number, (start, count, kind) in enumerate([(64, len(system) // 512, 0x83), (64 + len(system) // 512, 384, 0x07)]):
+    disk[446 + number * 16:462 + number * 16] = struct.pack('<4xB3xII', kind, start, count)
+disk[510:512] = b'\x55\xaa'
+(dest / 'guest-history.img.xz').write_bytes(run('xz', '-9e', '-c', input=bytes(disk) + system + bitlocker()))

@@ -10,6 +10,7 @@ mod facts;
 #[cfg(test)]
 mod fixture;
 mod guest;
+mod history;
 mod initramfs;
 mod kernel_log;
 mod outcome;

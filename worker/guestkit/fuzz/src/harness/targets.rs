@@ -227,6 +227,7 @@ targets! {
         "fuzz/seeds/guest-profile.img.xz",
         "fuzz/seeds/guest-configs-debian.img.xz",
         "fuzz/seeds/guest-windows.img.xz",
+        "fuzz/seeds/guest-history.img.xz",
     }
     surroundings Guest {
         "fuzz/seeds/guest-surroundings.img.xz",

@@ -8,6 +8,7 @@ use crate::guest::report::MountUsage;
 use crate::profile::evaluate::{Asked, number};
 use crate::profile::facts;
 use crate::profile::guest::Guest;
+use crate::profile::history::{self, Interval};
 use crate::profile::kernel_log::{KernelLog, Kind};
 use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
@@ -310,18 +311,67 @@ pub(crate) fn io_errors(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
     recorded(log, &log.failures, "disks failed", "no failure of a disk was recorded")
 }
 
-/// Whether anything recorded how busy the system was.
+/// Files of history that are read, the last ones: a month of days.
+const HISTORY_FILES_MAX: usize = 31;
+/// Bytes of one: a day of a machine with a hundred disks has some 10 MB.
+const HISTORY_BYTES_MAX: u64 = 32 << 20;
+/// Intervals below which a percentile says nothing: two hours of sysstat's own ten minutes.
+const INTERVALS_MIN: usize = 12;
+
+/// How busy the system was by what sysstat recorded: processors, disks, memory and swap, in the busiest twentieth of the time.
 pub(crate) fn sar_history(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let mut files = guest.files.glob("/var/log/sysstat/sa[0-9]*");
-    files.extend(guest.files.glob("/var/log/sa/sa[0-9]*"));
-    files.extend(guest.files.glob("/var/log/atop/atop_*"));
-    match files.last() {
-        None => Outcome::unknown("no history of utilisation was kept (sysstat is off)"),
-        Some(path) => Outcome::manual(
-            format!("{} files of history are there; how busy the system was is for sar to tell", files.len()),
-            vec![Evidence::metadata(&**path, "history", "present")],
-        ),
+    let is_raw = |path: &String| path.rsplit("/sa").next().is_some_and(|day| day.bytes().all(|b| b.is_ascii_digit()));
+    let mut paths: Vec<String> =
+        ["/var/log/sysstat/sa[0-9]*", "/var/log/sa/sa[0-9]*"].iter().flat_map(|glob| guest.files.glob(glob)).collect();
+    paths.retain(is_raw);
+    let modified = |path: &str| guest.files.stat(path).map_or(0, |metadata| metadata.modified.seconds);
+    paths.sort_by_key(|path| std::cmp::Reverse(modified(path)));
+    let (mut intervals, mut unread, mut last) = (Vec::new(), None, None);
+    for path in paths.iter().take(HISTORY_FILES_MAX) {
+        let bytes = match guest.files.tree().read_file_within(path, HISTORY_BYTES_MAX) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) => {
+                unread = unread.or(Some(format!("{path}: {error}")));
+                continue;
+            }
+        };
+        match history::intervals(&bytes) {
+            Ok(found) => {
+                intervals.extend(found);
+                last = last.or(Some(path));
+            }
+            Err(reason) => unread = unread.or(Some(format!("{path}: {reason}"))),
+        }
     }
+    let (Some(last), true) = (last, intervals.len() >= INTERVALS_MIN) else {
+        let atop = guest.files.glob("/var/log/atop/atop_*");
+        return match (unread, atop.last().or(paths.last())) {
+            (_, None) => Outcome::unknown("no history of utilisation was kept (sysstat is off)"),
+            (Some(reason), Some(_)) => Outcome::unknown(reason),
+            (None, Some(path)) if atop.is_empty() => {
+                Outcome::unknown(format!("{path}: fewer than {INTERVALS_MIN} intervals were recorded"))
+            }
+            (None, Some(path)) => {
+                let evidence = vec![Evidence::metadata(&**path, "history", "present")];
+                Outcome::manual("how busy the system was is for atop to tell", evidence)
+            }
+        };
+    };
+    let busiest = |pick: fn(&Interval) -> Option<f64>| history::percentile_95(intervals.iter().filter_map(pick));
+    let figures = [
+        ("processors, % busy", busiest(|interval| Some(100.0 - interval.idle)), 80.0),
+        ("processors, % waiting for disks", busiest(|interval| Some(interval.waiting)), 20.0),
+        ("memory, % used", busiest(|interval| interval.memory), 90.0),
+        ("swap, pages a second", busiest(|interval| interval.swapped), 1.0),
+    ];
+    let (mut bad, mut looked_at) = (Vec::new(), Vec::new());
+    for (what, figure, limit) in figures {
+        let Some(figure) = figure else { continue };
+        let told = format!("{figure:.1} (95th percentile of {} intervals)", intervals.len());
+        let evidence = Evidence::metadata(&**last, what, told);
+        if figure < limit { looked_at.push(evidence) } else { bad.push(Bad::new(what, evidence)) }
+    }
+    Outcome::none_of(bad, "what was short", "nothing was short", looked_at)
 }
 
 /// What grows without bound.
