@@ -8,12 +8,14 @@ use crate::bytes::{has, le_u16, le_u32, le_u64, slice};
 use crate::error::{Error, Result};
 use crate::read_at::ReadAt;
 
-const SIGNATURE: &[u8] = b"-FVE-FS-";
+pub(super) const SIGNATURE: &[u8] = b"-FVE-FS-";
 /// The identifier of the boot sectors of Windows 7 and later; three places of the metadata follow it.
-const IDENTIFIER: [u8; 16] =
+pub(super) const IDENTIFIER: [u8; 16] =
     [0x3b, 0xd6, 0x67, 0x49, 0x29, 0x2e, 0xd8, 0x4a, 0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01];
-/// Where it stands in a boot sector of BitLocker's own, and in the FAT one of a volume "to go".
-const PLACES: [usize; 2] = [160, 424];
+/// Where it stands in the FAT boot sector of a volume "to go".
+pub(super) const TO_GO: usize = 424;
+/// Where it stands in a boot sector of BitLocker's own, and in the other.
+const PLACES: [usize; 2] = [160, TO_GO];
 /// The headers of a block and of its metadata; entries follow them.
 const HEADERS_BYTES: usize = 64 + 48;
 /// A block is no larger.

@@ -4,6 +4,7 @@ pub(crate) use super::controllers::controllers;
 use crate::bytes::{array, be_u32, has, le_u32, le_u64, slice};
 use crate::error::Result;
 use crate::filesystem::probe::{Probe, Usage, View, label};
+use crate::volume::bitlocker;
 use crate::volume::lvm::label::{find_label, hyphenated, label_id};
 
 fn member(kind: &'static str) -> Probe {
@@ -64,9 +65,8 @@ pub(crate) fn luks(view: &View<'_>) -> Result<Option<Probe>> {
 
 /// BitLocker (libbde's description of the format): a boot sector of its own, or for "to go" a FAT one with an identifier.
 pub(crate) fn bitlocker(view: &View<'_>) -> Result<Option<Probe>> {
-    const TO_GO: [u8; 16] =
-        [0x3b, 0xd6, 0x67, 0x49, 0x29, 0x2e, 0xd8, 0x4a, 0x83, 0x99, 0xf6, 0xa3, 0x39, 0xe3, 0xd0, 0x01];
-    let found = has(view.head(), 3, b"-FVE-FS-") || has(view.head(), 424, &TO_GO);
+    let head = view.head();
+    let found = has(head, 3, bitlocker::SIGNATURE) || has(head, bitlocker::TO_GO, &bitlocker::IDENTIFIER);
     Ok(found.then(|| Probe::new("BitLocker", Usage::Encrypted)))
 }
 

@@ -7,7 +7,7 @@ use crate::profile::outcome::{Bad, Outcome};
 use crate::profile::report::Evidence;
 use crate::profile::settings;
 
-use super::services::{starting, unit_evidence};
+use super::services::{required, starting, unit_evidence};
 use super::ssh::stat;
 
 const RULES: &str = "/etc/audit/rules.d";
@@ -15,15 +15,12 @@ const CONFIG: &str = "/etc/audit/auditd.conf";
 
 /// Installed and enabled.
 pub(crate) fn installed(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
-    let found = match guest.presence(&["auditd", "audit"], &["/usr/sbin/auditd", "/sbin/auditd"]) {
-        Ok(found) => found,
-        Err(reason) => return Outcome::unknown(reason),
+    let files = ["/usr/sbin/auditd", "/sbin/auditd"];
+    let reason = "no audit daemon is installed";
+    let mut evidence = match required(guest, &["auditd", "audit"], &files, reason, "auditd, audit") {
+        Ok(found) => vec![found],
+        Err(outcome) => return outcome,
     };
-    let Some(found) = found else {
-        let evidence = vec![Evidence::absent(guest.package_database(), "auditd, audit")];
-        return Outcome::fail("no audit daemon is installed", evidence);
-    };
-    let mut evidence = vec![found];
     match starting(guest, &["auditd"]) {
         Some((name, unit)) => {
             evidence.push(unit_evidence(&name, unit));

@@ -10,7 +10,7 @@ use crate::profile::rule::Severity;
 use crate::profile::settings::Systemd;
 use crate::profile::text::{Assignment, assignments, last};
 
-use super::services::any_installed;
+use super::services::{any_installed, any_started, required};
 
 /// `-` and `_` are one in names of modules.
 fn same_name(a: &str, b: &str) -> bool {
@@ -407,18 +407,12 @@ pub(crate) fn selinux_labels(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 
 /// AppArmor is installed, starts, and is not switched off; profiles that only complain are told.
 pub(crate) fn apparmor(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
-    let parser = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"];
-    let found = match guest.presence(&["apparmor", "apparmor-parser"], &parser) {
-        Ok(found) => found,
-        Err(reason) => return Outcome::unknown(reason),
+    let (packages, files) = (["apparmor", "apparmor-parser"], ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"]);
+    let package = match required(guest, &packages, &files, "AppArmor is not installed", "apparmor") {
+        Ok(package) => package,
+        Err(outcome) => return outcome,
     };
-    let Some(package) = found else {
-        return Outcome::fail(
-            "AppArmor is not installed",
-            vec![Evidence::absent(guest.package_database(), "apparmor")],
-        );
-    };
-    let Some(unit) = super::services::any_started(guest, &["apparmor.service"]) else {
+    let Some(unit) = any_started(guest, &["apparmor.service"]) else {
         return Outcome::fail("apparmor.service is not enabled: no profile is loaded", vec![package]);
     };
     let line = guest.system.operating_system.kernel_command_line.clone().unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::profile::report::Evidence;
 use crate::profile::rsyslog::{self, Statement};
 use crate::profile::settings::{self, Systemd, is_yes};
 
-use super::services::{any_installed, starting, unit_evidence};
+use super::services::{any_installed, required, starting, unit_evidence};
 use super::ssh::stat;
 
 const JOURNAL: &str = "/var/log/journal";
@@ -225,15 +225,11 @@ pub(crate) fn remote(guest: &Guest<'_>, _: &Asked<'_>) -> Outcome {
 /// Log files that do not grow for ever, and are kept long enough. The limit is in days. Source: logrotate(8).
 pub(crate) fn rotation(guest: &Guest<'_>, asked: &Asked<'_>) -> Outcome {
     const CONFIG: &str = "/etc/logrotate.conf";
-    let found = match guest.presence(&["logrotate"], &["/usr/sbin/logrotate", "/usr/bin/logrotate"]) {
-        Ok(found) => found,
-        Err(reason) => return Outcome::unknown(reason),
+    let files = ["/usr/sbin/logrotate", "/usr/bin/logrotate"];
+    let mut evidence = match required(guest, &["logrotate"], &files, "logrotate is not installed", "logrotate") {
+        Ok(found) => vec![found],
+        Err(outcome) => return outcome,
     };
-    let Some(found) = found else {
-        let evidence = vec![Evidence::absent(guest.package_database(), "logrotate")];
-        return Outcome::fail("logrotate is not installed", evidence);
-    };
-    let mut evidence = vec![found];
     if let Some((name, unit)) = starting(guest, &["logrotate.timer"]) {
         evidence.push(unit_evidence(&name, unit));
     } else {

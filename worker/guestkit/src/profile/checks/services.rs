@@ -43,6 +43,22 @@ pub(super) fn any_installed(guest: &Guest<'_>, names: &[&str]) -> Option<Evidenc
     guest.presence(names, &[]).ok().flatten()
 }
 
+/// What must be installed, by one of its packages or, where no database could be read, one of its files. Where it is not, the
+/// outcome that says so of what is `wanted`, and why where nothing tells.
+pub(super) fn required(
+    guest: &Guest<'_>,
+    packages: &[&str],
+    files: &[&str],
+    reason: &str,
+    wanted: &str,
+) -> Result<Evidence, Outcome> {
+    match guest.presence(packages, files) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(Outcome::fail(reason, vec![Evidence::absent(guest.package_database(), wanted)])),
+        Err(unknown) => Err(Outcome::unknown(unknown)),
+    }
+}
+
 /// Programs that a super server starts on demand: lines of inetd.conf(5) and services of xinetd.conf(5) that are on.
 fn on_demand(guest: &Guest<'_>, wanted: &[&str]) -> Option<(String, Evidence)> {
     if wanted.is_empty() {
